@@ -1,0 +1,1 @@
+"""The files on disk and nothing else: trace, bundle, manifest, weights file, fingerprint."""

@@ -1,0 +1,52 @@
+"""The errors a person can do something about. They are caught once, at the top of the command line."""
+
+
+class TidalError(Exception):
+    """A message, a hint that says what to do next, and the process's exit code (2: usage or a bad artifact)."""
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class FunctionError(TidalError):
+    """The user's function raised; its traceback has been shown."""
+
+    exit_code = 1
+
+
+class CheckFailed(TidalError):
+    """The check that was asked for ran, and found a difference."""
+
+    exit_code = 1
+
+
+class ArtifactError(TidalError):
+    """A trace or a bundle that can't be used. Each way in which a file can lie is a class of its own below."""
+
+
+class NotAnArtifact(ArtifactError):
+    """The file is something else altogether."""
+
+
+class Truncated(ArtifactError):
+    """The file ends before it should."""
+
+
+class Corrupt(ArtifactError):
+    """The bytes are not the ones that were written."""
+
+
+class NewerSchema(ArtifactError):
+    """Written by a later tidalctl than this one."""
+
+
+class PathEscapes(ArtifactError):
+    """A path in the artifact leads out of it."""
+
+
+class WrongFingerprint(ArtifactError):
+    """Made for another Python, platform or device, so that nothing in it may be loaded here."""

@@ -1,0 +1,94 @@
+"""The environment that a trace or bundle was made in, and what it means when a run finds itself in another.
+
+Refused: another Python, implementation, operating system or processor family, or a device that is not there; nothing in the bundle
+may be loaded then. Fallback to the function's own init: another version of a distribution that the function imported, or
+another CPU capability, since the state might then be built otherwise.
+"""
+
+import os
+import platform
+import sys
+from collections.abc import Iterable, Sequence
+
+from tidalctl.artifacts.errors import WrongFingerprint
+from tidalctl.artifacts.records import Fingerprint
+
+
+def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
+    """The fingerprint of this process, with the distributions that the `imported` top-level modules belong to. Imports torch."""
+    import torch
+
+    return Fingerprint(
+        python=platform.python_version(),
+        implementation=sys.implementation.name,
+        machine=platform.machine(),
+        system=platform.system(),
+        torch=torch.__version__,
+        cuda=torch.version.cuda or "",
+        device=device,
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        distributions=dict(sorted(_distributions(imported))),
+    )
+
+
+def _distributions(imported: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """(name, version) as they stand in the names of `.dist-info` folders; a distribution without one is left out."""
+    import importlib.metadata
+
+    wanted = set(imported)
+    owners = importlib.metadata.packages_distributions()
+    names = {name for module, names in owners.items() if module in wanted for name in names}
+    for name in names - {"tidalctl"}:
+        folder = getattr(importlib.metadata.distribution(name), "_path", None)
+        if folder is not None and folder.name.endswith(".dist-info"):
+            stem, _, version = folder.name.removesuffix(".dist-info").partition("-")
+            if version:
+                yield stem, version
+
+
+def refuse_other_python(fingerprint: Fingerprint) -> None:
+    """Raise WrongFingerprint unless this interpreter may load what is in the bundle. Imports nothing."""
+    here = {
+        "Python": ".".join(map(str, sys.version_info[:2])),
+        "implementation": sys.implementation.name,
+        "system": os.uname().sysname,
+        "processor": os.uname().machine,
+    }
+    made = {
+        "Python": ".".join(fingerprint.python.split(".")[:2]),
+        "implementation": fingerprint.implementation,
+        "system": fingerprint.system,
+        "processor": fingerprint.machine,
+    }
+    for what, value in here.items():
+        if made[what] != value:
+            raise WrongFingerprint(
+                f"the bundle was made for {what} {made[what]}; this is {value}", "trace and compile the function here"
+            )
+
+
+def changed_distributions(fingerprint: Fingerprint, path: Sequence[str]) -> list[str]:
+    """Distributions that are not here in the version that the bundle was made with; a look at folder names, no import."""
+    return [
+        f"{name} {version}"
+        for name, version in fingerprint.distributions.items()
+        if not any(os.path.isdir(f"{entry or '.'}/{name}-{version}.dist-info") for entry in path)
+    ]
+
+
+def refuse_missing_device(fingerprint: Fingerprint) -> None:
+    """Raise WrongFingerprint where the state lives on a device that this torch does not see. Call it once torch is imported."""
+    import torch
+
+    if fingerprint.device != "cpu" and not torch.cuda.is_available():
+        raise WrongFingerprint(
+            f"the bundle's weights live on {fingerprint.device}; torch sees no such device here", "compile the function for this machine"
+        )
+
+
+def other_cpu(fingerprint: Fingerprint) -> str:
+    """What differs in the CPU, empty where nothing does. Call it once torch is imported."""
+    import torch
+
+    here = torch.backends.cpu.get_cpu_capability()
+    return "" if here == fingerprint.cpu_capability else f"the CPU offers {here}, the bundle was made with {fingerprint.cpu_capability}"

@@ -1,0 +1,175 @@
+"""The manifest of a template bundle: what is in it, for which environment, and the digest that vouches for all of it.
+
+The bundle's digest is taken over the manifest's canonical JSON without the `digest` field; the manifest in turn holds the
+sha256 of every other file. Clock, host and absolute paths are in provenance.json, which the digest leaves out.
+"""
+
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+
+from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.records import Fingerprint, Function, Record, canonical_json, digest_json
+
+SCHEMA = 1
+FORMAT = "tidalctl.bundle"
+MANIFEST = "manifest.json"
+PROVENANCE = "provenance.json"
+SKELETON = "skeleton.pickle"
+PREWARM = "prewarm.json"
+DYNAMIC_INIT = "dynamic_init.py"
+CODE = "code"
+STRATEGIES = ("snapshot", "eager")
+
+
+class BundleFile(Record):
+    size: int
+    sha256: str
+
+
+class BundleWeight(Record):
+    """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    device: str
+    file: str
+    offset: int
+    sha256: str
+    first_use: int | None = None
+    first_use_s: float | None = None
+    module: str = ""
+    operator: str = ""
+    written: bool = False
+    folded: tuple[str, ...] = ()  # operators of init whose result is stored, so that they need not run again
+    sources: tuple[str, ...] = ()
+
+
+class Guard(Record):
+    """What init saw of the event. The snapshot answers only calls that agree; the rest runs init the ordinary way."""
+
+    static: bool
+    event_reads: dict[str, str] = {}
+    event_whole: str = ""  # digest of the whole event, where init may have looked at all of it
+    arguments: str = ""  # digest of the further arguments of init
+
+
+class Fallback(Record):
+    """A part that is done again the ordinary way, and why."""
+
+    part: str
+    strategy: str
+    cause: str
+
+
+class Manifest(Record):
+    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
+
+    `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
+    result the skeleton holds. `strategy` is how the state is made: `snapshot`, or `eager` where none could be taken.
+    """
+
+    schema: int
+    tidalctl: str
+    function: Function
+    init: str
+    strategy: str
+    guard: Guard
+    fingerprint: Fingerprint
+    events: tuple[str, ...]
+    reproducible: bool
+    files: dict[str, BundleFile]
+    weights: tuple[BundleWeight, ...]
+    globals: tuple[str, ...]
+    modules: tuple[str, ...]
+    executed: tuple[str, ...]
+    readahead: tuple[str, ...]
+    fallbacks: tuple[Fallback, ...] = ()
+    format: str = FORMAT
+    digest: str = ""
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """The same manifest with the digest over the rest of it."""
+    body = msgspec.to_builtins(manifest)
+    body.pop("digest", None)
+    return msgspec.structs.replace(manifest, digest=digest_json(body))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return json.dumps(msgspec.to_builtins(manifest), sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def decode_manifest(data: bytes, where: Path) -> Manifest:
+    """Parse and check a manifest: schema, its own digest, types, and that no path leads out of the bundle.
+
+    Raises NotAnArtifact, Truncated, NewerSchema, Corrupt or PathEscapes.
+    """
+    again = "compile the bundle again"
+    if not data.strip():
+        raise Truncated(f"{where} is empty", again)
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{where} is not JSON: {error}", again) from None
+    if not isinstance(body, dict) or body.get("format", FORMAT) != FORMAT:
+        raise NotAnArtifact(f"{where} is not the manifest of a bundle", "make one: tidalctl compile app.trace")
+    schema = body.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{where} has bundle schema {schema}; this tidalctl reads up to {SCHEMA}", "upgrade tidalctl")
+    stated = body.pop("digest", "")
+    try:
+        computed = digest_json(body)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{where} holds a value that no manifest has: {error}", again) from None
+    if stated != computed:
+        raise Corrupt(f"{where} is not what compile wrote (its digest differs)", again)
+    try:
+        manifest = msgspec.convert({**body, "digest": stated}, Manifest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Corrupt(f"{where} does not fit the schema: {error}", again) from None
+    _check_paths(manifest, where)
+    return manifest
+
+
+def _check_paths(manifest: Manifest, where: Path) -> None:
+    again = "compile the bundle again"
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead):
+        path = PurePosixPath(name)
+        if not name or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
+            raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", again)
+    for weight in manifest.weights:
+        stored = manifest.files.get(weight.file)
+        if stored is None:
+            raise Corrupt(f"{where}: weight {weight.name} lies in {weight.file!r}, which the bundle does not hold", again)
+        if weight.offset < 0 or weight.nbytes < 0 or weight.offset + weight.nbytes > stored.size:
+            raise Corrupt(f"{where}: weight {weight.name} reaches past the end of {weight.file}", again)
+    if manifest.strategy not in STRATEGIES:
+        raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
+    needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy == "snapshot" else {DYNAMIC_INIT}
+    for name in sorted(needed - manifest.files.keys()):
+        raise Corrupt(f"{where} lists no {name}", again)
+
+
+__all__ = [
+    "CODE",
+    "DYNAMIC_INIT",
+    "MANIFEST",
+    "PREWARM",
+    "PROVENANCE",
+    "SCHEMA",
+    "SKELETON",
+    "BundleFile",
+    "BundleWeight",
+    "Fallback",
+    "Guard",
+    "Manifest",
+    "canonical_json",
+    "decode_manifest",
+    "encode_manifest",
+    "seal",
+]

@@ -1,0 +1,91 @@
+"""Names for the tensors of a state: the paths that lead to them, in the order in which a reader would list them."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+_ATOMS = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, torch.device, torch.Size)
+
+
+def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield (path, tensor) for every tensor that attributes, items and fields of `state` lead to, depth first.
+
+    A tensor that several paths lead to comes once for each; other objects are entered once. Tensors behind `__slots__`,
+    closures or C objects are not found here: whoever needs all of them pickles the state.
+    """
+    seen: set[int] = set()
+    stack: list[tuple[str, Any]] = [("", state)]
+    while stack:
+        path, value = stack.pop()
+        if isinstance(value, torch.Tensor):
+            yield path or "state", value
+            if value.grad is not None:
+                stack.append((f"{path}.grad", value.grad))
+            continue
+        if isinstance(value, _ATOMS) or callable(value) and not hasattr(value, "__dict__") or id(value) in seen:
+            continue
+        seen.add(id(value))
+        stack.extend(reversed(list(_children(path, value))))
+
+
+def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    def join(name: object) -> str:
+        return f"{path}.{name}" if path else str(name)
+
+    if isinstance(value, torch.nn.Module):
+        for group in (value._parameters, value._buffers, value._modules):
+            for name, child in group.items():
+                yield join(name), child
+        for name, child in vars(value).items():
+            if name not in ("_parameters", "_buffers", "_modules") and not isinstance(child, _ATOMS):
+                yield join(name), child
+    elif isinstance(value, dict):
+        for key, child in value.items():
+            if isinstance(key, str | int):
+                yield join(key), child
+    elif isinstance(value, list | tuple | set | frozenset):
+        for index, child in enumerate(value):
+            yield join(index), child
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield join(field.name), getattr(value, field.name, None)
+    elif not isinstance(value, type) and type(value).__module__ not in ("builtins", "types", "threading"):
+        for name, child in getattr(value, "__dict__", {}).items():
+            yield join(name), child
+
+
+def storage_names(state: Any) -> dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]:
+    """By address of its storage: every path to it, the first tensor over it, and the storage. Tensors without one are left out."""
+    found: dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]] = {}
+    for path, tensor in tensors_of(state):
+        storage = storage_of(tensor)
+        if storage is None:
+            continue
+        names, _, _ = found.setdefault(storage._cdata, ([], tensor, storage))
+        if path not in names:
+            names.append(path)
+    return found
+
+
+def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
+    """A tensor's storage; None for those that have none (sparse, meta and wrapper subclasses)."""
+    if tensor.device.type == "meta" or tensor.layout is not torch.strided:
+        return None
+    try:
+        return tensor.untyped_storage()
+    except (NotImplementedError, RuntimeError):
+        return None
+
+
+def covers(tensor: torch.Tensor, storage: torch.UntypedStorage) -> bool:
+    """Whether one contiguous tensor is all of its storage, so that the weights file can carry its dtype and shape."""
+    return (
+        type(tensor) in (torch.Tensor, torch.nn.Parameter)
+        and tensor.storage_offset() == 0
+        and tensor.is_contiguous()
+        and not tensor.is_conj()
+        and not tensor.is_neg()
+        and tensor.numel() * tensor.element_size() == storage.nbytes()
+    )

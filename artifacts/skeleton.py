@@ -1,0 +1,140 @@
+"""The skeleton: a state without its tensors, as a pickle in which each tensor storage is a name.
+
+Storages are cut out one level below tensors, so that torch's own reducers keep views, strides, tied parameters, conjugate bits,
+subclasses and gradients flags as they are. Reading resolves only the names that the manifest lists.
+"""
+
+import importlib
+import io
+import pickle
+import types
+from collections.abc import Callable, Iterable
+from typing import IO, Any
+
+import torch
+
+from tidalctl.artifacts.errors import Corrupt
+
+PROTOCOL = 5
+
+
+class SkeletonPickler(pickle.Pickler):
+    """Pickles a state and collects its storages by name, in the order of the pickle.
+
+    `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
+    numbered.
+    """
+
+    def __init__(self, file: IO[bytes], names: dict[int, str]) -> None:
+        super().__init__(file, protocol=PROTOCOL)
+        self._names = names
+        self.storages: dict[str, torch.UntypedStorage] = {}
+        self._keys: dict[int, str] = {}
+
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, torch.storage.TypedStorage):
+            return ("typed", self._key(value._untyped_storage), str(value.dtype).removeprefix("torch."))
+        if isinstance(value, torch.UntypedStorage):
+            return ("untyped", self._key(value), "")
+        return None
+
+    def _key(self, storage: torch.UntypedStorage) -> str:
+        address = storage._cdata
+        if address not in self._keys:
+            self._keys[address] = self._names.get(address) or f"unnamed.{len(self._keys)}"
+            self.storages[self._keys[address]] = storage
+        return self._keys[address]
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, types.ModuleType):
+            return importlib.import_module, (value.__name__,)
+        return NotImplemented
+
+
+class SkeletonUnpickler(pickle.Unpickler):
+    """Unpickles a skeleton over storages that `storage_of` gives by name.
+
+    Resolves only `allowed` names (any, and notes them in `seen`, where it is None). Raises Corrupt for another name.
+    """
+
+    def __init__(self, file: IO[bytes], storage_of: Callable[[str], torch.UntypedStorage], allowed: Iterable[str] | None) -> None:
+        super().__init__(file)
+        self._storage_of = storage_of
+        self._allowed = None if allowed is None else frozenset(allowed)
+        self.seen: set[str] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        shown = f"{module}:{name}"
+        if self._allowed is not None and shown not in self._allowed:
+            raise Corrupt(f"the skeleton asks for {shown}, which the manifest does not list", "compile the bundle again")
+        self.seen.add(shown)
+        return super().find_class(module, name)
+
+    def persistent_load(self, pid: Any) -> Any:
+        kind, name, dtype = pid
+        storage = self._storage_of(name)
+        if kind == "untyped":
+            return storage
+        return torch.storage.TypedStorage(wrap_storage=storage, dtype=getattr(torch, dtype), _internal=True)
+
+
+class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+    """The pure Python pickler, which can say where in the state it stands when an object refuses."""
+
+    def __init__(self) -> None:
+        super().__init__(io.BytesIO(), protocol=PROTOCOL)
+        self.stack: list[Any] = []
+
+    def persistent_id(self, value: Any) -> Any:
+        return 0 if isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
+
+    def reducer_override(self, value: Any) -> Any:
+        return (importlib.import_module, (value.__name__,)) if isinstance(value, types.ModuleType) else NotImplemented
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        self.stack.append(obj)
+        super().save(obj, save_persistent_id)
+        self.stack.pop()  # not in a finally: after an error the stack is the way to the culprit
+
+
+def why_not_picklable(state: Any) -> str:
+    """The path to the object that can't be pickled, and what it is: `state["model"].foo: a lambda`."""
+    pickler = _PathPickler()
+    try:
+        pickler.dump(state)
+    except Exception as error:  # noqa: BLE001 - whatever a user's __reduce__ raises is the answer
+        return f"{_path(pickler.stack)}: {_describe(pickler.stack[-1], error)}"
+    return "state: it pickled the second time, so it is not the same each time"
+
+
+def _path(stack: list[Any]) -> str:
+    shown = "state"
+    for parent, child in zip(stack, stack[1:], strict=False):
+        if isinstance(parent, dict):
+            key = next((k for k, v in parent.items() if v is child), None)
+            owner = next((o for o in stack if getattr(o, "__dict__", None) is parent), None)
+            if key is not None:
+                shown += f".{key}" if owner is not None and isinstance(key, str) else f"[{key!r}]"
+        elif isinstance(parent, list | tuple) and not _is_reduction(parent, stack):
+            index = next((i for i, v in enumerate(parent) if v is child), None)
+            shown += f"[{index}]"
+    return shown
+
+
+def _is_reduction(value: Any, stack: list[Any]) -> bool:
+    """Whether a tuple is a reducer's argument list rather than a part of the state: its parent is no container that holds it."""
+    parent = stack[next(i for i, v in enumerate(stack) if v is value) - 1] if value is not stack[0] else None
+    if value is stack[0]:
+        return False
+    if isinstance(parent, dict):
+        return all(v is not value for v in parent.values())
+    if isinstance(parent, list | tuple):
+        return all(v is not value for v in parent)
+    return True
+
+
+def _describe(value: Any, error: Exception) -> str:
+    if isinstance(value, types.FunctionType):
+        return "a lambda" if value.__name__ == "<lambda>" else f"the local function {value.__qualname__}"
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
+    return f"a {kind} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

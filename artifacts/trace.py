@@ -1,0 +1,285 @@
+"""The trace: a msgpack stream of typed records, readable while it grows.
+
+Each item of the stream is `[record, crc]`: a map tagged with its type, and a CRC-32 that is chained over all records so
+far, so that a record that was changed, dropped or moved is noticed even before the closing record stands. A trace without its
+closing record (the function raised, was killed) still opens; `Trace.complete` is then false.
+"""
+
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import msgspec
+
+from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, Truncated
+from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
+
+SCHEMA = 1
+FORMAT = "tidalctl.trace"
+MAX_RECORD = 64 * 2**20  # a single record is never near this; a length that claims more is a lie
+
+
+class Event(Record):
+    """One traced request: its JSON text and the digest of its canonical form."""
+
+    text: str
+    digest: str
+
+
+class Header(Record, tag="header"):
+    schema: int
+    tidalctl: str
+    function: Function
+    root: str  # the project's folder, absolute: where compile finds the sources again
+    cwd: str
+    argv: tuple[str, ...]
+    events: tuple[Event, ...]
+    format: str = FORMAT
+
+
+class Environment(Record, tag="environment"):
+    fingerprint: Fingerprint
+
+
+class Import(Record, tag="import"):
+    """One module in the order in which imports began. Self time leaves out the modules that it imported in turn."""
+
+    name: str
+    file: str  # absolute; empty for built-in and namespace modules
+    self_s: float
+    total_s: float
+    phase: str  # import, init or handler
+    distribution: str = ""
+
+
+class Executed(Record, tag="executed"):
+    """The files whose Python code ran inside the handler."""
+
+    files: tuple[str, ...]
+
+
+class FileOpened(Record, tag="file"):
+    """A file that the process opened or mapped. Opens by native libraries are seen only when they map the file."""
+
+    path: str  # absolute
+    given: str  # as the program wrote it; empty for a mapping
+    phase: str
+    size: int
+    mtime_ns: int
+    mapped: bool = False
+
+
+class Source(Record):
+    """Where bytes of a weight came from: a file and the key in it (empty where the loader gives none)."""
+
+    file: str
+    key: str
+
+
+class Weight(Record, tag="weight"):
+    """One tensor storage of the state. `names` are the paths that lead to it, the shortest first.
+
+    `operators` are the operators of init that lie between the sources and the weight. An origin that was not seen is
+    the source `unknown`, with an empty key.
+    """
+
+    index: int
+    names: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    device: str
+    digest: str
+    sources: tuple[Source, ...]
+    operators: tuple[str, ...]
+
+
+class InitCall(Record, tag="init"):
+    """One call of init. `event_reads` maps the keys that init read from the event to digests of their values."""
+
+    name: str
+    static: bool
+    event: int
+    arguments: str  # digest of the arguments, with the event itself left out; empty where they are not JSON
+    event_reads: dict[str, str]
+    event_whole: bool  # the event was iterated, copied or changed, so that any key may matter
+    duration_s: float
+    operators: int
+    threads: int  # threads that init started and that were recorded with it
+    peak_rss: int
+
+
+class FirstUse(Record, tag="first_use"):
+    """The first operator of the handler that read a weight. `time_s` counts from the start of the handler's call."""
+
+    weight: int
+    event: int
+    module: str
+    operator: str
+    ordinal: int
+    time_s: float
+
+
+class WeightWritten(Record, tag="written"):
+    weight: int
+    event: int
+    operator: str
+
+
+class Kernel(Record, tag="kernel"):
+    event: int
+    signature: KernelSignature
+
+
+class Invocation(Record, tag="invocation"):
+    """One event's two calls of the handler. Their difference is the first-launch tax, instrumentation cancelling out."""
+
+    event: int
+    pieces: int  # values yielded; 0 where the handler returned one
+    output: str  # digest of the output's canonical JSON
+    first_call_s: float
+    first_piece_s: float
+    second_call_s: float
+    operators: int
+    peak_rss: int
+    repeatable: bool  # both calls gave the same output
+
+
+class TracingCost(Record, tag="cost"):
+    """What tracing added, as far as it can tell: seconds in its own hooks, and in writing things down."""
+
+    total_s: float
+    hooks_s: float
+    digests_s: float
+    profiler_s: float
+    profile: str = ""  # the raw profile, where it was kept
+
+
+class Failure(Record, tag="failure"):
+    phase: str
+    message: str
+
+
+class Closing(Record, tag="closing"):
+    records: int
+
+
+AnyRecord = (
+    Header
+    | Environment
+    | Import
+    | Executed
+    | FileOpened
+    | Weight
+    | InitCall
+    | FirstUse
+    | WeightWritten
+    | Kernel
+    | Invocation
+    | TracingCost
+    | Failure
+    | Closing
+)
+
+
+class TraceWriter:
+    """Appends records to a file, each flushed to the kernel at once so that a killed process leaves what it had."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
+        self._crc = 0
+        self._count = 0
+
+    def write(self, record: AnyRecord) -> None:
+        body = msgspec.msgpack.encode(record)
+        self._crc = zlib.crc32(body, self._crc)
+        self._file.write(b"\x92" + body + msgspec.msgpack.encode(self._crc))
+        self._file.flush()
+        self._count += 1
+
+    def close(self, complete: bool) -> None:
+        """Write the closing record where the trace is complete, and make all of it durable."""
+        if complete:
+            self.write(Closing(records=self._count))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+
+class Trace:
+    """The records of one trace, by type. `complete` says whether the closing record was there."""
+
+    def __init__(self, header: Header, records: list[AnyRecord], complete: bool) -> None:
+        self.header = header
+        self.records = records
+        self.complete = complete
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [record for record in self.records if isinstance(record, kind)]
+
+    def one(self, kind: type[Any]) -> Any | None:
+        found = self.of(kind)
+        return found[0] if found else None
+
+
+def _items(data: bytes) -> Iterator[tuple[Any, int]]:
+    """Yield each `[record, crc]` that is whole. A rest that is cut short ends the stream; anything else is Corrupt."""
+    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=max(len(data), 1))
+    unpacker.feed(data)
+    while True:
+        try:
+            item = unpacker.unpack()
+        except msgpack.OutOfData:
+            return
+        except (ValueError, RecursionError, msgpack.UnpackException) as error:
+            raise Corrupt(f"the trace is not msgpack past byte {unpacker.tell()}: {error}", "record it again") from None
+        if not (isinstance(item, list) and len(item) == 2 and isinstance(item[0], dict) and isinstance(item[1], int)):
+            raise Corrupt("the trace holds something that is not a record", "record it again")
+        yield item[0], item[1]
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace, whole or still growing.
+
+    Raises NotAnArtifact, NewerSchema, Corrupt or Truncated (not even a header), all TidalErrors.
+    """
+    if path.is_dir():
+        raise NotAnArtifact(f"{path} is a directory, not a trace", "a bundle is given to: tidalctl run, inspect or verify")
+    data = path.read_bytes()
+    records: list[AnyRecord] = []
+    crc = 0
+    for body, stated in _items(data):
+        if not records:
+            _check_header(path, body)
+        try:
+            record: AnyRecord = msgspec.convert(body, AnyRecord)
+        except msgspec.ValidationError as error:
+            raise Corrupt(f"{path}: record {len(records)} does not fit the schema: {error}", "record it again") from None
+        crc = zlib.crc32(msgspec.msgpack.encode(record), crc)
+        if crc != stated:
+            raise Corrupt(f"{path}: record {len(records)} is not what was written (its CRC differs)", "record it again")
+        if records and isinstance(records[-1], Closing):
+            raise Corrupt(f"{path}: records follow the closing record", "record it again")
+        records.append(record)
+    if not records:
+        if data[:1] not in (b"", b"\x92"):
+            raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
+        raise Truncated(f"{path} ends before its header does", "record it again")
+    header, last = records[0], records[-1]
+    if not isinstance(header, Header):
+        raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
+    complete = isinstance(last, Closing)
+    if isinstance(last, Closing) and last.records != len(records) - 1:
+        raise Corrupt(f"{path}: {last.records} records were written, {len(records) - 1} are there", "record it again")
+    return Trace(header, records, complete)
+
+
+def _check_header(path: Path, body: dict[str, Any]) -> None:
+    if body.get("type") != "header" or body.get("format", FORMAT) != FORMAT:
+        raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
+    schema = body.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{path} has trace schema {schema}; this tidalctl reads up to {SCHEMA}", "upgrade tidalctl")

@@ -1,0 +1,171 @@
+"""The weights file: safetensors, in access order, each weight aligned to 64 bytes, opened by the stock reader.
+
+The format allows no gaps between tensors, so the gaps that alignment needs are tensors themselves: byte tensors named
+`.pad.N`. A weight is a whole storage. Where one contiguous tensor covers it, the entry carries that tensor's dtype and shape;
+where it does not (views of one buffer, transposed layouts, dtypes the format lacks), it is a flat run of bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.records import Record
+
+ALIGNMENT = 64
+PAD = ".pad."
+CHUNK = 8 * 2**20
+MAX_HEADER = 100_000_000  # the stock reader's own limit
+
+# torch's names of the dtypes that the format knows, and their sizes in bytes
+DTYPES = {
+    "bool": ("BOOL", 1),
+    "uint8": ("U8", 1),
+    "int8": ("I8", 1),
+    "float8_e4m3fn": ("F8_E4M3", 1),
+    "float8_e5m2": ("F8_E5M2", 1),
+    "int16": ("I16", 2),
+    "uint16": ("U16", 2),
+    "float16": ("F16", 2),
+    "bfloat16": ("BF16", 2),
+    "int32": ("I32", 4),
+    "uint32": ("U32", 4),
+    "float32": ("F32", 4),
+    "complex64": ("C64", 8),
+    "float64": ("F64", 8),
+    "int64": ("I64", 8),
+    "uint64": ("U64", 8),
+}
+
+
+class Entry(Record):
+    """One weight as it will lie in a file: its name there, torch dtype and shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+
+
+class Placement(Record):
+    """An entry, the file it lies in, and its offset from the start of that file."""
+
+    entry: Entry
+    file: str
+    offset: int
+
+
+class ShardLayout(Record):
+    """A weights file before it is written: its header's bytes and the placements in order."""
+
+    file: str
+    header: bytes
+    placements: tuple[Placement, ...]
+    size: int
+
+
+def plan_shards(entries: Sequence[Entry], shard_size: int | None, stem: str = "weights") -> tuple[ShardLayout, ...]:
+    """Cut the entries, in order, into files of at most `shard_size` bytes of weights each (one file where it is None).
+
+    One shard is `weights.safetensors`; several are `weights-00001-of-00003.safetensors`, as the hubs name them.
+    """
+    groups: list[list[Entry]] = [[]]
+    held = 0
+    for entry in entries:
+        if shard_size is not None and groups[-1] and held + entry.nbytes > shard_size:
+            groups.append([])
+            held = 0
+        groups[-1].append(entry)
+        held += entry.nbytes
+    names = (
+        [f"{stem}.safetensors"]
+        if len(groups) == 1
+        else [f"{stem}-{i + 1:05}-of-{len(groups):05}.safetensors" for i in range(len(groups))]
+    )
+    return tuple(_lay_out(name, group) for name, group in zip(names, groups, strict=True))
+
+
+def _lay_out(file: str, entries: Sequence[Entry]) -> ShardLayout:
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "order": "first use"}}
+    offsets: list[int] = []
+    position = pads = 0
+    for entry in entries:
+        if position % ALIGNMENT:
+            end = position + ALIGNMENT - position % ALIGNMENT
+            header[f"{PAD}{pads}"] = {"dtype": "U8", "shape": [end - position], "data_offsets": [position, end]}
+            position, pads = end, pads + 1
+        code = DTYPES[entry.dtype][0]
+        header[entry.name] = {"dtype": code, "shape": list(entry.shape), "data_offsets": [position, position + entry.nbytes]}
+        offsets.append(position)
+        position += entry.nbytes
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    head = len(text).to_bytes(8, "little") + text
+    placements = tuple(
+        Placement(entry=entry, file=file, offset=len(head) + offset) for entry, offset in zip(entries, offsets, strict=True)
+    )
+    return ShardLayout(file=file, header=head, placements=placements, size=len(head) + position)
+
+
+def write_shard(
+    folder: Path,
+    shard: ShardLayout,
+    chunks: Callable[[Placement], Iterable[memoryview]],
+    progress: Callable[[int], None],
+) -> tuple[str, dict[str, str]]:
+    """Stream a shard to disk. `chunks` gives a weight's bytes piece by piece, so that no copy of it is ever held.
+
+    Returns the file's sha256 and each weight's.
+    """
+    whole = hashlib.sha256(shard.header)
+    digests: dict[str, str] = {}
+    with open(folder / shard.file, "wb", buffering=0) as file:
+        _write_all(file, memoryview(shard.header))
+        position = len(shard.header)
+        for placement in shard.placements:
+            if gap := placement.offset - position:
+                _write_all(file, memoryview(bytes(gap)))
+                whole.update(bytes(gap))
+            own = hashlib.sha256()
+            for chunk in chunks(placement):
+                _write_all(file, chunk)
+                own.update(chunk)
+                whole.update(chunk)
+                progress(len(chunk))
+            digests[placement.entry.name] = own.hexdigest()
+            position = placement.offset + placement.entry.nbytes
+    return whole.hexdigest(), digests
+
+
+def _write_all(file: Any, data: memoryview) -> None:
+    while data:
+        data = data[file.write(data) :]
+
+
+def check_header(path: Path) -> dict[str, Any]:
+    """The header of a weights file, checked: length, JSON, offsets in bounds and without gaps. Raises Truncated or Corrupt."""
+    again = "compile the bundle again"
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        prefix = file.read(8)
+        if len(prefix) < 8:
+            raise Truncated(f"{path} is shorter than its header", again)
+        length = int.from_bytes(prefix, "little")
+        if length > min(MAX_HEADER, size - 8):
+            raise Truncated(f"{path}: its header claims {length} bytes", again)
+        data = file.read(length)
+    try:
+        header = json.loads(data)
+        spans = [(key, *value["data_offsets"]) for key, value in header.items() if key != "__metadata__"]
+        position = 0
+        for key, start, end in sorted(spans, key=lambda span: (span[1], span[2])):
+            if start != position or end < start:
+                raise Corrupt(f"{path}: tensor {key!r} does not follow the one before it", again)
+            position = end
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Corrupt(f"{path}: its header is not that of a safetensors file: {error}", again) from None
+    if 8 + length + position != size:
+        raise Truncated(f"{path}: its header covers {8 + length + position} bytes of {size}", again)
+    return header

@@ -1,0 +1,53 @@
+"""The entry point. Errors are caught here, once."""
+
+import sys
+import time
+
+ENTERED = time.monotonic_ns()
+
+
+def main() -> None:
+    """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage, 130 interrupted."""
+    from tidalctl.artifacts.errors import TidalError
+
+    try:
+        code = _dispatch(sys.argv[1:])
+    except TidalError as error:
+        sys.stdout.flush()
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        sys.stdout = None  # type: ignore[assignment] - whoever read it is gone; a second complaint at exit helps nobody
+        code = 1
+    except OSError as error:
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        print("hint: nothing was written under the final name; free some space or check the permissions", file=sys.stderr)
+        code = 2
+    if "torch" in sys.modules:
+        from tidalctl.runtime.leave import leave
+
+        leave(code)
+    sys.exit(code)
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] == ["run"]:
+        from tidalctl.commands.run_fast import parse
+
+        fields = parse(arguments[1:])
+        if fields is not None:
+            from tidalctl.commands.run import start
+
+            return start(fields)
+    from tidalctl.cli import main as framework
+
+    return framework(arguments)
+
+
+if __name__ == "__main__":
+    main()

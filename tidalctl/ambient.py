@@ -1,0 +1,70 @@
+"""Process-wide settings that an init may change besides building its state, so that a restored process has them too.
+
+Covered: torch's default dtype, gradient mode, threads, matmul precision and determinism; the random generators of torch, Python
+and NumPy; and environment variables. Other side effects of init (registered handlers, patched libraries) are not seen.
+"""
+
+import os
+import random
+import sys
+from typing import Any
+
+
+def _settings() -> dict[str, tuple[Any, Any]]:
+    """(read, write) by name. NumPy's only where something imported it."""
+    import torch
+
+    known: dict[str, tuple[Any, Any]] = {
+        "torch.default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch.num_threads": (torch.get_num_threads, torch.set_num_threads),
+        "torch.float32_matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        "torch.deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
+        "torch.rng": (torch.get_rng_state, torch.set_rng_state),
+        "random": (random.getstate, random.setstate),
+        "environ": (lambda: dict(os.environ), _set_environ),
+    }
+    if not torch.is_inference_mode_enabled():
+        known["torch.grad"] = (torch.is_grad_enabled, torch.set_grad_enabled)
+    numpy = sys.modules.get("numpy")
+    if numpy is not None and "numpy.random" in sys.modules:
+        known["numpy.random"] = (lambda: numpy.random.get_state(legacy=False), numpy.random.set_state)
+    return known
+
+
+def _set_environ(values: dict[str, str]) -> None:
+    os.environ.update(values)
+
+
+def read_ambient() -> dict[str, Any]:
+    return {name: read() for name, (read, _) in _settings().items()}
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """What init changed. Of the environment only the variables that it set; a generator that NumPy brought along counts as new."""
+    found: dict[str, Any] = {}
+    for name, value in after.items():
+        if name == "environ":
+            variables = {k: v for k, v in value.items() if before[name].get(k) != v}
+            if variables:
+                found[name] = variables
+        elif name in before and not _same(before[name], value):
+            found[name] = value
+    return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    import torch
+
+    if isinstance(one, torch.Tensor):
+        return bool(torch.equal(one, other))
+    if isinstance(one, dict):
+        return repr(one) == repr(other)
+    return bool(one == other)
+
+
+def apply_ambient(values: dict[str, Any]) -> None:
+    """Set what init had set."""
+    settings = _settings() if values else {}
+    for name, value in values.items():
+        if name in settings:
+            settings[name][1](value)

@@ -1,0 +1,35 @@
+"""`tidalctl run` without the command-line framework, whose import would be part of every start.
+
+Takes just the plain forms of the options that `commands/run.py` declares. Anything else (a mistake, --help, a new option) is
+left to the framework, which has the better words. A test holds the two alike.
+"""
+
+from collections.abc import Sequence
+
+FLAGS = {"--json": ("json", True), "--no-verify": ("verify", False), "--verify": ("verify", True), "--eager": ("eager", True)}
+VALUES = {"--event": "event", "-e": "event", "--timeline": "timeline"}
+
+
+def parse(arguments: Sequence[str]) -> dict[str, object] | None:
+    """The fields of RunOptions, or None where the framework should have a look."""
+    found: dict[str, object] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if argument == "--":
+            found["argv"] = tuple(rest)
+        elif argument in FLAGS:
+            field, flag = FLAGS[argument]
+            found[field] = flag
+        elif name in VALUES and name.startswith("--") and equals:
+            found[VALUES[name]] = value
+        elif argument in VALUES:
+            following = next(rest, None)
+            if following is None:
+                return None
+            found[VALUES[argument]] = following
+        elif argument.startswith("-") or "bundle" in found:
+            return None
+        else:
+            found["bundle"] = argument
+    return found if "bundle" in found and "event" in found else None

@@ -1,0 +1,54 @@
+"""`@tidalctl.init`, and the one piece of global state: who answers a call of an init in this process.
+
+Outside tidalctl nobody does, and the marked function is called as if it had no mark.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    # (the marked function, positional arguments, keyword arguments) -> the state
+    Provider = Callable[["Init", tuple[Any, ...], dict[str, Any]], Any]
+
+_provider: "Provider | None" = None
+
+
+class Init:
+    """A function that builds state. `static` says that it never looks at the event."""
+
+    def __init__(self, function: "Callable[..., Any]", static: bool) -> None:
+        self.function = function
+        self.static = static
+        self.name = f"{function.__module__}:{function.__qualname__}"
+
+
+def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) -> "Callable[..., Any]":
+    """Mark the function that builds the state, from which `compile` takes its snapshot.
+
+    `static=True` promises that it never looks at the event; compile checks the promise on the events that were traced.
+    Used as `@tidalctl.init` or `@tidalctl.init(static=True)`.
+    """
+    if function is None:
+        return lambda marked: init(marked, static=static)
+    mark = Init(function, static)
+
+    def call(*arguments: "Any", **keywords: "Any") -> "Any":
+        provider = _provider
+        if provider is None:
+            return function(*arguments, **keywords)
+        return provider(mark, arguments, keywords)
+
+    for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__"):
+        if hasattr(function, name):
+            setattr(call, name, getattr(function, name))
+    call.__wrapped__ = function  # type: ignore[attr-defined]
+    call.__tidalctl_init__ = mark  # type: ignore[attr-defined]
+    return call
+
+
+def answer_inits_with(provider: "Provider | None") -> "Provider | None":
+    """Let `provider` answer every call of an init from now on; None gives plain calls back. Returns the one before."""
+    global _provider
+    before, _provider = _provider, provider
+    return before

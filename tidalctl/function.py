@@ -1,0 +1,178 @@
+"""The user's function: found by name, imported as `python app.py` would, and called.
+
+This stands below tracer, compiler and runtime, which all run the function and must do it alike.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from types import GeneratorType
+from typing import Any
+
+from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.records import Function
+from tidalctl.context import Init, init
+
+Handler = Callable[[Any, Any], Any]
+
+
+def locate(target: str, init_name: str = "") -> tuple[Function, Path]:
+    """Find `path/to/app.py:handler` or `package.module:handler` without importing it. Returns it and its project's folder.
+
+    Raises TidalError, with near names, where there is no such file or module. The attribute is looked up by `import_handler`.
+    """
+    place, _, attribute = target.partition(":")
+    attribute = attribute or "handler"
+    if init_name and not all(init_name.partition(":")[::2]):
+        raise TidalError(f"--init {init_name!r} is not module:function", "for example: --init app:load")
+    if place.endswith(".py") or "/" in place:
+        path = Path(place)
+        if not path.is_file():
+            raise TidalError(f"no file {place}", _near_files(path))
+        if not path.stem.isidentifier():
+            raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
+        path = path.absolute()
+        return Function(module=path.stem, handler=attribute, source=path.name, init=init_name), path.parent
+    return _locate_module(place, attribute, init_name)
+
+
+def _locate_module(place: str, attribute: str, init_name: str) -> tuple[Function, Path]:
+    """A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it."""
+    parts = place.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise TidalError(f"{place!r} is neither a file nor a module", "name it as path/to/app.py:handler or package.module:handler")
+    for entry in [os.getcwd(), *sys.path]:
+        base = Path(entry or ".").absolute()
+        for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
+            if candidate.is_file():
+                source = candidate.relative_to(base).as_posix()
+                return Function(module=place, handler=attribute, source=source, init=init_name), base
+    raise TidalError(f"no module {place}", _near_files(Path.cwd() / f"{parts[0]}.py"))
+
+
+def _near_files(path: Path) -> str:
+    folder = path.absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(p.name for p in folder.glob("*.py"))
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    shown = ", ".join(str(Path(os.path.relpath(folder)) / name) for name in near)
+    return f"did you mean: {shown}" if near else "name it as path/to/app.py:handler or package.module:handler"
+
+
+def enter_project(root: Path, script: Path, argv: Iterable[str]) -> None:
+    """Make sys.path and sys.argv what `python root/app.py …` would make them."""
+    if not sys.flags.safe_path and sys.path:
+        sys.path.pop(0)  # our own script's folder, or the working directory of `python -m`
+    sys.path.insert(0, str(root))
+    sys.argv[:] = [str(script), *argv]
+
+
+def import_handler(function: Function) -> Handler:
+    """Import the function's module and return its handler, with `--init` applied.
+
+    Raises TidalError where the handler or the init is not there; whatever the module raises passes through.
+    """
+    module = importlib.import_module(function.module)
+    handler = _attribute(module, function.handler, f"{function.module}:{function.handler}")
+    if not callable(handler):
+        raise TidalError(f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)")
+    if function.init:
+        _mark_init(function.init)
+    return handler
+
+
+def _attribute(module: Any, name: str, shown: str) -> Any:
+    found = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            callables = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
+            near = difflib.get_close_matches(part, callables, n=3, cutoff=0.4) or callables[:5]
+            raise TidalError(f"no {shown}", f"did you mean: {', '.join(near)}" if near else f"define {part} in it")
+        found = getattr(found, part)
+    return found
+
+
+def _mark_init(name: str) -> None:
+    """Do what the decorator would have done, wherever an already imported module of the project holds the function."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise TidalError(f"--init {name}: no module {module_name}", "name it as module:function, for example app:load") from None
+    found = _attribute(module, attribute, f"--init {name}")
+    if hasattr(found, "__tidalctl_init__"):
+        return
+    if not callable(found):
+        raise TidalError(f"--init {name} is not a function", "name the function that builds the state")
+    marked = init(found)
+    for other in list(sys.modules.values()):
+        for key, value in list(getattr(other, "__dict__", {}).items()):
+            if value is found:
+                setattr(other, key, marked)
+
+
+def parse_event(text: str) -> tuple[dict[str, Any], str]:
+    """An event from `--event`: JSON, a file that holds JSON, or `-` for standard input. Returns it and its JSON text."""
+    shown = text
+    if text == "-":
+        text = sys.stdin.read()
+        shown = "standard input"
+    elif not text.lstrip().startswith(("{", "[", '"')):
+        path = Path(text)
+        if not path.is_file():
+            raise TidalError(f"--event {shown}: no such file, and not a JSON object", _near_events(path))
+        text = path.read_text(encoding="utf-8")
+    try:
+        event = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TidalError(f"--event {shown} is not JSON: {error}", """for example: --event '{"prompt": "Hello"}'""") from None
+    if not isinstance(event, dict):
+        raise TidalError(f"--event {shown} is not a JSON object", """for example: --event '{"prompt": "Hello"}'""")
+    return event, text
+
+
+def _near_events(path: Path) -> str:
+    try:
+        names = sorted(p.name for p in path.absolute().parent.glob("*.json"))
+    except OSError:
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
+    return f"did you mean: {', '.join(near)}" if near else """for example: --event '{"prompt": "Hello"}'"""
+
+
+def pieces(result: Any) -> Iterator[Any]:
+    """What a handler gave, piece by piece: the values that it yields, or the one that it returned."""
+    if isinstance(result, GeneratorType) or (isinstance(result, Iterator) and not hasattr(result, "read")):
+        yield from result
+    else:
+        yield result
+
+
+def is_stream(result: Any) -> bool:
+    return isinstance(result, Iterator)
+
+
+def json_text(value: Any, handler: str = "the handler") -> str:
+    """A piece of output as JSON. Raises FunctionError where it is none, since no two runs of it could be compared."""
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise FunctionError(f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts") from None
+
+
+def init_of(handler_module: str) -> Init | None:
+    """The marked init of a module that is imported already, where it has exactly one."""
+    marks = {
+        id(mark): mark
+        for value in vars(sys.modules[handler_module]).values()
+        if (mark := getattr(value, "__tidalctl_init__", None)) is not None
+    }
+    return next(iter(marks.values())) if len(marks) == 1 else None

@@ -1,0 +1,1 @@
+"""Starts a function from its bundle: launch, map, restore, timeline, leave."""

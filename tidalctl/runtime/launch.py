@@ -1,0 +1,147 @@
+"""One start of a function from its bundle: `tidalctl run`."""
+
+import json
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.function import is_stream, json_text, parse_event, pieces
+from tidalctl.runtime.template import CollectorPaused, Template, guarded
+from tidalctl.runtime.timeline import Timeline
+
+SCHEMA = 1
+
+
+class RunOptions(msgspec.Struct, frozen=True):
+    """What `tidalctl run` was asked for."""
+
+    bundle: str
+    event: str
+    json: bool = False
+    timeline: str = ""
+    verify: bool = True
+    eager: bool = False
+    argv: tuple[str, ...] = ()
+
+
+def run(options: RunOptions, timeline: Timeline) -> int:
+    """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
+    collector = CollectorPaused()
+    with timeline.span("start"):
+        event, _ = parse_event(options.event)
+    template = Template(Path(options.bundle), timeline, options.verify)
+    output: list[Any] = []
+    streams = False
+    try:
+        handler = template.prepare(event, options.argv, options.eager)
+        with timeline.span("compute"):
+            result = handler(event, None)
+            streams = is_stream(result)
+            for piece in guarded(pieces(result), template.reader):
+                timeline.mark("first token")
+                collector.resume()
+                text = json_text(piece)
+                with timeline.span("print"):
+                    output.append(piece)
+                    if not options.json:
+                        _show(piece, text, streams)
+        timeline.mark("done")
+    except TidalError:
+        raise
+    except Exception as error:
+        template.reader.wait()
+        show_traceback(error)
+        raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
+    finally:
+        collector.resume()
+    if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
+        print(flush=True)
+    if options.timeline:
+        Path(options.timeline).write_bytes(timeline.chrome_trace())
+    report = _report(options, template, output if streams else output[0], streams)
+    if options.json:
+        print(json.dumps(report, ensure_ascii=False), flush=True)
+    else:
+        print(phase_table(report), file=sys.stderr)
+    return 0
+
+
+def _show(piece: Any, text: str, streams: bool) -> None:
+    """Strings of a stream stand one after the other, as they are; anything else is a line of JSON."""
+    if streams and isinstance(piece, str):
+        print(piece, end="", flush=True)
+    else:
+        print(text, flush=True)
+
+
+def show_traceback(error: BaseException) -> None:
+    """The user's part of a traceback: frames of tidalctl's own above it are left out."""
+    frame = error.__traceback__
+    own = str(Path(__file__).parent.parent)
+    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith(own):
+        frame = frame.tb_next
+    traceback.print_exception(type(error), error, frame)
+
+
+def _hint(template: Template) -> str | None:
+    return f"init ran the ordinary way, because {template.fallback}" if template.fallback else None
+
+
+def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
+    timeline = template.timeline
+    unforeseen = template.unforeseen_modules()
+    return {
+        "schema": SCHEMA,
+        "bundle": options.bundle,
+        "digest": template.manifest.digest,
+        "output": output,
+        "streamed": streams,
+        "strategy": "eager" if template.fallback else "snapshot",
+        "fallback": template.fallback,
+        "verified": options.verify,
+        "ttft_s": timeline.since_start("first token"),
+        "total_s": timeline.since_start("done"),
+        "own_s": timeline.own_s(),
+        "phases": {name: round(seconds, 6) for name, seconds in timeline.phases().items()},
+        "started_ns": timeline.started_ns,
+        "first_token_ns": timeline.marks.get("first token"),
+        "done_ns": timeline.marks.get("done"),
+        "weights_bytes": template.reader.bytes,
+        "streamed_bytes": template.reader.streamed,
+        "misses": len(unforeseen),
+        "unforeseen_modules": unforeseen,
+    }
+
+
+ROWS = (
+    ("process start", "interpreter"),
+    ("start", "bundle opened"),
+    ("check", "code checked"),
+    ("imports", "imports"),
+    ("wait", "weights waited for"),
+    ("map", "weights mapped"),
+    ("restore", "state restored"),
+    ("init", "init, the ordinary way"),
+    ("compute", "handler"),
+)
+
+
+def phase_table(report: dict[str, Any]) -> str:
+    """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
+    lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
+    lines.append(f"  {'first token after':<24}{report['ttft_s'] or 0:8.3f} s   done after {report['total_s']:.3f} s")
+    weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
+    checked = "checked" if report["verified"] else "not checked"
+    lines.append(f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}")
+    if report["fallback"]:
+        lines.append(f"  init ran the ordinary way: {report['fallback']}")
+    return "\n".join(lines)
+
+
+def now() -> int:
+    return time.monotonic_ns()

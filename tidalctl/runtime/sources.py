@@ -1,0 +1,56 @@
+"""The function's own modules, imported from the bundle's `code/` and never written to."""
+
+import importlib.machinery
+import importlib.util
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from types import CodeType, ModuleType
+
+
+class BundleLoader(importlib.machinery.SourceFileLoader):
+    """Runs source from the bundle under the path that the module calls its own, without a bytecode cache beside it."""
+
+    def __init__(self, name: str, origin: str, stored: Path) -> None:
+        super().__init__(name, origin)
+        self._stored = stored
+
+    def get_data(self, path: str | bytes) -> bytes:  # type: ignore[override]
+        return self._stored.read_bytes() if path == self.path else super().get_data(path)  # type: ignore[arg-type]
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self.source_to_code(self._stored.read_bytes(), self.path)
+
+
+class BundleFinder:
+    """Finds the modules that the manifest lists. `home` is where `__file__` points: the bundle, or the project for a fallback."""
+
+    def __init__(self, code: Path, files: Iterable[str], home: Path) -> None:
+        self._code = code
+        self._home = home
+        self._modules: dict[str, tuple[str, bool]] = {}
+        for file in files:
+            path = PurePosixPath(file)
+            if path.suffix == ".py":
+                package = path.name == "__init__.py"
+                parts = path.parent.parts if package else path.with_suffix("").parts
+                self._modules[".".join(parts)] = (file, package)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname not in self._modules:
+            return None
+        file, package = self._modules[fullname]
+        origin = str(self._home / file)
+        return importlib.util.spec_from_file_location(
+            fullname,
+            origin,
+            loader=BundleLoader(fullname, origin, self._code / file),
+            submodule_search_locations=[str((self._home / file).parent)] if package else None,
+        )
+
+
+def import_from(code: Path, files: Iterable[str], home: Path) -> None:
+    """Let imports of the listed files be answered from `code`, before any other finder."""
+    sys.meta_path.insert(0, BundleFinder(code, files, home))  # type: ignore[arg-type]

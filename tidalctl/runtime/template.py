@@ -1,0 +1,218 @@
+"""A template: a bundle opened in this process, which answers calls of the function's init from what it holds.
+
+Each call of init gives a fresh state over a fresh private mapping, as the plain init gives a fresh one each time. Whatever the
+template can't answer is done the ordinary way, and `fallback` says why.
+"""
+
+import gc
+import json
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tidalctl.artifacts import fingerprint as fp
+from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
+from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
+from tidalctl.context import Init, answer_inits_with
+from tidalctl.eventprobe import agrees, arguments_digest
+from tidalctl.function import Handler, enter_project, import_handler
+from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.reader import Reader
+from tidalctl.runtime.sources import import_from
+from tidalctl.runtime.timeline import Timeline
+
+
+class Template:
+    """One bundle in one process. Open it, `prepare` for the first event, then call `handler`."""
+
+    def __init__(self, path: Path, timeline: Timeline, verify: bool = True) -> None:
+        self.path = path.absolute()
+        self.timeline = timeline
+        self.fallback: str | None = None
+        self.restored = 0
+        with timeline.span("start"):
+            self.manifest: Manifest = open_bundle(self.path)
+            fp.refuse_other_python(self.manifest.fingerprint)
+            self.reader = Reader(self.path, self.manifest, verify, timeline)
+        if verify:
+            with timeline.span("check"):
+                self._check_code()
+        self._event: Any = None
+        self._modules_before = frozenset(sys.modules)
+
+    def _check_code(self) -> None:
+        """Check everything that will be imported or unpickled. The weights are checked by the reader, meanwhile."""
+        weights = set(self.reader.mappings)
+        for name in self.manifest.files:
+            if name not in weights:
+                check_file(self.path, self.manifest, name)
+        planted = [name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/")]
+        if planted:
+            raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", "compile the bundle again")
+
+    def prepare(self, event: Any, argv: tuple[str, ...] = (), eager: bool = False) -> Handler:
+        """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way."""
+        manifest, timeline = self.manifest, self.timeline
+        if eager:
+            self.fallback = "--eager was given"
+        elif manifest.strategy != "snapshot":
+            self.fallback = next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
+        elif other := fp.changed_distributions(manifest.fingerprint, sys.path):
+            self.fallback = f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
+        elif not self._serves(event):
+            self.fallback = "init reads fields of the event that differ from the traced ones"
+        with timeline.span("imports"):
+            import torch  # noqa: F401 - before the function does, so that its device can be checked
+        fp.refuse_missing_device(manifest.fingerprint)
+        self.fallback = self.fallback or fp.other_cpu(manifest.fingerprint) or None
+        code = self.path / CODE
+        home = code if self.fallback is None else self._project() or code
+        files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
+        enter_project(code, home / manifest.function.source, argv)
+        import_from(code, files, home)
+        with timeline.span("imports"):
+            handler = import_handler(manifest.function)
+            if self.fallback is None:
+                self._import_foreseen()
+        timeline.mark("imported")
+        self._event = event
+        if not eager:
+            answer_inits_with(self._answer)
+        return handler
+
+    def _import_foreseen(self) -> None:
+        """Import what unpickling will ask for, so that its time is seen as what it is. A module that is gone shows later."""
+        for module in dict.fromkeys(name.partition(":")[0] for name in self.manifest.globals):
+            if module not in sys.modules:
+                __import__(module)
+
+    def _serves(self, event: Any) -> bool:
+        """Ask the bundle's dynamic init, which is what compile wrote for this function."""
+        source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
+        module = types.ModuleType("tidalctl_dynamic_init")
+        exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), module.__dict__)
+        return bool(module.serves(event))
+
+    def _project(self) -> Path | None:
+        """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
+        try:
+            root = Path(json.loads((self.path / PROVENANCE).read_bytes())["root"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        return root if root.is_dir() else None
+
+    def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if self.fallback is None:
+            self.fallback = self._refusal(mark, arguments, keywords)
+        if self.fallback is not None:
+            with self.timeline.span("init"):
+                return mark.function(*arguments, **keywords)
+        with self.timeline.span("wait"):
+            self.reader.wait()
+        return self._restore()
+
+    def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+        guard = self.manifest.guard
+        if mark.name != self.manifest.init:
+            return f"{mark.name} is not the init that was traced ({self.manifest.init})"
+        event = next((value for value in (*arguments, *keywords.values()) if isinstance(value, dict)), self._event)
+        if arguments_digest(event, arguments, keywords) != guard.arguments:
+            return f"{mark.name} was called with other arguments than in the trace"
+        if not guard.static and not agrees(event, guard.event_reads, guard.event_whole):
+            return f"{mark.name} reads fields of the event that differ from the traced ones"
+        return None
+
+    def _restore(self) -> Any:
+        """Unpickle the skeleton over the mapped weights, and set what init had set besides."""
+        import torch
+
+        from tidalctl.ambient import apply_ambient
+        from tidalctl.artifacts.skeleton import SkeletonUnpickler
+
+        timeline = self.timeline
+        with timeline.span("map"):
+            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
+            mappings = self.reader.mappings if not self.restored else self._map_again()
+            weights = {weight.name: weight for weight in self.manifest.weights}
+        self.restored += 1
+
+        def storage_of(name: str) -> torch.UntypedStorage:
+            weight = weights.get(name)
+            if weight is None:
+                raise Corrupt(f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again")
+            if weight.nbytes == 0:
+                return torch.UntypedStorage(0, device=weight.device)
+            memory = mappings[weight.file].memory
+            storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
+            return storage if weight.device == "cpu" else storage.to(device=torch.device(weight.device))
+
+        with timeline.span("restore"), open(self.path / SKELETON, "rb") as file:
+            skeleton = SkeletonUnpickler(file, storage_of, self.manifest.globals).load()
+        with timeline.span("ambient"):
+            for module, values in skeleton["globals"].items():
+                vars(sys.modules[module]).update(values)
+            apply_ambient(skeleton["ambient"])
+        timeline.mark("restored")
+        return skeleton["state"]
+
+    def _map_again(self) -> dict[str, PrivateMapping]:
+        return {name: PrivateMapping(self.path / name) for name in self.reader.mappings}
+
+    def unforeseen_modules(self) -> list[str]:
+        """Modules that this process imported and the trace did not list: the misses of a start."""
+        foreseen = self._modules_before.union(self.manifest.modules)
+        return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))
+
+
+def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any]:
+    """The function in a bundle, as a callable `function(event)` that gives what its handler gives: a value, or a generator.
+
+    Imports the function into this process at the first call; what `tidalctl run` falls back for, this falls back for too. Raises
+    TidalError where the bundle can't be used. One bundle a process: its modules and settings are the process's.
+    """
+    import time
+
+    now = time.monotonic_ns()
+    template = Template(Path(path), Timeline(now, now), verify)
+    handler: Handler | None = None
+
+    def function(event: Any) -> Any:
+        nonlocal handler
+        if handler is None:
+            handler = template.prepare(event)
+        result = handler(event, None)
+        template.reader.wait()
+        return result
+
+    function.template = template  # type: ignore[attr-defined]
+    return function
+
+
+class CollectorPaused:
+    """The garbage collector off from the start to the first output; then the heap is frozen and the collector as it was.
+
+    A start makes a million objects and drops next to none, so that collections are pure cost. At the first output all of
+    them leave the collector's view, as `gc.freeze` documents.
+    """
+
+    def __init__(self) -> None:
+        self._was_on = gc.isenabled()
+        gc.disable()
+
+    def resume(self) -> None:
+        if self._was_on and not gc.isenabled():
+            gc.freeze()
+            gc.enable()
+
+
+def guarded(stream: Iterator[Any], reader: Reader) -> Iterator[Any]:
+    """Pieces of output, none of which leaves before the weights that it came from are known to be right."""
+    for piece in stream:
+        reader.wait()
+        yield piece
+
+
+__all__ = ["CollectorPaused", "Template", "TidalError", "guarded", "load_bundle"]
