@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,18 +24,19 @@ def open_bundle(path: Path) -> Manifest:
         raise NotAnArtifact(f"no bundle at {path}", near_bundles(path) or "make one: tidalctl compile app.trace")
     if not path.is_dir():
         raise NotAnArtifact(f"{path} is a file, not a bundle", "a bundle is a directory: tidalctl compile app.trace makes one")
-    try:
-        data = (path / MANIFEST).read_bytes()
-    except FileNotFoundError:
-        raise NotAnArtifact(f"{path} holds no {MANIFEST}", "make a bundle: tidalctl compile app.trace") from None
-    manifest = decode_manifest(data, path / MANIFEST)
+    if not (path / MANIFEST).is_file():
+        raise NotAnArtifact(f"{path} holds no {MANIFEST}", "make a bundle: tidalctl compile app.trace")
+    manifest = decode_manifest((path / MANIFEST).read_bytes(), path / MANIFEST)
     root = path.resolve()
     for name, stored in manifest.files.items():
         file = path / name
         try:
-            size = file.stat().st_size
+            found = file.stat()
         except OSError:
             raise Truncated(f"{path}: {name} is missing", "compile the bundle again") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise Corrupt(f"{path}: {name} is not a file", "compile the bundle again")
+        size = found.st_size
         if not file.resolve().is_relative_to(root):
             raise PathEscapes(f"{path}: {name} is a link that leads out of the bundle", "compile the bundle again")
         if size != stored.size:

@@ -23,7 +23,7 @@ def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
         implementation=sys.implementation.name,
         machine=platform.machine(),
         system=platform.system(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         cuda=torch.version.cuda or "",
         device=device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
@@ -82,7 +82,8 @@ def refuse_missing_device(fingerprint: Fingerprint) -> None:
 
     if fingerprint.device != "cpu" and not torch.cuda.is_available():
         raise WrongFingerprint(
-            f"the bundle's weights live on {fingerprint.device}; torch sees no such device here", "compile the function for this machine"
+            f"the bundle's weights live on {fingerprint.device}; torch sees no such device here",
+            "compile the function for this machine",
         )
 
 
@@ -91,4 +92,8 @@ def other_cpu(fingerprint: Fingerprint) -> str:
     import torch
 
     here = torch.backends.cpu.get_cpu_capability()
-    return "" if here == fingerprint.cpu_capability else f"the CPU offers {here}, the bundle was made with {fingerprint.cpu_capability}"
+    return (
+        ""
+        if here == fingerprint.cpu_capability
+        else f"the CPU offers {here}, the bundle was made with {fingerprint.cpu_capability}"
+    )

@@ -88,6 +88,7 @@ class Manifest(Record):
     modules: tuple[str, ...]
     executed: tuple[str, ...]
     readahead: tuple[str, ...]
+    largest_library: str = ""  # of those read ahead: what is in memory when it is, is taken for warm
     fallbacks: tuple[Fallback, ...] = ()
     format: str = FORMAT
     digest: str = ""
@@ -138,10 +139,12 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
 
 def _check_paths(manifest: Manifest, where: Path) -> None:
     again = "compile the bundle again"
-    for name in (*manifest.files, manifest.function.source, *manifest.readahead):
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead, manifest.largest_library or "none"):
         path = PurePosixPath(name)
-        if not name or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
+        if name in ("", ".") or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
             raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", again)
+    if len({weight.name for weight in manifest.weights}) != len(manifest.weights):
+        raise Corrupt(f"{where} lists two weights of one name", again)
     for weight in manifest.weights:
         stored = manifest.files.get(weight.file)
         if stored is None:

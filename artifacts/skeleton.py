@@ -57,7 +57,9 @@ class SkeletonUnpickler(pickle.Unpickler):
     Resolves only `allowed` names (any, and notes them in `seen`, where it is None). Raises Corrupt for another name.
     """
 
-    def __init__(self, file: IO[bytes], storage_of: Callable[[str], torch.UntypedStorage], allowed: Iterable[str] | None) -> None:
+    def __init__(
+        self, file: IO[bytes], storage_of: Callable[[str], torch.UntypedStorage], allowed: Iterable[str] | None
+    ) -> None:
         super().__init__(file)
         self._storage_of = storage_of
         self._allowed = None if allowed is None else frozenset(allowed)

@@ -19,7 +19,8 @@ from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, R
 
 SCHEMA = 1
 FORMAT = "tidalctl.trace"
-MAX_RECORD = 64 * 2**20  # a single record is never near this; a length that claims more is a lie
+MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
+MAX_ITEMS = 2**18  # of one list or map in a record
 
 
 class Event(Record):
@@ -110,6 +111,7 @@ class InitCall(Record, tag="init"):
     operators: int
     threads: int  # threads that init started and that were recorded with it
     peak_rss: int
+    ambient: dict[str, str] = {}  # digests of process-wide settings that init changed
 
 
 class FirstUse(Record, tag="first_use"):
@@ -227,7 +229,17 @@ class Trace:
 
 def _items(data: bytes) -> Iterator[tuple[Any, int]]:
     """Yield each `[record, crc]` that is whole. A rest that is cut short ends the stream; anything else is Corrupt."""
-    unpacker = msgpack.Unpacker(raw=False, strict_map_key=True, max_buffer_size=max(len(data), 1))
+    # the limits must not hang on len(data): in a trace that still grows, the last record's lengths point past its end
+    unpacker = msgpack.Unpacker(
+        raw=False,
+        strict_map_key=True,
+        max_buffer_size=max(len(data), 1),
+        max_str_len=MAX_RECORD,
+        max_bin_len=MAX_RECORD,
+        max_ext_len=MAX_RECORD,
+        max_array_len=MAX_ITEMS,
+        max_map_len=MAX_ITEMS,
+    )
     unpacker.feed(data)
     while True:
         try:
@@ -248,7 +260,11 @@ def read_trace(path: Path) -> Trace:
     """
     if path.is_dir():
         raise NotAnArtifact(f"{path} is a directory, not a trace", "a bundle is given to: tidalctl run, inspect or verify")
+    if path.exists() and not path.is_file():
+        raise NotAnArtifact(f"{path} is not a file that can be read to its end", "copy it into a file first")
     data = path.read_bytes()
+    if data and data[:1] != b"\x92":
+        raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
     records: list[AnyRecord] = []
     crc = 0
     for body, stated in _items(data):
@@ -265,8 +281,6 @@ def read_trace(path: Path) -> Trace:
             raise Corrupt(f"{path}: records follow the closing record", "record it again")
         records.append(record)
     if not records:
-        if data[:1] not in (b"", b"\x92"):
-            raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
         raise Truncated(f"{path} ends before its header does", "record it again")
     header, last = records[0], records[-1]
     if not isinstance(header, Header):

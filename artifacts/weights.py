@@ -7,6 +7,7 @@ where it does not (views of one buffer, transposed layouts, dtypes the format la
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,7 +146,10 @@ def _write_all(file: Any, data: memoryview) -> None:
 
 
 def check_header(path: Path) -> dict[str, Any]:
-    """The header of a weights file, checked: length, JSON, offsets in bounds and without gaps. Raises Truncated or Corrupt."""
+    """The header of a weights file, checked: length, JSON, and tensors that fill the file without gaps, each its own span.
+
+    Raises Truncated or Corrupt.
+    """
     again = "compile the bundle again"
     size = path.stat().st_size
     with open(path, "rb") as file:
@@ -157,8 +161,11 @@ def check_header(path: Path) -> dict[str, Any]:
             raise Truncated(f"{path}: its header claims {length} bytes", again)
         data = file.read(length)
     try:
-        header = json.loads(data)
-        spans = [(key, *value["data_offsets"]) for key, value in header.items() if key != "__metadata__"]
+        header = json.loads(data.decode())
+        metadata = header.get("__metadata__", {})
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata that is no map of strings")
+        spans = [(key, *_span(value)) for key, value in header.items() if key != "__metadata__"]
         position = 0
         for key, start, end in sorted(spans, key=lambda span: (span[1], span[2])):
             if start != position or end < start:
@@ -169,3 +176,17 @@ def check_header(path: Path) -> dict[str, Any]:
     if 8 + length + position != size:
         raise Truncated(f"{path}: its header covers {8 + length + position} bytes of {size}", again)
     return header
+
+
+def _span(tensor: dict[str, Any]) -> tuple[int, int]:
+    """A tensor's two offsets in the data. Raises ValueError, KeyError or TypeError unless they are what its dtype and shape need."""
+    start, end = tensor["data_offsets"]
+    counts = (start, end, *tensor["shape"])
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError("an offset or a shape that is no count")
+    if _ITEM_SIZES[tensor["dtype"]] * math.prod(tensor["shape"]) != end - start:
+        raise ValueError(f"a {tensor['dtype']} of shape {tensor['shape']} does not have {end - start} bytes")
+    return start, end
+
+
+_ITEM_SIZES = dict(DTYPES.values())

@@ -41,7 +41,7 @@ def _dispatch(arguments: list[str]) -> int:
 
         fields = parse(arguments[1:])
         if fields is not None:
-            from tidalctl.commands.run import start
+            from tidalctl.runtime.launch import start
 
             return start(fields)
     from tidalctl.cli import main as framework

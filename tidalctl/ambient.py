@@ -4,7 +4,9 @@ Covered: torch's default dtype, gradient mode, threads, matmul precision and det
 and NumPy; and environment variables. Other side effects of init (registered handlers, patched libraries) are not seen.
 """
 
+import hashlib
 import os
+import pickle
 import random
 import sys
 from typing import Any
@@ -40,7 +42,7 @@ def read_ambient() -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What init changed. Of the environment only the variables that it set; a generator that NumPy brought along counts as new."""
+    """What init changed. Of the environment only the variables that it set; of NumPy only where it was imported before init."""
     found: dict[str, Any] = {}
     for name, value in after.items():
         if name == "environ":
@@ -68,3 +70,12 @@ def apply_ambient(values: dict[str, Any]) -> None:
     for name, value in values.items():
         if name in settings:
             settings[name][1](value)
+
+
+def ambient_digests(values: dict[str, Any]) -> dict[str, str]:
+    """Digests to tell whether two runs of init left the same settings: a seeded generator from an advanced one."""
+    return {name: hashlib.sha256(pickle.dumps(_plain(value), protocol=5)).hexdigest() for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else repr(value)

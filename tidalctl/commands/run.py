@@ -1,23 +1,35 @@
 """`tidalctl run`: answer one event from a bundle."""
 
-import sys
-import time
-from typing import Any
+from pathlib import Path
+from typing import Annotated
 
-from tidalctl.runtime.launch import RunOptions
-from tidalctl.runtime.launch import run as run_bundle
-from tidalctl.runtime.leave import watch_writes
-from tidalctl.runtime.timeline import Timeline, process_start_ns
+import typer
 
-HELP = "Answer one event from a bundle, started fast."
+from tidalctl.runtime.launch import start
 
 
-def start(fields: dict[str, Any]) -> int:
-    """Run with the fields of RunOptions, however they were parsed."""
-    entered = getattr(sys.modules.get("__main__"), "ENTERED", None) or getattr(
-        sys.modules.get("tidalctl.__main__"), "ENTERED", time.monotonic_ns()
+def run(
+    context: typer.Context,
+    bundle: Annotated[Path, typer.Argument(help="The bundle, as `tidalctl compile` made it.")],
+    event: Annotated[str, typer.Option("--event", "-e", help="The request: a JSON object, a file with one, or - for standard input.")],
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON report, the output in it, instead of the output.")] = False,
+    timeline: Annotated[Path | None, typer.Option("--timeline", help="Write the start as Chrome trace events.")] = None,
+    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the bundle's digests while it loads.")] = True,
+    eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
+) -> int:
+    """Answer one event from a bundle, started fast.
+
+    What the handler gives is printed on stdout, piece by piece; a table of phases follows on stderr. Arguments after -- reach
+    the function's sys.argv.
+    """
+    return start(
+        {
+            "bundle": str(bundle),
+            "event": event,
+            "json": json,
+            "timeline": str(timeline) if timeline else "",
+            "verify": verify,
+            "eager": eager,
+            "argv": tuple(context.args),
+        }
     )
-    timeline = Timeline(process_start_ns(), entered)
-    timeline.add("start", entered, time.monotonic_ns())
-    watch_writes()
-    return run_bundle(RunOptions(**fields), timeline)

@@ -11,8 +11,9 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function import is_stream, json_text, parse_event, pieces
+from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.template import CollectorPaused, Template, guarded
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.runtime.timeline import Timeline, process_start_ns
 
 SCHEMA = 1
 
@@ -27,6 +28,16 @@ class RunOptions(msgspec.Struct, frozen=True):
     verify: bool = True
     eager: bool = False
     argv: tuple[str, ...] = ()
+
+
+def start(fields: dict[str, Any]) -> int:
+    """Run with the fields of RunOptions, whichever parser they came from. Time counts from the start of the process."""
+    modules = [sys.modules.get(name) for name in ("__main__", "tidalctl.__main__")]
+    entered: int = max(getattr(module, "ENTERED", 0) for module in modules) or time.monotonic_ns()
+    timeline = Timeline(process_start_ns(), entered)
+    timeline.add("start", entered, time.monotonic_ns())
+    watch_writes()
+    return run(RunOptions(**fields), timeline)
 
 
 def run(options: RunOptions, timeline: Timeline) -> int:
@@ -142,6 +153,3 @@ def phase_table(report: dict[str, Any]) -> str:
         lines.append(f"  init ran the ordinary way: {report['fallback']}")
     return "\n".join(lines)
 
-
-def now() -> int:
-    return time.monotonic_ns()

@@ -11,11 +11,10 @@ from pathlib import Path
 from tidalctl.artifacts.bundle import check_file
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import Manifest
-from tidalctl.runtime.mapping import PrivateMapping, read_ahead
+from tidalctl.runtime.mapping import PrivateMapping, in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
 
 STEP = 64 * 2**20  # bytes a call: long enough that taking the interpreter lock back in between does not matter
-BIG = 4 * 2**20  # a library past this size is worth reading ahead whole
 
 
 class Reader:
@@ -40,8 +39,11 @@ class Reader:
             thread.start()
 
     def _read_code(self) -> None:
-        """Shared libraries and modules in import order. Small files only while the big ones were not in memory either."""
+        """Shared libraries and modules in import order; nothing where the largest library is in memory, as then all else is."""
         with self._timeline.span("read code ahead"):
+            paths = [path for entry in sys.path if entry and (path := Path(entry, self._manifest.largest_library)).is_file()]
+            if not self._manifest.largest_library or (paths and in_memory(paths[0])):
+                return
             for name in self._manifest.readahead:
                 for entry in sys.path:
                     if entry and read_ahead(Path(entry, name)):

@@ -22,6 +22,14 @@ class BundleLoader(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self._stored.read_bytes(), self.path)
 
 
+class UncachedLoader(importlib.machinery.SourceFileLoader):
+    """Source that is compiled anew each time, because its folder is not to be written to."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 class BundleFinder:
     """Finds the modules that the manifest lists. `home` is where `__file__` points: the bundle, or the project for a fallback."""
 
@@ -52,5 +60,16 @@ class BundleFinder:
 
 
 def import_from(code: Path, files: Iterable[str], home: Path) -> None:
-    """Let imports of the listed files be answered from `code`, before any other finder."""
+    """Let imports of the listed files be answered from `code`, before any other finder, and nothing be written there.
+
+    Folders below `code` that the function itself puts on sys.path get a finder without a bytecode cache, too.
+    """
+
+    def uncached(path: str) -> importlib.machinery.FileFinder:
+        if not Path(path).is_relative_to(code):
+            raise ImportError("not in the bundle")
+        extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
+        return importlib.machinery.FileFinder(path, extensions, (UncachedLoader, importlib.machinery.SOURCE_SUFFIXES))
+
+    sys.path_hooks.insert(0, uncached)
     sys.meta_path.insert(0, BundleFinder(code, files, home))  # type: ignore[arg-type]

@@ -1,6 +1,8 @@
-"""Names for the tensors of a state: the paths that lead to them, in the order in which a reader would list them."""
+"""The storages of a state: the paths that lead to them, in the order in which a reader would list them, and their bytes."""
 
+import ctypes
 import dataclasses
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -89,3 +91,25 @@ def covers(tensor: torch.Tensor, storage: torch.UntypedStorage) -> bool:
         and not tensor.is_neg()
         and tensor.numel() * tensor.element_size() == storage.nbytes()
     )
+
+
+def chunks_of(storage: torch.UntypedStorage, step: int = 8 * 2**20) -> Iterator[memoryview]:
+    """A storage's bytes, piece by piece, without copying it whole. Views of CPU memory; other devices are copied a piece at a time."""
+    size = storage.nbytes()
+    if storage.device.type == "cpu":
+        if size:
+            memory = memoryview((ctypes.c_char * size).from_address(storage.data_ptr())).cast("B")
+            for offset in range(0, size, step):
+                yield memory[offset : offset + step]
+        return
+    with torch.inference_mode():
+        flat = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)  # type: ignore[call-overload]
+        for offset in range(0, size, step):
+            yield from chunks_of(flat[offset : offset + step].cpu().untyped_storage(), step)
+
+
+def digest_of(storage: torch.UntypedStorage) -> str:
+    digest = hashlib.sha256()
+    for chunk in chunks_of(storage):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""The fresh processes that compile runs: the snapshot, a second plain run, and the proof from the finished bundle."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidalctl.artifacts.errors import FunctionError
+from tidalctl.artifacts.trace import Header
+from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
+
+CHILD = "import sys; from tidalctl.compiler.snapshot_child import main; main(sys.argv[1])"
+
+# Whatever depends on the hash seed (the order of a set in the skeleton) must come out alike each time.
+STEADY = {"PYTHONHASHSEED": "0"}
+
+
+def working_directory(header: Header) -> str:
+    """Where the function was traced, since its paths may be relative; the project's folder where that is gone."""
+    return header.cwd if os.path.isdir(header.cwd) else header.root
+
+
+def take_snapshot(
+    header: Header, request: SnapshotRequest, progress: Callable[[int, int], None] | None = None
+) -> SnapshotReport:
+    """Run the snapshot's process. Raises FunctionError where the function raises, SystemExit where the child said what was wrong."""
+    read_end, write_end = os.pipe()
+    handle, path = tempfile.mkstemp(suffix=".json")
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(msgspec.structs.replace(request, progress=write_end)))
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", CHILD, path],
+        stdout=2,
+        cwd=working_directory(header),
+        env={**os.environ, **STEADY},
+        pass_fds=[write_end],
+    )
+    os.close(write_end)
+    try:
+        with open(read_end, encoding="ascii") as told:
+            for line in told:
+                done, total = map(int, line.split())
+                if progress:
+                    progress(done, total)
+        code = process.wait()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        Path(path).unlink(missing_ok=True)
+    if code == 2:
+        raise SystemExit(2)
+    if code == 130:
+        raise KeyboardInterrupt
+    if code != 0:
+        how = f"its process was killed by signal {-code}" if code < 0 else "its traceback is above"
+        raise FunctionError(f"the function failed when it was run for the snapshot: {how}", "does it still answer the traced events?")
+    return msgspec.json.decode(Path(request.report).read_bytes(), type=SnapshotReport)
+
+
+def run_from_bundle(bundle: Path, header: Header, event: str) -> dict[str, Any]:
+    """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said."""
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json"]
+    if header.argv:
+        command += ["--", *header.argv]
+    done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=tempfile.gettempdir(), check=False)
+    if done.returncode != 0:
+        return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"}
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return report
+
+
+def same_output(one: Any, other: Any) -> bool:
+    """Whether two outputs are the same JSON, to the last digit of each number."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def plain_outputs(header: Header, events: Sequence[str], folder: Path) -> tuple[str, ...]:
+    """What the plain function answers in one more fresh process."""
+    report = folder / "plain.json"
+    request = SnapshotRequest(
+        function=header.function, root=header.root, argv=header.argv, events=tuple(events), report=str(report)
+    )
+    return take_snapshot(header, request).outputs

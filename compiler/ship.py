@@ -1,0 +1,126 @@
+"""What of the project goes into the bundle: its own source, found through imports, and the data files that it opens."""
+
+import ast
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.trace import FileOpened, Import, Trace
+
+_INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix})
+_SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
+
+
+class Shipment(Record):
+    """Files by their path in the project, and what could not come along, each with its reason."""
+
+    sources: tuple[str, ...]
+    data: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def plan_shipment(trace: Trace) -> Shipment:
+    """The project's modules that were imported or that those name in an import statement, and data opened outside init."""
+    root = Path(trace.header.root)
+    imported = [Path(r.file) for r in trace.of(Import) if r.file.endswith(".py") and _inside(Path(r.file), root)]
+    sources = {path.relative_to(root).as_posix() for path in imported if path.is_file()} | {trace.header.function.source}
+    waiting = sorted(sources)
+    while waiting:
+        for name in _named_by(root, waiting.pop()):
+            if name not in sources:
+                sources.add(name)
+                waiting.append(name)
+    data, warnings = _data(trace.of(FileOpened), root, sources)
+    return Shipment(sources=tuple(sorted(sources)), data=tuple(sorted(data)), warnings=tuple(sorted(warnings)))
+
+
+def _inside(path: Path, root: Path) -> bool:
+    """Whether a file is the project's own: below its folder, and not in an environment installed there."""
+    if not path.is_relative_to(root) or "site-packages" in path.parts:
+        return False
+    return not any(path.is_relative_to(entry) and Path(entry).is_relative_to(root) and Path(entry) != root for entry in _INSTALLED)
+
+
+def _named_by(root: Path, source: str) -> Iterator[str]:
+    """Files of the project that a source file names in an import statement, wherever it stands: a branch not taken, too."""
+    try:
+        tree = ast.parse((root / source).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    package = Path(source).parent.parts
+    for node in ast.walk(tree):
+        names: list[tuple[str, ...]] = []
+        if isinstance(node, ast.Import):
+            names = [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - (node.level - 1)] if node.level else ()
+            base = (*base, *(node.module.split(".") if node.module else ()))
+            names = [base, *((*base, alias.name) for alias in node.names)]
+        for parts in names:
+            for depth in range(1, len(parts) + 1):
+                stem = Path(*parts[:depth])
+                for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
+                    if (root / candidate).is_file():
+                        yield candidate.as_posix()
+
+
+def _data(opened: Iterable[FileOpened], root: Path, sources: set[str]) -> tuple[set[str], set[str]]:
+    """Files that the module or its handler opens again in every run. What init reads is in the snapshot already."""
+    data: set[str] = set()
+    warnings: set[str] = set()
+    for record in opened:
+        path = Path(record.path)
+        if record.mapped or record.phase == "init" or record.path.startswith((*_INSTALLED, *_SYSTEM)):
+            continue
+        if not _inside(path, root):
+            warnings.add(f"{path} lies outside the project: the bundle reads it where it is")
+            continue
+        if not path.is_file():
+            warnings.add(f"{path} is gone or is no regular file, and can't be shipped")
+            continue
+        name = path.relative_to(root).as_posix()
+        if name in sources:
+            continue
+        data.add(name)
+        if not Path(record.given).is_absolute():
+            warnings.add(f"{name} is opened relative to the working directory: run the bundle where it is found")
+    return data, warnings
+
+
+def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
+    for name in (*shipment.sources, *shipment.data):
+        target = code / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, target)
+
+
+def readahead_of(trace: Trace, code_root: str) -> tuple[tuple[str, ...], str]:
+    """The files that imports read, big shared libraries first, relative to a sys.path entry; and the largest of them."""
+    places = [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
+    sizes: dict[str, int] = {}
+    for record in trace.of(FileOpened):
+        if record.mapped and (name := _below(Path(record.path), places)):
+            sizes[name] = record.size
+    modules = []
+    for module in trace.of(Import):
+        if module.file.startswith(code_root):
+            continue
+        if name := _below(Path(module.file), places):
+            modules.append(_cached(name))
+    libraries = sorted((name for name in sizes if ".so" in name), key=lambda name: -sizes[name])
+    return tuple(dict.fromkeys([*libraries, *modules])), libraries[0] if libraries else ""
+
+
+def _cached(name: str) -> str:
+    """The bytecode that an import of a source file reads."""
+    path = Path(name)
+    if path.suffix != ".py":
+        return name
+    return (path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc").as_posix()
+
+
+def _below(path: Path, places: Iterable[Path]) -> str:
+    return next((path.relative_to(place).as_posix() for place in places if path.is_relative_to(place)), "")

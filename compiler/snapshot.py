@@ -1,0 +1,45 @@
+"""What the snapshot child and the compiler tell each other."""
+
+from tidalctl.artifacts.records import Function, Record
+from tidalctl.artifacts.weights import Placement
+
+
+class SnapshotRequest(Record):
+    """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.
+
+    `order` names the weights in access order. `ambient` are digests of the settings that the traced init left: only those that
+    come out alike are kept.
+    """
+
+    function: Function
+    root: str
+    argv: tuple[str, ...]
+    events: tuple[str, ...]
+    report: str
+    folder: str = ""
+    order: tuple[str, ...] = ()
+    shard_size: int | None = None
+    ambient: dict[str, str] = {}
+    progress: int = -1  # file descriptor
+
+
+class ShardWritten(Record):
+    file: str
+    size: int
+    sha256: str
+
+
+class SnapshotReport(Record):
+    """`digests` are the weights' by name. `cause` says why there is no snapshot; `differs` which event's init gave another state."""
+
+    outputs: tuple[str, ...]
+    init: str = ""
+    cause: str = ""
+    differs: int | None = None
+    placements: tuple[Placement, ...] = ()
+    names: dict[str, tuple[str, ...]] = {}
+    devices: dict[str, str] = {}
+    digests: dict[str, str] = {}
+    shards: tuple[ShardWritten, ...] = ()
+    globals: tuple[str, ...] = ()
+    kept_globals: tuple[str, ...] = ()

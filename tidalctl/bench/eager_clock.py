@@ -1,0 +1,53 @@
+"""Runs a plain function with nothing of tidalctl around it but the clock. Executed by its path, never imported.
+
+    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT [ARGUMENT …]
+
+EVENT is a JSON object or the path of a file with one. Once the function is done, its marks (nanoseconds of the monotonic clock)
+and its output go to the file descriptor FD as JSON.
+"""
+
+import time
+
+ENTERED = time.monotonic_ns()
+
+import sys  # noqa: E402 - the clock comes first
+
+
+def main() -> None:
+    """What `python app.py` does for a user who has a handler: import, call, print."""
+    fd, root, source, module, handler_name, event_text = sys.argv[1:7]
+    sys.argv[:] = [f"{root}/{source}", *sys.argv[7:]]
+    if not sys.flags.safe_path:
+        sys.path.pop(0)
+    sys.path.insert(0, root)
+    import importlib
+    import json
+    import os
+    from collections.abc import Iterator
+
+    if not event_text.startswith("{"):
+        with open(event_text, encoding="utf-8") as file:
+            event_text = file.read()
+    event = json.loads(event_text)
+    handler = importlib.import_module(module)
+    for part in handler_name.split("."):
+        handler = getattr(handler, part)
+    imported = time.monotonic_ns()
+    first = 0
+    result = handler(event, None)  # type: ignore[operator]
+    streams = isinstance(result, Iterator)
+    output = []
+    for piece in result if streams else (result,):
+        first = first or time.monotonic_ns()
+        text = piece if streams and isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) + "\n"
+        print(text, end="", flush=True)
+        output.append(piece)
+    done = time.monotonic_ns()
+    marks = {"entered_ns": ENTERED, "imported_ns": imported, "first_token_ns": first or None, "done_ns": done}
+    report = json.dumps({**marks, "output": output if streams else output[0]}).encode()
+    while report:
+        report = report[os.write(int(fd), report) :]
+
+
+if __name__ == "__main__":
+    main()

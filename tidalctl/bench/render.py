@@ -1,0 +1,141 @@
+"""A bench as a table for a person, with what the numbers can't say by themselves below it, and the verdict last."""
+
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tidalctl.bench.samples import (
+    CACHES,
+    VARIANTS,
+    Cache,
+    Measured,
+    Sample,
+    Spread,
+    Variant,
+    median_phases,
+    of,
+    speedup,
+    spread,
+)
+
+NARROW = 72  # columns below which a table would break its numbers
+FEW = 3
+SHOWN = 0.0005  # a phase that rounds to nothing is left out
+
+
+def render(measured: Measured, console: Console) -> None:
+    groups = [(cache, variant, of(measured.samples, variant, cache)) for cache in CACHES for variant in VARIANTS]
+    rows = [(cache, variant, samples) for cache, variant, samples in groups if samples]
+    if console.width < NARROW:
+        _blocks(rows, console)
+    else:
+        console.print(_table(rows))
+    for cache, variant, samples in rows:
+        phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in median_phases(samples).items() if seconds >= SHOWN)
+        console.print(Text.assemble((f"{cache} {variant}: ", "bold"), phases))
+    for note in notes(measured):
+        console.print(Text.assemble(("note: ", "yellow"), note))
+    for line in verdicts(measured):
+        console.print(Text(line, style="bold"))
+
+
+def _table(rows: list[tuple[Cache, Variant, list[Sample]]]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption="medians, in seconds", caption_justify="left")
+    for name in ("cache", "run"):
+        table.add_column(name, no_wrap=True)
+    for name in ("first token", "min … max", "total", "exit", "tidalctl's own"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cache, variant, samples in rows:
+        ttft = spread([s.ttft_s for s in samples])
+        table.add_row(
+            _state(cache, samples),
+            variant,
+            f"{ttft.median:.3f}",
+            f"{ttft.least:.3f} … {ttft.most:.3f}",
+            f"{spread([s.total_s for s in samples]).median:.3f}",
+            f"{spread([s.exit_s for s in samples]).median:.3f}",
+            _own(samples),
+        )
+    return table
+
+
+def _blocks(rows: list[tuple[Cache, Variant, list[Sample]]], console: Console) -> None:
+    for cache, variant, samples in rows:
+        ttft = spread([s.ttft_s for s in samples])
+        console.print(Text(f"{_state(cache, samples)} {variant}", style="bold"))
+        console.print(f"  first token {ttft.median:.3f} s ({ttft.least:.3f} … {ttft.most:.3f})")
+        console.print(f"  total {spread([s.total_s for s in samples]).median:.3f} s")
+        console.print(f"  exit {spread([s.exit_s for s in samples]).median:.3f} s")
+        if variant == "bundle":
+            console.print(f"  tidalctl's own {_own(samples)} s")
+
+
+def _state(cache: Cache, samples: list[Sample]) -> str:
+    return cache if all(sample.cache_proved for sample in samples) else f"{cache}?"
+
+
+def _own(samples: list[Sample]) -> str:
+    own = [sample.own_s for sample in samples if sample.own_s is not None]
+    return f"{spread(own).median:.3f}" if own else ""
+
+
+def notes(measured: Measured) -> Iterator[str]:
+    """What a careful reader would ask about these numbers, answered before."""
+    for cache in CACHES:
+        for variant in VARIANTS:
+            samples = of(measured.samples, variant, cache)
+            if samples:
+                yield from _doubts(cache, variant, samples)
+    yield from measured.remarks
+    if measured.differing:
+        who = sorted({f"{sample.cache} {sample.variant}" for sample in measured.differing})
+        yield f"outputs differ from the first plain run's: {', '.join(who)}"
+
+
+def _doubts(cache: Cache, variant: Variant, samples: list[Sample]) -> Iterator[str]:
+    who = f"{cache} {variant}"
+    ttft = spread([sample.ttft_s for sample in samples])
+    unproved = [sample for sample in samples if not sample.cache_proved]
+    if unproved:
+        shares = [sample.resident_before for sample in unproved if sample.resident_before is not None]
+        seen = (
+            f"up to {max(shares):.0%}"
+            if cache == "cold" and shares
+            else f"only {min(shares):.0%}"
+            if shares
+            else "nothing to count"
+        )
+        verb = "eviction failed" if cache == "cold" else "not proved"
+        runs = f"{len(unproved)} of {len(samples)} runs"
+        yield f"{who}?: the page cache was not known to be {cache} ({verb} in {runs}: {seen} in memory)"
+    if ttft.count < FEW:
+        yield f"{who}: the number of runs is {ttft.count}, too few to see a spread; try -n 5"
+    elif ttft.wide:
+        yield f"{who}: first tokens came within {_range(ttft)}; try -n {max(10, 2 * ttft.count)} on an idle machine"
+    for cause in dict.fromkeys(
+        s.fallback or "it says no cause" for s in samples if variant == "bundle" and s.strategy == "eager"
+    ):
+        yield f"{who}: init ran the ordinary way, because {cause}"
+
+
+def _range(ttft: Spread) -> str:
+    return f"{ttft.least:.2f} to {ttft.most:.2f} s, a spread of {(ttft.most - ttft.least) / ttft.median:.0%}"
+
+
+def verdicts(measured: Measured) -> Iterator[str]:
+    """One line for each state of the cache: how many times sooner."""
+    for cache in CACHES:
+        ratio = speedup(measured.samples, cache)
+        if ratio is None:
+            continue
+        eager = spread([s.ttft_s for s in of(measured.samples, "eager", cache)])
+        bundle = spread([s.ttft_s for s in of(measured.samples, "bundle", cache)])
+        how = f"{ratio:.1f} times sooner" if ratio >= 1 else f"{1 / ratio:.1f} times later"
+        of_n = f"medians of {bundle.count}" if bundle.count > 1 else "one run each"
+        yield f"{cache}: first token {how} ({_seconds(eager.median)} → {_seconds(bundle.median)}, {of_n})"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value:.3f} s"

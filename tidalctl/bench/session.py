@@ -1,0 +1,193 @@
+"""The rounds of a bench: eager and bundle in turn, each in a fresh process, over a page cache that is known each time.
+
+Runs are paired, and the order inside a pair changes every round, so that a machine that grows faster or slower (memory that
+went back to the host while it idled, say) favours neither. `Sample.idle_s` says how long it had idled.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import tidalctl
+from tidalctl.artifacts import errors
+from tidalctl.artifacts.bundle import file_digest, open_bundle
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.manifest import CODE, MANIFEST, PROVENANCE, Manifest
+from tidalctl.bench.machine import describe_machine
+from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
+from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
+from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
+
+Say = Callable[[str], None]
+
+
+class Subject(msgspec.Struct, frozen=True, kw_only=True):
+    """What is benched: the bundle, the plain function it was made from, and the files whose place in memory matters."""
+
+    path: Path
+    shown: str
+    manifest: Manifest
+    plain: PlainFunction
+    weights: tuple[Path, ...]  # what a start from the bundle streams
+    read: tuple[Path, ...]  # what the plain function opens: checkpoints
+    everything: tuple[Path, ...]  # what a cold start must find on disk only
+
+
+def open_subject(path: Path) -> Subject:
+    """Open the bundle and find its plain function. Raises TidalError where the function is no longer where it was traced."""
+    manifest = open_bundle(path)
+    bundle = path.absolute()
+    provenance = _provenance(bundle)
+    root = Path(str(provenance.get("root", "")))
+    if not root.is_absolute() or not (root / manifest.function.source).is_file():
+        raise TidalError(
+            f"the plain function is gone: no {root / manifest.function.source}",
+            "bench compares with it; put the project back, or trace and compile it where it lies now",
+        )
+    cwd = Path(str(provenance.get("cwd", root)))
+    plain = PlainFunction(
+        root=str(root),
+        cwd=str(cwd if cwd.is_dir() else root),
+        source=manifest.function.source,
+        module=manifest.function.module,
+        handler=manifest.function.handler,
+        argv=tuple(_strings(provenance, "argv")),
+    )
+    weights = dict.fromkeys(bundle / weight.file for weight in manifest.weights)
+    parts = [bundle / name for name in (*manifest.files, MANIFEST)]
+    read = cached_files(Path(name) for name in _strings(provenance, "read"))
+    code = with_bytecode(Path(name) for name in _strings(provenance, "code_files"))
+    return Subject(
+        path=bundle,
+        shown=str(path),
+        manifest=manifest,
+        plain=plain,
+        weights=tuple(cached_files(weights) or cached_files(parts)),
+        read=tuple(read or cached_files(code)),
+        everything=tuple(cached_files([*parts, *read, *code, *with_bytecode(_own_code())])),
+    )
+
+
+def _own_code() -> Iterable[Path]:
+    """tidalctl's own modules: a cold start from a bundle has to read them too."""
+    for module in (tidalctl.__file__, errors.__file__):  # in a checkout the rooms lie in folders of their own
+        yield from Path(module).parent.rglob("*.py")
+
+
+def _provenance(bundle: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((bundle / PROVENANCE).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise TidalError(f"{bundle / PROVENANCE} does not say where the plain function lies", "compile the bundle again")
+    return found
+
+
+def _strings(provenance: dict[str, Any], key: str) -> list[str]:
+    listed = provenance.get(key, [])
+    return [value for value in listed if isinstance(value, str)] if isinstance(listed, list) else []
+
+
+def measure(subject: Subject, event: dict[str, Any], rounds: int, caches: Iterable[Cache], say: Say) -> Measured:
+    """Run `rounds` pairs for each state of the page cache. `say` is told before each process what comes.
+
+    Raises FunctionError or TidalError where a process fails; one failure ends the bench.
+    """
+    with tempfile.TemporaryDirectory(prefix="tidalctl-bench-") as folder:
+        argument = event_argument(json.dumps(event), Path(folder))
+        session = _Session(subject, argument)
+        for cache in caches:
+            if cache == "warm":
+                for variant in VARIANTS:
+                    say(f"warm-up: {variant}")
+                    session.run(variant)
+            for turn in range(rounds):
+                for variant in VARIANTS if turn % 2 == 0 else VARIANTS[::-1]:
+                    say(f"{cache} {turn + 1}/{rounds}: {variant}")
+                    session.sample(variant, cache)
+    return Measured(
+        machine=describe_machine(subject.manifest.fingerprint.torch),
+        bundle={
+            "path": subject.shown,
+            "digest": subject.manifest.digest,
+            "function": f"{subject.manifest.function.module}:{subject.manifest.function.handler}",
+        },
+        samples=tuple(session.samples),
+        remarks=(*_remarks(subject), *session.remarks),
+    )
+
+
+class _Session:
+    """The samples so far, the first plain output that the others are held against, and when the last process ended."""
+
+    def __init__(self, subject: Subject, event: str) -> None:
+        self._subject = subject
+        self._event = event
+        self._expected: str | None = None
+        self._ended_ns = 0
+        self.samples: list[Sample] = []
+        self.remarks: dict[str, None] = {}
+
+    def run(self, variant: Variant) -> Run:
+        if variant == "eager":
+            run = run_eager(self._subject.plain, self._event)
+            self._expected = self._expected or comparable(run.output)
+        else:
+            run = run_bundle(self._subject.path, self._subject.plain, self._event)
+        self._ended_ns = run.ended_ns
+        return run
+
+    def sample(self, variant: Variant, cache: Cache) -> None:
+        before = self._ended_ns
+        found = self._prepare(variant, cache)
+        run = self.run(variant)
+        equal = comparable(run.output) == self._expected if self._subject.manifest.reproducible else None
+        started_ns = run.ended_ns - round((run.total_s + run.exit_s) * 1e9)
+        self.samples.append(
+            Sample(
+                variant=variant,
+                cache=cache,
+                ttft_s=run.ttft_s,
+                total_s=run.total_s,
+                exit_s=run.exit_s,
+                phases={name: round(seconds, 6) for name, seconds in run.phases.items()},
+                own_s=run.own_s,
+                output_equal=equal,
+                resident_before=found.share,
+                cache_proved=found.cold if cache == "cold" else found.warm,
+                strategy=run.strategy,
+                fallback=run.fallback,
+                idle_s=round((started_ns - before) / 1e9, 3) if before else None,
+            )
+        )
+
+    def _prepare(self, variant: Variant, cache: Cache) -> Residency:
+        subject = self._subject
+        if cache == "warm":
+            return fill(subject.weights if variant == "bundle" else subject.read)
+        left = evict(subject.everything)
+        if not left.cold and left.largest:
+            self.remarks[f"most of what stayed in memory: {left.largest}; another process may have it mapped"] = None
+        return left
+
+
+def comparable(output: Any) -> str:
+    """An output as text that is equal when the outputs are: sorted keys; NaN equals itself."""
+    return json.dumps(output, sort_keys=True, separators=(",", ":"))
+
+
+def _remarks(subject: Subject) -> Iterable[str]:
+    if not subject.manifest.reproducible:
+        yield "outputs are not compared: the plain function's own runs differ among themselves"
+    changed = []
+    for name, stored in subject.manifest.files.items():
+        plain = Path(subject.plain.root, name.removeprefix(f"{CODE}/"))
+        if name.startswith(f"{CODE}/") and plain.is_file() and file_digest(plain) != stored.sha256:
+            changed.append(name.removeprefix(f"{CODE}/"))
+    if changed:
+        yield f"{', '.join(changed[:3])} changed since the bundle was made; compile it again to compare like with like"

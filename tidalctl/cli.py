@@ -1,0 +1,65 @@
+"""The command line: the verbs, and how mistakes in calling them are told."""
+
+import importlib
+import sys
+from typing import Annotated
+
+import typer
+
+from tidalctl import __version__
+from tidalctl.artifacts.errors import TidalError
+
+VERBS = {
+    "trace": {"context_settings": {"ignore_unknown_options": False, "allow_extra_args": True}},
+    "compile": {},
+    "run": {"context_settings": {"allow_extra_args": True}},
+    "inspect": {},
+    "verify": {},
+    "bench": {},
+}
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tidalctl {__version__}")
+        raise typer.Exit
+
+
+def _app() -> typer.Typer:
+    app = typer.Typer(
+        name="tidalctl",
+        help="Makes LLM functions start fast: trace once, compile a template bundle, run from it.",
+        no_args_is_help=True,
+        add_completion=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.callback()
+    def root(
+        version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+    ) -> None:
+        pass
+
+    for verb, settings in VERBS.items():
+        module = importlib.import_module(f"tidalctl.commands.{verb}")
+        app.command(verb, **settings)(getattr(module, verb))
+    return app
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command. Usage mistakes come out as TidalErrors, so that all errors look alike."""
+    command = typer.main.get_command(_app())
+    try:
+        result = command.main(args=arguments, prog_name="tidalctl", standalone_mode=False)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception as error:
+        # typer's own usage errors carry a message and a context; everything else is not for us
+        if isinstance(error, TidalError) or not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "tidalctl"
+        raise TidalError(error.format_message(), f"see: {path} --help") from None
+    sys.stdout.flush()
+    return result if isinstance(result, int) else 0

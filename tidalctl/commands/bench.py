@@ -1,0 +1,66 @@
+"""`tidalctl bench`: how much sooner the first token comes from a bundle than from the plain function."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP = "Measure fresh processes, the plain function's against the bundle's."
+
+
+class CacheChoice(StrEnum):
+    WARM = "warm"
+    COLD = "cold"
+    BOTH = "both"
+
+
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.", show_default=False)],
+    event: Annotated[
+        str, typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False)
+    ],
+    rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
+    cache: Annotated[
+        CacheChoice, typer.Option("--cache", help="Whether files are in memory before a run (checked with mincore).")
+    ] = CacheChoice.WARM,
+    json: Annotated[bool, typer.Option("--json", help="Print every sample as JSON instead of the table.")] = False,
+) -> None:
+    """Measure fresh processes in turn, the plain function's and the bundle's, to the first token.
+
+    The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they differ.
+    """
+    from tidalctl.artifacts.errors import CheckFailed
+    from tidalctl.bench.samples import CACHES, document
+    from tidalctl.bench.session import measure, open_subject
+    from tidalctl.function import parse_event
+
+    subject = open_subject(bundle)
+    request, _ = parse_event(event)
+    caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
+    try:
+        measured = measure(subject, request, rounds, caches, _say)
+    finally:
+        _say("")
+    if json:
+        from json import dumps
+
+        print(dumps(document(measured), indent=1, ensure_ascii=False), flush=True)
+    else:
+        from rich.console import Console
+
+        from tidalctl.bench.render import render
+
+        render(measured, Console(highlight=False))
+    if measured.differing:
+        raise CheckFailed(
+            f"outputs differ from the plain function's in {len(measured.differing)} of {len(measured.samples)} runs",
+            f"see where: tidalctl verify {bundle} --event …; compile the bundle again if the function changed",
+        )
+
+
+def _say(text: str) -> None:
+    """One line of progress that the next one replaces; no thread draws it, so that nothing runs beside what is measured."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)

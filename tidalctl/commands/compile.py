@@ -1,0 +1,53 @@
+"""`tidalctl compile`: turn a trace into a template bundle."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.compiler.explain import explanation, summary
+from tidalctl.compiler.pipeline import compile_trace
+from tidalctl.terminal import transfer_progress
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+
+
+def compile(  # noqa: A001 - the verb's own name
+    trace: Annotated[Path, typer.Argument(help="The trace, as `tidalctl trace` made it.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")] = None,
+    shard_size: Annotated[str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print why the bundle is as it is.")] = False,
+) -> None:
+    """Turn a trace into a template bundle, and prove that it answers as the plain function does."""
+    if not trace.exists():
+        near = sorted(p.name for p in trace.absolute().parent.glob("*.trace")) if trace.absolute().parent.is_dir() else []
+        hint = f"there is: {', '.join(near[:5])}" if near else "make one: tidalctl trace app.py --event '{…}'"
+        raise TidalError(f"no trace at {trace}", hint)
+    output = output or Path(trace.name.removesuffix(".trace") + ".bundle")
+    with transfer_progress("writing weights") as progress:
+        compiled = compile_trace(
+            trace,
+            output,
+            shard_size=_bytes(shard_size) if shard_size else None,
+            force=force,
+            progress=progress,
+            say=lambda line: typer.echo(f"  {line}", err=True),
+        )
+    manifest = compiled.manifest
+    typer.echo(f"compiled {trace} → {output}", err=True)
+    for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
+        typer.echo(line, err=True)
+    if explain:
+        typer.echo("\n".join(explanation(manifest, compiled.call)))
+    typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
+
+
+def _bytes(text: str) -> int:
+    """A size such as 5GB, 500MiB or 1000000, in bytes."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
+    if found is None or float(found[1]) <= 0:
+        raise TidalError(f"--shard-size {text!r} is not a size", "for example: --shard-size 5GB")
+    return int(float(found[1]) * _UNITS[found[2]])

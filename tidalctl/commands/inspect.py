@@ -1,0 +1,54 @@
+"""`tidalctl inspect`: show what is in a trace or a bundle. Never imports torch."""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from tidalctl.artifacts.bundle import open_bundle
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.manifest import MANIFEST
+from tidalctl.artifacts.trace import read_trace
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A trace (a file) or a bundle (a directory).")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
+) -> None:
+    """Show a trace or a bundle: function, environment, imports, weights in order, kernels, plan."""
+    document = read_document(path)
+    if as_json:
+        print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
+        return
+    from tidalctl.commands.inspect_bundle import show_bundle
+    from tidalctl.commands.inspect_trace import show_trace
+    from tidalctl.terminal import console
+
+    show = show_trace if document["kind"] == "trace" else show_bundle
+    show(document, console())
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Everything in a trace or bundle as builtin values. Raises TidalError where there is none, or it is damaged."""
+    if not path.exists():
+        raise TidalError(f"no trace or bundle at {path}", _near(path))
+    if path.is_dir():
+        from tidalctl.commands.inspect_bundle import bundle_document
+
+        return bundle_document(open_bundle(path), path)
+    from tidalctl.commands.inspect_trace import trace_document
+
+    return trace_document(read_trace(path), path)
+
+
+def _near(path: Path) -> str:
+    """What there is in the same folder: names like the one that was asked for, else traces and bundles."""
+    folder = path.parent
+    found = sorted(p for p in folder.glob("*") if p.suffix == ".trace" or (p / MANIFEST).is_file())
+    names = [p.name for p in found]
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    if not near:
+        return "make a trace first: tidalctl trace app.py --event '{…}'"
+    return f"did you mean: {', '.join(str(folder / name) for name in near)}"

@@ -1,0 +1,64 @@
+"""`tidalctl trace`: record the execution path of a function."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
+from tidalctl.function import parse_event
+from tidalctl.tracer.record import record_trace
+
+
+def trace(
+    context: typer.Context,
+    target: Annotated[str, typer.Argument(help="path/to/app.py:handler or package.module:handler; :handler may be left out.")],
+    event: Annotated[list[str], typer.Option("--event", "-e", help="The request: a JSON object, or a file with one. Repeatable.")],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
+    init: Annotated[str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")] = "",
+    tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
+) -> None:
+    """Run a function once under the profiler and record its execution path.
+
+    Arguments after -- reach the function's sys.argv.
+    """
+    place = target.partition(":")[0]
+    stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
+    output = output or Path(f"{stem}.trace")
+    events = [parse_event(text)[1] for text in event]
+    if len(event) > 1 and event.count("-") > 1:
+        raise TidalError("standard input can give one event", "give the others as files or as JSON")
+    recorded = record_trace(target, events, output, init=init, argv=context.args, tensorboard=tensorboard, force=force)
+    typer.echo(_summary(recorded, output, tensorboard), err=True)
+
+
+def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
+    imports, weights = recorded.of(Import), recorded.of(Weight)
+    size = sum(weight.nbytes for weight in weights)
+    used = {use.weight for use in recorded.of(FirstUse)}
+    lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
+    call, cost = recorded.one(InitCall), recorded.one(TracingCost)
+    if call is not None:
+        kind = "static" if call.static else "not marked static"
+        lines.append(
+            f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, {len(weights)} weights, {size / 1e6:.0f} MB, {len(used)} used"
+        )
+    else:
+        lines.append("  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init")
+    for invocation in recorded.of(Invocation):
+        tax = invocation.first_call_s - invocation.second_call_s
+        lines.append(
+            f"  event {invocation.event}   first call {invocation.first_call_s:.2f} s, again {invocation.second_call_s:.2f} s: "
+            f"first-launch tax {tax:.2f} s; {invocation.operators} operators"
+        )
+    lines.append(f"  imports   {len(imports)} modules, {sum(record.self_s for record in imports):.1f} s")
+    if cost is not None:
+        hooks = cost.hooks_s + cost.digests_s + cost.profiler_s
+        lines.append(f"  tracing   {hooks:.1f} s of {cost.total_s:.1f} s went into tracing itself")
+    if tensorboard is not None:
+        lines.append(f"profile: tensorboard --logdir {tensorboard}")
+    if call is not None:
+        lines.append(f"next: tidalctl compile {output}")
+    return "\n".join(lines)

@@ -1,0 +1,140 @@
+"""`tidalctl verify`: check a bundle against its manifest and, with `--event`, against the plain function."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from tidalctl.artifacts.errors import CheckFailed
+from tidalctl.artifacts.manifest import Manifest
+from tidalctl.commands.verify_files import Checked, check_bundle
+from tidalctl.function import parse_event
+from tidalctl.terminal import count_text, printable, progress, seconds_text, size_text
+
+SCHEMA = 1
+MAX_SHOWN = 500  # characters of a message from a run that failed
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's directory.")],
+    event: Annotated[
+        list[str] | None, typer.Option("--event", "-e", help="JSON, a file or -: compare a run of it with the plain function.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
+) -> None:
+    """Check every file of a bundle and, with --event, that it answers as the plain function does. Exit code 1: it differs."""
+    texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
+    with progress("checking", None) as advance:
+        checked = check_bundle(bundle, advance)
+    runs: list[dict[str, Any]] = []
+    if checked.manifest is not None and not checked.differences:
+        runs = [compare_event(bundle, checked.manifest, text) for text in texts]
+    parted = [{"where": f"event {index}", "what": run["what"]} for index, run in enumerate(runs) if run["equal"] is False]
+    differences = [*checked.differences, *parted]
+    if as_json:
+        document = {
+            "schema": SCHEMA,
+            "bundle": str(bundle),
+            "digest": checked.manifest.digest if checked.manifest else None,
+            "ok": not differences,
+            "checks": checked.checks,
+            "events": runs,
+            "differences": differences,
+        }
+        print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
+    else:
+        _show(checked, runs, differences, len(texts))
+    if differences:
+        raise CheckFailed(
+            f"{bundle} is not what it should be: {count_text(len(differences), 'difference')}",
+            "compile the bundle again" if checked.differences else "the outputs differ: trace and compile the function again",
+        )
+
+
+def compare_event(bundle: Path, manifest: Manifest, text: str) -> dict[str, Any]:
+    """Answer one event from the bundle and by the plain function, each in a fresh process, and compare the outputs.
+
+    `equal` is None where they are not compared, since the manifest says that the function's plain runs differ among themselves.
+    """
+    if not manifest.reproducible:
+        return {"compared": False, "equal": None, "runs": {}, "what": ""}
+    runs = {"bundle": _run(bundle, text), "eager": _run(bundle, text, "--eager")}
+    failed = [f"the {name} run failed: {run['error']}" for name, run in runs.items() if run["error"]]
+    if failed:
+        return {"compared": False, "equal": False, "runs": runs, "what": "; ".join(failed)}
+    ours, plain = (runs[name]["output"] for name in ("bundle", "eager"))
+    equal = _canonical(ours) == _canonical(plain)
+    return {"compared": True, "equal": equal, "runs": runs, "what": "" if equal else first_difference(ours, plain)}
+
+
+def _run(bundle: Path, text: str, *options: str) -> dict[str, Any]:
+    """The report of one `tidalctl run`, reduced to what is compared and shown. The event goes in by a pipe, at any size."""
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json", *options]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+    report = _report(done.stdout)
+    if done.returncode != 0 or report is None:
+        lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        error = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else "it printed no report")
+        return {"error": f"exit code {done.returncode}: {error[:MAX_SHOWN]}", "output": None, "ttft_s": None, "fallback": None}
+    return {"error": "", **{key: report.get(key) for key in ("output", "ttft_s", "fallback")}}
+
+
+def _report(stdout: bytes) -> dict[str, Any] | None:
+    """The report on the last line. A handler that printed without a line end stands before it on the same line."""
+    last = stdout.decode(errors="replace").rstrip("\n").rpartition("\n")[2]
+    start = last.find('{"schema"')
+    while start >= 0:
+        try:
+            report = json.loads(last[start:])
+        except ValueError:
+            report = None
+        if isinstance(report, dict) and "output" in report:
+            return report
+        start = last.find('{"schema"', start + 1)
+    return None
+
+
+def _canonical(value: Any) -> str:
+    """Canonical JSON that takes NaN too, which json.dumps lets a handler give: here a NaN is equal to another."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+
+def first_difference(ours: Any, plain: Any, path: str = "output") -> str:
+    """Where two outputs that differ part, and what stands there in each."""
+    if isinstance(ours, dict) and isinstance(plain, dict) and ours.keys() == plain.keys():
+        pairs = [(f"{path}[{key!r}]", ours[key], plain[key]) for key in sorted(ours)]
+    elif isinstance(ours, list) and isinstance(plain, list) and len(ours) == len(plain):
+        pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(ours, plain, strict=True))]
+    else:
+        return f"{path} is {_canonical(ours)[:80]} from the bundle, {_canonical(plain)[:80]} from the plain function"
+    different = ((where, one, other) for where, one, other in pairs if _canonical(one) != _canonical(other))
+    where, one, other = next(different)
+    return first_difference(one, other, where)
+
+
+def _show(checked: Checked, runs: list[dict[str, Any]], differences: list[dict[str, str]], asked: int) -> None:
+    for check in checked.checks:
+        size = f", {size_text(check['nbytes'])}" if check["nbytes"] else ""
+        print(f"{'ok' if check['ok'] else 'DIFFERS':<8}{printable(check['what'])}{size}")
+    for index, run in enumerate(runs):
+        print(_run_line(index, run))
+    if asked > len(runs):
+        print(f"{'skipped':<8}{count_text(asked, 'event')}: nothing is run from a bundle whose files differ")
+    for found in differences:
+        print(f"  {printable(found['where'])}: {printable(found['what'])}")
+
+
+def _run_line(index: int, run: dict[str, Any]) -> str:
+    if run["equal"] is None:
+        return f"{'skipped':<8}event {index}: outputs are not compared, since the function's plain runs differ among themselves"
+    if not run["compared"]:
+        return f"{'DIFFERS':<8}event {index}: a run failed"
+    ours, plain = run["runs"]["bundle"], run["runs"]["eager"]
+    times = f"first token after {seconds_text(ours['ttft_s'])}, plain {seconds_text(plain['ttft_s'])}"
+    fallback = f"; the bundle's run fell back: {printable(str(ours['fallback']))}" if ours["fallback"] else ""
+    outcome = "ok" if run["equal"] else "DIFFERS"
+    return f"{outcome:<8}event {index}: outputs {'are equal' if run['equal'] else 'differ'} ({times}){fallback}"

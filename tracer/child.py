@@ -1,0 +1,129 @@
+"""The traced process's entry: recorders first, then the user's module, so that torch's own import is recorded as well.
+
+Started as `python -P -c "from tidalctl.tracer.child import main; main(REQUEST)"`. Exit codes: 0 traced, 1 the function raised.
+"""
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from tidalctl import __version__
+from tidalctl.artifacts import trace as t
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.records import Record, digest_json
+from tidalctl.context import answer_inits_with
+from tidalctl.function import Function, enter_project, import_handler
+from tidalctl.tracer.clock import TraceClock
+from tidalctl.tracer.files import FileRecorder
+from tidalctl.tracer.imports import ImportRecorder
+
+
+class Request(Record):
+    """What the parent asks to be traced. `events` are JSON texts; `partial` is where the trace grows."""
+
+    function: Function
+    root: str
+    argv: tuple[str, ...]
+    events: tuple[str, ...]
+    partial: str
+    tensorboard: str = ""
+
+
+def main(path: str) -> None:
+    request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
+    os.unlink(path)
+    events = [msgspec.json.decode(text) for text in request.events]
+    writer = t.TraceWriter(Path(request.partial))
+    writer.write(
+        t.Header(
+            schema=t.SCHEMA,
+            tidalctl=__version__,
+            function=request.function,
+            root=request.root,
+            cwd=os.getcwd(),
+            argv=request.argv,
+            events=tuple(
+                t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)
+            ),
+        )
+    )
+    try:
+        code = _trace(request, events, writer)
+    except TidalError as error:
+        writer.close(complete=False)
+        print(f"error: {error.message}", file=sys.stderr)
+        print(f"hint: {error.hint}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        writer.close(complete=False)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # nothing of the function is left to do, and torch takes a second to tear down
+
+
+def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter) -> int:
+    clock = TraceClock()
+    watched: list[Any] = []
+
+    def after_import(module: ModuleType) -> None:
+        for session in watched:
+            session.after_import(module)
+
+    files = FileRecorder(clock)
+    root = Path(request.root)
+    try:
+        with ImportRecorder(clock, after_import) as imports:
+            enter_project(root, root / request.function.source, request.argv)
+            handler = import_handler(request.function)
+            from tidalctl.tracer.session import Session, environment
+
+            session = Session(writer, clock, files.note)
+            watched.append(session)
+            answer_inits_with(session.answer_init)
+            with session.watch:
+                for index, event in enumerate(events):
+                    session.invoke(handler, event, index, request.tensorboard)
+            files.stop()
+    except TidalError:
+        raise
+    except (Exception, SystemExit) as error:
+        return _failed(writer, clock, error)
+    records = imports.imports()
+    for record in records:
+        writer.write(record)
+    writer.write(t.Executed(files=tuple(sorted(session.executed))))
+    for opened in files.files():
+        writer.write(opened)
+    writer.write(environment(records, session.state))
+    cost = clock.cost
+    writer.write(
+        t.TracingCost(
+            total_s=clock.total_s(),
+            hooks_s=cost["hooks"],
+            digests_s=cost["digests"],
+            profiler_s=cost["profiler"],
+            profile=request.tensorboard,
+        )
+    )
+    writer.close(complete=True)
+    return 0
+
+
+def _failed(writer: t.TraceWriter, clock: TraceClock, error: BaseException) -> int:
+    """Show the user's traceback, without the frames that are ours, and leave the trace incomplete."""
+    import traceback
+
+    message = "".join(traceback.format_exception_only(type(error), error)).strip()
+    writer.write(t.Failure(phase=clock.phase, message=message))
+    writer.close(complete=False)
+    frame = error.__traceback__
+    ours = (str(Path(__file__).parent), str(Path(t.__file__).parent), str(Path(sys.modules["tidalctl"].__file__ or "").parent))
+    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith((*ours, "<frozen")):
+        frame = frame.tb_next
+    traceback.print_exception(type(error), error, frame)
+    return 1

@@ -1,0 +1,70 @@
+"""Files that the traced process opened: through Python's audit events, and, for native readers, through its memory map.
+
+A native library that reads a file without mapping it (a tokenizer's `from_file`) is seen only where tracer/sources.py wraps it.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+
+from tidalctl.artifacts.trace import FileOpened
+from tidalctl.tracer.clock import TraceClock
+
+_IGNORED = ("/proc/", "/sys/", "/dev/")
+
+
+class FileRecorder:
+    """Notes each regular file opened for reading, once a phase. An audit hook can't be removed; `stop` makes it idle."""
+
+    def __init__(self, clock: TraceClock) -> None:
+        self._clock = clock
+        self._opened: dict[tuple[str, str], str] = {}
+        self._active = True
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or not self._active:
+            return
+        path, _, flags = arguments
+        if isinstance(path, bytes):
+            path = os.fsdecode(path)
+        if not isinstance(path, str) or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
+            return
+        self.note(path)
+
+    def note(self, given: str) -> None:
+        path = os.path.abspath(given)
+        if not path.startswith(_IGNORED) and not path.endswith((".pyc", ".py", ".pth")):
+            self._opened.setdefault((path, self._clock.phase), given)
+
+    def stop(self) -> None:
+        self._active = False
+
+    def files(self) -> Iterable[FileOpened]:
+        """What was opened and is still a file, then what is mapped now and was not seen opening."""
+        seen = set()
+        for (path, phase), given in self._opened.items():
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            if os.path.isfile(path):
+                seen.add(path)
+                yield FileOpened(path=path, given=given, phase=phase, size=status.st_size, mtime_ns=status.st_mtime_ns)
+        for path in sorted(mapped_files() - seen):
+            try:
+                status = os.stat(path)
+            except OSError:
+                continue
+            yield FileOpened(path=path, given="", phase="handler", size=status.st_size, mtime_ns=status.st_mtime_ns, mapped=True)
+
+
+def mapped_files() -> set[str]:
+    """The regular files in this process's memory map: shared libraries, and files that native readers mapped."""
+    found = set()
+    with open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as maps:
+        for line in maps:
+            parts = line.rstrip("\n").split(maxsplit=5)
+            if len(parts) == 6 and parts[5].startswith("/") and not parts[5].startswith(_IGNORED):
+                found.add(parts[5])
+    return found

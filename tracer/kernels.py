@@ -1,0 +1,66 @@
+"""Kernel signatures: dispatch records joined with the profiler's events.
+
+Each launch runs inside a profiler range that carries its signature's number. On a CPU a signature's time is that of its ranges;
+on a device it is that of the kernels which the runtime calls inside the ranges launched, found by correlation id.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+
+from tidalctl.artifacts.records import KernelSignature
+from tidalctl.tracer.access import RANGE, AccessRecord
+
+
+def kernel_signatures(record: AccessRecord, profile: torch.profiler.profile) -> list[KernelSignature]:
+    """The signatures of one call, deduplicated, most time first. A launch that the profiler did not see (another thread's)
+    counts with the time that the dispatch mode measured around it."""
+    events = _events(profile)
+    ranges, launched = _ranges(events), _device_kernels(events)
+    found = []
+    for (operator, operands), number in record.signatures.items():
+        kernels = launched.get(number, {})
+        seen = sum(kernels.values()) if kernels else ranges.get(number, 0.0)
+        signature = KernelSignature(
+            operator=operator,
+            operands=operands,
+            count=record.counts[number],
+            time_s=seen or record.seconds[number],
+            kernels=tuple(sorted(kernels)),
+        )
+        found.append(signature)
+    return sorted(found, key=lambda signature: -signature.time_s)
+
+
+def _events(profile: torch.profiler.profile) -> list[Any]:
+    results = profile.profiler.kineto_results if profile.profiler is not None else None
+    return [] if results is None else list(results.events())
+
+
+def _ranges(events: list[Any]) -> dict[int, float]:
+    seconds: dict[int, float] = defaultdict(float)
+    for event in events:
+        if event.name().startswith(RANGE) and event.device_type() == torch.profiler.DeviceType.CPU:
+            seconds[int(event.name().removeprefix(RANGE))] += event.duration_ns() / 1e9
+    return seconds
+
+
+def _device_kernels(events: list[Any]) -> dict[int, dict[str, float]]:
+    """By signature: the kernels that ran for it on a device and their seconds. Runtime calls are placed in the range around them."""
+    kernels = [e for e in events if e.device_type() != torch.profiler.DeviceType.CPU and e.linked_correlation_id() > 0]
+    if not kernels:
+        return {}
+    spans = sorted(
+        (e.start_ns(), e.start_ns() + e.duration_ns(), int(e.name().removeprefix(RANGE)))
+        for e in events
+        if e.name().startswith(RANGE) and e.device_type() == torch.profiler.DeviceType.CPU
+    )
+    calls = {e.correlation_id(): e.start_ns() for e in events if e.device_type() == torch.profiler.DeviceType.CPU}
+    found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for kernel in kernels:
+        at = calls.get(kernel.linked_correlation_id())
+        number = next((n for begin, end, n in reversed(spans) if at is not None and begin <= at <= end), None)
+        if number is not None and not kernel.name().startswith(RANGE):
+            found[number][kernel.name()] += kernel.duration_ns() / 1e9
+    return found

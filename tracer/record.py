@@ -1,0 +1,77 @@
+"""`trace`: run the function once in a fresh process and leave its execution path in a file."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from tidalctl.artifacts.bundle import refuse_existing
+from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.trace import Trace, read_trace
+from tidalctl.function import locate
+from tidalctl.tracer.child import Request
+
+CHILD = "import sys; from tidalctl.tracer.child import main; main(sys.argv[1])"
+
+
+def record_trace(
+    target: str,
+    events: Sequence[str],
+    output: Path,
+    *,
+    init: str = "",
+    argv: Sequence[str] = (),
+    tensorboard: Path | None = None,
+    force: bool = False,
+) -> Trace:
+    """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
+
+    While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
+    Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
+    """
+    refuse_existing(output, force)
+    if not output.absolute().parent.is_dir():
+        raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
+    function, root = locate(target, init)
+    partial = output.with_name(output.name + ".partial")
+    request = Request(
+        function=function,
+        root=str(root),
+        argv=tuple(argv),
+        events=tuple(events),
+        partial=str(partial.absolute()),
+        tensorboard=str(tensorboard.absolute()) if tensorboard else "",
+    )
+    handle, path = tempfile.mkstemp(suffix=".json")
+    with os.fdopen(handle, "wb") as file:
+        file.write(msgspec.json.encode(request))
+    code = run_child([sys.executable, "-P", "-c", CHILD, path])
+    Path(path).unlink(missing_ok=True)
+    if code == 2:
+        partial.unlink(missing_ok=True)
+        raise SystemExit(2)  # the child has said what was wrong
+    if code != 0:
+        kept = f"what it did until then: tidalctl inspect {partial}" if partial.exists() else None
+        if code < 0:
+            raise FunctionError(f"the function's process was killed by signal {-code}", kept)
+        if code == 130:
+            raise KeyboardInterrupt
+        raise FunctionError("the function raised, so the trace is incomplete", kept)
+    trace = read_trace(partial)
+    os.replace(partial, output)
+    return trace
+
+
+def run_child(command: list[str]) -> int:
+    """Run a process whose standard output is talk, as its errors are. An interrupt reaches it too, and it is waited for."""
+    sys.stderr.flush()
+    process = subprocess.Popen(command, stdout=2, env={"KINETO_LOG_LEVEL": "5", **os.environ})
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise

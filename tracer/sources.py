@@ -1,0 +1,181 @@
+"""Loaders, watched: which file and key the tensors that they hand out came from.
+
+Watched: safetensors (`safe_open`, its slices, `load_file`), `torch.load`, `torch.from_numpy` over a memory map, and GGUF files read
+with the `gguf` package. Each is wrapped when its module has been imported, and unwrapped at the end.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from types import ModuleType, TracebackType
+from typing import Any
+
+import torch
+
+from tidalctl.artifacts.storages import tensors_of
+from tidalctl.artifacts.trace import Source
+from tidalctl.tracer.lineage import LineageTable
+
+
+class LoaderWatch:
+    """A context in which loaders note their sources in the table, and the files that they open through `note_file`."""
+
+    def __init__(self, table: LineageTable, note_file: Callable[[str], None]) -> None:
+        self._table = table
+        self._note_file = note_file
+        self._undo: list[tuple[Any, str, Any]] = []
+        self._gguf_keys: dict[int, Source] = {}
+        self._last = threading.local()
+
+    def __enter__(self) -> "LoaderWatch":
+        self._replace(torch, "load", self._torch_load(torch.load))
+        self._replace(torch.serialization, "load", torch.load)
+        self._replace(torch, "from_numpy", self._from_numpy(torch.from_numpy))
+        for name in ("safetensors", "safetensors.torch", "gguf", "gguf.gguf_reader", "tokenizers"):
+            if name in sys.modules:
+                self.imported(sys.modules[name])
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        ours = {id(getattr(owner, name)): original for owner, name, original in self._undo}
+        for owner, name, original in reversed(self._undo):
+            setattr(owner, name, original)
+        # `from safetensors import safe_open` in a module that was imported meanwhile holds the wrapper under its own name
+        for module in list(sys.modules.values()):
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if id(value) in ours:
+                    setattr(module, name, ours[id(value)])
+
+    def imported(self, module: ModuleType) -> None:
+        """A module has just run; wrap what it offers."""
+        if module.__name__ == "safetensors":
+            self._everywhere(module, "safe_open", self._safe_open(module.safe_open))
+        elif module.__name__ == "gguf":
+            self._replace(module.GGUFReader, "__init__", self._gguf_reader(module.GGUFReader.__init__))
+            self._everywhere(module, "dequantize", self._dequantize(module.dequantize))
+
+    def _replace(self, owner: Any, name: str, new: Any) -> None:
+        self._undo.append((owner, name, getattr(owner, name)))
+        setattr(owner, name, new)
+
+    def _everywhere(self, module: ModuleType, name: str, new: Any) -> None:
+        """Replace it also where it was imported by name before."""
+        old = getattr(module, name)
+        for other in list(sys.modules.values()):
+            for key, value in list(getattr(other, "__dict__", {}).items()):
+                if value is old:
+                    self._replace(other, key, new)
+
+    def _safe_open(self, original: Any) -> Any:
+        watch = self
+
+        class WatchedSlice:
+            def __init__(self, inner: Any, source: Source) -> None:
+                self._inner, self._source = inner, source
+
+            def __getitem__(self, index: Any) -> Any:
+                tensor = self._inner[index]
+                whole = index in (..., slice(None)) or index == (slice(None),)
+                watch._note(tensor, self._source, () if whole else (f"slice {index!r}",))
+                return tensor
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._inner, name)
+
+        class WatchedFile:
+            def __init__(self, filename: Any, *arguments: Any, **keywords: Any) -> None:
+                self._file = str(filename)
+                watch._note_file(self._file)
+                self._inner = original(filename, *arguments, **keywords)
+
+            def __enter__(self) -> Any:
+                self._inner.__enter__()
+                return self
+
+            def __exit__(self, *error: Any) -> Any:
+                return self._inner.__exit__(*error)
+
+            def get_tensor(self, name: str) -> Any:
+                tensor = self._inner.get_tensor(name)
+                watch._note(tensor, Source(file=self._file, key=name))
+                return tensor
+
+            def get_tensors(self, *arguments: Any, **keywords: Any) -> Any:
+                tensors = self._inner.get_tensors(*arguments, **keywords)
+                if isinstance(tensors, dict):
+                    for name, tensor in tensors.items():
+                        watch._note(tensor, Source(file=self._file, key=name))
+                return tensors
+
+            def get_slice(self, name: str) -> Any:
+                return WatchedSlice(self._inner.get_slice(name), Source(file=self._file, key=name))
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self._inner, name)
+
+        return WatchedFile
+
+    def _note(self, tensor: Any, source: Source, operators: tuple[str, ...] = ()) -> None:
+        if isinstance(tensor, torch.Tensor):
+            self._table.note_source(tensor, source, operators)
+
+    def _torch_load(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def load(f: Any, *arguments: Any, **keywords: Any) -> Any:
+            loaded = original(f, *arguments, **keywords)
+            file = str(getattr(f, "name", f)) if not isinstance(f, str | bytes) else str(f)
+            self._note_file(file)
+            for key, tensor in tensors_of(loaded):
+                self._note(tensor, Source(file=file, key=key))
+            return loaded
+
+        return load
+
+    def _from_numpy(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def from_numpy(array: Any) -> torch.Tensor:
+            tensor = original(array)
+            source = self._memory_map(array)
+            if source is not None:
+                self._note(tensor, source)
+            elif (last := getattr(self._last, "dequantized", None)) is not None and _same_elements(last[0], array):
+                same = last[0].shape == array.shape and bool((last[0] == array).all())
+                self._note(tensor, last[1], ("gguf.dequantize",) if same else ("gguf.dequantize", "numpy.permute"))
+            return tensor
+
+        return from_numpy
+
+    def _memory_map(self, array: Any) -> Source | None:
+        address = array.__array_interface__["data"][0]
+        if address in self._gguf_keys:
+            return self._gguf_keys[address]
+        base = array
+        while base is not None:
+            if type(base).__name__ == "memmap" and getattr(base, "filename", None) is not None:
+                return Source(file=str(base.filename), key=f"@{address - base.__array_interface__['data'][0]}")
+            base = getattr(base, "base", None)
+        return None
+
+    def _gguf_reader(self, original: Callable[..., None]) -> Callable[..., None]:
+        def init(reader: Any, path: Any, *arguments: Any, **keywords: Any) -> None:
+            original(reader, path, *arguments, **keywords)
+            for tensor in reader.tensors:
+                address = tensor.data.__array_interface__["data"][0]
+                self._gguf_keys[address] = Source(file=str(path), key=tensor.name)
+
+        return init
+
+    def _dequantize(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def dequantize(array: Any, *arguments: Any, **keywords: Any) -> Any:
+            result = original(array, *arguments, **keywords)
+            source = self._memory_map(array)
+            self._last.dequantized = None if source is None else (result, source)
+            return result
+
+        return dequantize
+
+
+def _same_elements(one: Any, other: Any) -> bool:
+    """Whether two arrays hold the same elements in some order, by the sum of their bit patterns: layouts are permuted in NumPy."""
+    if one.nbytes != other.nbytes or one.dtype != other.dtype or one.nbytes % 4:
+        return False
+    totals = [int(array.reshape(-1).view("uint32").sum(dtype="uint64")) for array in (one, other)]
+    return totals[0] == totals[1]
