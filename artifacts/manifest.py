@@ -24,12 +24,12 @@ CODE = "code"
 STRATEGIES = ("snapshot", "eager")
 
 
-class BundleFile(Record):
+class BundleFile(Record, frozen=True):
     size: int
     sha256: str
 
 
-class BundleWeight(Record):
+class BundleWeight(Record, frozen=True):
     """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order."""
 
     name: str
@@ -49,7 +49,7 @@ class BundleWeight(Record):
     sources: tuple[str, ...] = ()
 
 
-class Guard(Record):
+class Guard(Record, frozen=True):
     """What init saw of the event. The snapshot answers only calls that agree; the rest runs init the ordinary way."""
 
     static: bool
@@ -58,7 +58,7 @@ class Guard(Record):
     arguments: str = ""  # digest of the further arguments of init
 
 
-class Fallback(Record):
+class Fallback(Record, frozen=True):
     """A part that is done again the ordinary way, and why."""
 
     part: str
@@ -66,7 +66,7 @@ class Fallback(Record):
     cause: str
 
 
-class Manifest(Record):
+class Manifest(Record, frozen=True):
     """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
 
     `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose

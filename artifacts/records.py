@@ -11,7 +11,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """What every record of an artifact is: immutable, and exactly the fields that its schema names."""
 
 
-class Function(Record):
+class Function(Record, frozen=True):
     """The user's function, by name: `module` is imported with `root` on sys.path, and `handler` is an attribute of it."""
 
     module: str
@@ -20,7 +20,7 @@ class Function(Record):
     init: str = ""  # "module:attribute" given by --init; empty where @tidalctl.init marks it
 
 
-class Fingerprint(Record):
+class Fingerprint(Record, frozen=True):
     """The environment that a trace or a bundle was made in. `distributions` maps a distribution to its version."""
 
     python: str
@@ -34,7 +34,7 @@ class Fingerprint(Record):
     distributions: dict[str, str] = {}
 
 
-class KernelSignature(Record):
+class KernelSignature(Record, frozen=True):
     """One kind of launch, without its data. A tensor operand is [dtype, shape, strides, device]; others stand as JSON text."""
 
     operator: str

@@ -6,6 +6,7 @@ subclasses and gradients flags as they are. Reading resolves only the names that
 
 import importlib
 import io
+import itertools
 import pickle
 import types
 from collections.abc import Callable, Iterable
@@ -95,7 +96,7 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         self.stack.append(obj)
-        super().save(obj, save_persistent_id)
+        super().save(obj, save_persistent_id)  # type: ignore[misc]
         self.stack.pop()  # not in a finally: after an error the stack is the way to the culprit
 
 
@@ -111,7 +112,7 @@ def why_not_picklable(state: Any) -> str:
 
 def _path(stack: list[Any]) -> str:
     shown = "state"
-    for parent, child in zip(stack, stack[1:], strict=False):
+    for parent, child in itertools.pairwise(stack):
         if isinstance(parent, dict):
             key = next((k for k, v in parent.items() if v is child), None)
             owner = next((o for o in stack if getattr(o, "__dict__", None) is parent), None)

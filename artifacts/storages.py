@@ -26,7 +26,7 @@ def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
             if value.grad is not None:
                 stack.append((f"{path}.grad", value.grad))
             continue
-        if isinstance(value, _ATOMS) or callable(value) and not hasattr(value, "__dict__") or id(value) in seen:
+        if isinstance(value, _ATOMS) or (callable(value) and not hasattr(value, "__dict__")) or id(value) in seen:
             continue
         seen.add(id(value))
         stack.extend(reversed(list(_children(path, value))))

@@ -23,14 +23,14 @@ MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a leng
 MAX_ITEMS = 2**18  # of one list or map in a record
 
 
-class Event(Record):
+class Event(Record, frozen=True):
     """One traced request: its JSON text and the digest of its canonical form."""
 
     text: str
     digest: str
 
 
-class Header(Record, tag="header"):
+class Header(Record, frozen=True, tag="header"):
     schema: int
     tidalctl: str
     function: Function
@@ -41,28 +41,27 @@ class Header(Record, tag="header"):
     format: str = FORMAT
 
 
-class Environment(Record, tag="environment"):
+class Environment(Record, frozen=True, tag="environment"):
     fingerprint: Fingerprint
 
 
-class Import(Record, tag="import"):
+class Import(Record, frozen=True, tag="import"):
     """One module in the order in which imports began. Self time leaves out the modules that it imported in turn."""
 
     name: str
     file: str  # absolute; empty for built-in and namespace modules
     self_s: float
     total_s: float
-    phase: str  # import, init or handler
-    distribution: str = ""
+    phase: str  # start (there before the function), import, init or handler
 
 
-class Executed(Record, tag="executed"):
+class Executed(Record, frozen=True, tag="executed"):
     """The files whose Python code ran inside the handler."""
 
     files: tuple[str, ...]
 
 
-class FileOpened(Record, tag="file"):
+class FileOpened(Record, frozen=True, tag="file"):
     """A file that the process opened or mapped. Opens by native libraries are seen only when they map the file."""
 
     path: str  # absolute
@@ -73,14 +72,14 @@ class FileOpened(Record, tag="file"):
     mapped: bool = False
 
 
-class Source(Record):
+class Source(Record, frozen=True):
     """Where bytes of a weight came from: a file and the key in it (empty where the loader gives none)."""
 
     file: str
     key: str
 
 
-class Weight(Record, tag="weight"):
+class Weight(Record, frozen=True, tag="weight"):
     """One tensor storage of the state. `names` are the paths that lead to it, the shortest first.
 
     `operators` are the operators of init that lie between the sources and the weight. An origin that was not seen is
@@ -98,7 +97,7 @@ class Weight(Record, tag="weight"):
     operators: tuple[str, ...]
 
 
-class InitCall(Record, tag="init"):
+class InitCall(Record, frozen=True, tag="init"):
     """One call of init. `event_reads` maps the keys that init read from the event to digests of their values."""
 
     name: str
@@ -114,7 +113,7 @@ class InitCall(Record, tag="init"):
     ambient: dict[str, str] = {}  # digests of process-wide settings that init changed
 
 
-class FirstUse(Record, tag="first_use"):
+class FirstUse(Record, frozen=True, tag="first_use"):
     """The first operator of the handler that read a weight. `time_s` counts from the start of the handler's call."""
 
     weight: int
@@ -125,18 +124,18 @@ class FirstUse(Record, tag="first_use"):
     time_s: float
 
 
-class WeightWritten(Record, tag="written"):
+class WeightWritten(Record, frozen=True, tag="written"):
     weight: int
     event: int
     operator: str
 
 
-class Kernel(Record, tag="kernel"):
+class Kernel(Record, frozen=True, tag="kernel"):
     event: int
     signature: KernelSignature
 
 
-class Invocation(Record, tag="invocation"):
+class Invocation(Record, frozen=True, tag="invocation"):
     """One event's two calls of the handler. Their difference is the first-launch tax, instrumentation cancelling out."""
 
     event: int
@@ -150,7 +149,7 @@ class Invocation(Record, tag="invocation"):
     repeatable: bool  # both calls gave the same output
 
 
-class TracingCost(Record, tag="cost"):
+class TracingCost(Record, frozen=True, tag="cost"):
     """What tracing added, as far as it can tell: seconds in its own hooks, and in writing things down."""
 
     total_s: float
@@ -160,12 +159,12 @@ class TracingCost(Record, tag="cost"):
     profile: str = ""  # the raw profile, where it was kept
 
 
-class Failure(Record, tag="failure"):
+class Failure(Record, frozen=True, tag="failure"):
     phase: str
     message: str
 
 
-class Closing(Record, tag="closing"):
+class Closing(Record, frozen=True, tag="closing"):
     records: int
 
 

@@ -41,7 +41,7 @@ DTYPES = {
 }
 
 
-class Entry(Record):
+class Entry(Record, frozen=True):
     """One weight as it will lie in a file: its name there, torch dtype and shape."""
 
     name: str
@@ -50,7 +50,7 @@ class Entry(Record):
     nbytes: int
 
 
-class Placement(Record):
+class Placement(Record, frozen=True):
     """An entry, the file it lies in, and its offset from the start of that file."""
 
     entry: Entry
@@ -58,7 +58,7 @@ class Placement(Record):
     offset: int
 
 
-class ShardLayout(Record):
+class ShardLayout(Record, frozen=True):
     """A weights file before it is written: its header's bytes and the placements in order."""
 
     file: str
@@ -93,7 +93,9 @@ def _lay_out(file: str, entries: Sequence[Entry]) -> ShardLayout:
     offsets: list[int] = []
     position = pads = 0
     for entry in entries:
-        if position % ALIGNMENT:
+        # two empty weights at one offset would have no order: readers sort by offsets alone
+        tied = entry.nbytes == 0 and offsets[-1:] == [position]
+        if position % ALIGNMENT or tied:
             end = position + ALIGNMENT - position % ALIGNMENT
             header[f"{PAD}{pads}"] = {"dtype": "U8", "shape": [end - position], "data_offsets": [position, end]}
             position, pads = end, pads + 1
@@ -179,7 +181,7 @@ def check_header(path: Path) -> dict[str, Any]:
 
 
 def _span(tensor: dict[str, Any]) -> tuple[int, int]:
-    """A tensor's two offsets in the data. Raises ValueError, KeyError or TypeError unless they are what its dtype and shape need."""
+    """A tensor's two offsets in the data. Raises ValueError, KeyError or TypeError unless its dtype and shape fill them."""
     start, end = tensor["data_offsets"]
     counts = (start, end, *tensor["shape"])
     if any(type(count) is not int or count < 0 for count in counts):

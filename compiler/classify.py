@@ -13,7 +13,7 @@ from tidalctl.artifacts.trace import InitCall, Weight
 from tidalctl.compiler.snapshot import SnapshotReport
 
 
-class Classification(Record):
+class Classification(Record, frozen=True):
     strategy: str
     guard: Guard
     fallbacks: tuple[Fallback, ...] = ()
@@ -31,7 +31,9 @@ def classify(call: InitCall, weights: Sequence[Weight], report: SnapshotReport, 
     notes = []
     if looked:
         seen = "all of the event" if whole else ", ".join(f'event["{key}"]' for key in sorted(reads))
-        notes.append(f"{call.name} read {seen}: the snapshot answers events that agree in that, others run init the ordinary way")
+        notes.append(
+            f"{call.name} read {seen}: the snapshot answers events that agree in that, others run init the ordinary way"
+        )
         if call.static:
             notes.append(f"{call.name} is marked static=True, and it is not")
     elif not call.static:
@@ -49,7 +51,9 @@ def _refusal(call: InitCall, weights: Sequence[Weight], report: SnapshotReport) 
     for weight in weights:
         name = weight.names[0]
         if name in stored and stored[name] is not None and stored[name] != weight.digest:
-            return f"{name}: init gave another content in a second run, so that it is not static (random numbers without a seed?)"
+            return (
+                f"{name}: init gave another content in a second run, so that it is not static (random numbers without a seed?)"
+            )
     if report.differs is not None and call.static:
         return f"{call.name} is marked static=True, and gave another state for event {report.differs}"
     return ""

@@ -56,5 +56,8 @@ def dynamic_init_source(function: str, init: str, strategy: str, guard: Guard) -
         keys = ", ".join(sorted(guard.event_reads))
         says = f"{init} read of the event: {keys}. The snapshot is the state of events that agree in that."
     return _TEMPLATE.format(
-        function=function, says=says, reads=pprint.pformat(dict(sorted(guard.event_reads.items())), width=120), whole=guard.event_whole
+        function=function,
+        says=says,
+        reads=pprint.pformat(dict(sorted(guard.event_reads.items())), width=120),
+        whole=guard.event_whole,
     )

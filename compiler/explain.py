@@ -5,7 +5,7 @@ from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import InitCall
 
 
-class Verdict(Record):
+class Verdict(Record, frozen=True):
     """What the proof found: how many events were answered alike, or why they can't be compared."""
 
     events: int
@@ -21,11 +21,15 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     if never and weights:
         lines[0] += f" ({never / 1e6:.0f} MB never used, last)"
     if not verdict.reproducible:
-        lines.append("  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not")
+        lines.append(
+            "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
+        )
     else:
         plural = "event" if verdict.events == 1 else "events"
         lines.append(f"  proof     {verdict.events} {plural} answered by a fresh process exactly as by the plain function")
-    lines += [f"  fallback  {fallback.part}: {fallback.strategy}, because of {fallback.cause}" for fallback in manifest.fallbacks]
+    lines += [
+        f"  fallback  {fallback.part}: {fallback.strategy}, because of {fallback.cause}" for fallback in manifest.fallbacks
+    ]
     lines += [f"  note      {note}" for note in notes]
     lines += [f"  warning   {warning}" for warning in warnings]
     lines.append(f"  digest    {manifest.digest}")
@@ -44,7 +48,9 @@ def explanation(manifest: Manifest, call: InitCall) -> list[str]:
     folded: dict[tuple[str, ...], list[int]] = {}
     for weight in manifest.weights:
         files = sorted({source.rpartition("#")[0].rpartition("/")[2] or source for source in weight.sources})
-        folded.setdefault((", ".join(files) or "made by operators", " → ".join(weight.folded) or "read as it is"), []).append(weight.nbytes)
+        folded.setdefault((", ".join(files) or "made by operators", " → ".join(weight.folded) or "read as it is"), []).append(
+            weight.nbytes
+        )
     for (source, how), sizes in sorted(folded.items(), key=lambda item: -sum(item[1])):
         lines.append(f"  {len(sizes):>5} weights, {sum(sizes) / 1e6:8.1f} MB  {source}: {how}")
     lines.append(f"  {call.name} as a whole took {call.duration_s:.1f} s in the trace")

@@ -12,7 +12,15 @@ from typing import Any
 import msgspec
 
 from tidalctl import __version__
-from tidalctl.artifacts.bundle import clear_stale_partials, file_digest, partial_name, publish, refuse_existing, remove, sync_tree
+from tidalctl.artifacts.bundle import (
+    clear_stale_partials,
+    file_digest,
+    partial_name,
+    publish,
+    refuse_existing,
+    remove,
+    sync_tree,
+)
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import (
     CODE,
@@ -55,7 +63,7 @@ Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 
-class Compiled(Record):
+class Compiled(Record, frozen=True):
     """A bundle in its place, and what there is to say about it."""
 
     manifest: Manifest
@@ -167,7 +175,9 @@ def _refuse_changed_checkpoint(trace: Trace, weights: list[Weight], report: Snap
         if record.phase == "init" and not record.mapped:
             status = os.stat(record.path)
             if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
-                raise TidalError(f"{record.path} has changed since the trace", f"trace again: tidalctl trace {_target(trace)} …")
+                raise TidalError(
+                    f"{record.path} has changed since the trace", f"trace again: tidalctl trace {_target(trace)} …"
+                )
 
 
 def _target(trace: Trace) -> str:
@@ -208,7 +218,9 @@ def _write(
     )
     (partial / PREWARM).write_bytes(_prewarm(trace))
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in report.shards} if snapshot else {}
-    others = sorted(p for p in partial.rglob("*") if p.is_file() and p.name not in digests and p.name not in (MANIFEST, PROVENANCE))
+    others = sorted(
+        p for p in partial.rglob("*") if p.is_file() and p.name not in digests and p.name not in (MANIFEST, PROVENANCE)
+    )
     files = digests | {
         p.relative_to(partial).as_posix(): BundleFile(size=p.stat().st_size, sha256=file_digest(p)) for p in others
     }
@@ -269,7 +281,9 @@ def _weights(trace: Trace, report: SnapshotReport) -> tuple[BundleWeight, ...]:
                 operator=use.operator if use is not None else "",
                 written=weight is not None and weight.index in written,
                 folded=weight.operators if weight is not None else (),
-                sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources) if weight is not None else ("unknown",),
+                sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
+                if weight is not None
+                else ("unknown",),
             )
         )
     return tuple(found)
@@ -350,5 +364,3 @@ def _difference(trace: Trace, manifest: Manifest, report: SnapshotReport, partia
         if manifest.reproducible and not same_output(answer["output"], json.loads(expected)):
             return f"event {index}: the answer differs"
     return ""
-
-

@@ -61,7 +61,9 @@ def take_snapshot(
         raise KeyboardInterrupt
     if code != 0:
         how = f"its process was killed by signal {-code}" if code < 0 else "its traceback is above"
-        raise FunctionError(f"the function failed when it was run for the snapshot: {how}", "does it still answer the traced events?")
+        raise FunctionError(
+            f"the function failed when it was run for the snapshot: {how}", "does it still answer the traced events?"
+        )
     return msgspec.json.decode(Path(request.report).read_bytes(), type=SnapshotReport)
 
 

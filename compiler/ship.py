@@ -10,11 +10,13 @@ from pathlib import Path
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import FileOpened, Import, Trace
 
-_INSTALLED = tuple({sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix})
+_INSTALLED = tuple(
+    {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix}
+)
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
-class Shipment(Record):
+class Shipment(Record, frozen=True):
     """Files by their path in the project, and what could not come along, each with its reason."""
 
     sources: tuple[str, ...]
@@ -41,7 +43,9 @@ def _inside(path: Path, root: Path) -> bool:
     """Whether a file is the project's own: below its folder, and not in an environment installed there."""
     if not path.is_relative_to(root) or "site-packages" in path.parts:
         return False
-    return not any(path.is_relative_to(entry) and Path(entry).is_relative_to(root) and Path(entry) != root for entry in _INSTALLED)
+    return not any(
+        path.is_relative_to(entry) and Path(entry).is_relative_to(root) and Path(entry) != root for entry in _INSTALLED
+    )
 
 
 def _named_by(root: Path, source: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.weights import Placement
 
 
-class SnapshotRequest(Record):
+class SnapshotRequest(Record, frozen=True):
     """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.
 
     `order` names the weights in access order. `ambient` are digests of the settings that the traced init left: only those that
@@ -23,13 +23,13 @@ class SnapshotRequest(Record):
     progress: int = -1  # file descriptor
 
 
-class ShardWritten(Record):
+class ShardWritten(Record, frozen=True):
     file: str
     size: int
     sha256: str
 
 
-class SnapshotReport(Record):
+class SnapshotReport(Record, frozen=True):
     """`digests` are the weights' by name. `cause` says why there is no snapshot; `differs` which event's init gave another state."""
 
     outputs: tuple[str, ...]

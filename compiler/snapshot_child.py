@@ -4,7 +4,6 @@ The state is written while the handler waits for it, before anything can change 
 pieces, so that no second copy of them exists.
 """
 
-import hashlib
 import os
 import sys
 import types
@@ -97,7 +96,9 @@ class Snapshotter:
                 return
         local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
         if local:
-            self.report["cause"] = f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import"
+            self.report["cause"] = (
+                f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import"
+            )
             return
         self.report["globals"] = tuple(sorted(unpickler.seen))
         self.report["kept_globals"] = tuple(f"{module}.{name}" for module, values in new_globals.items() for name in values)
@@ -113,9 +114,10 @@ class Snapshotter:
             storage = storages[name]
             tensor = found[storage._cdata][1] if storage._cdata in found else None
             dtype = "uint8" if tensor is None else str(tensor.dtype).removeprefix("torch.")
-            whole = tensor is not None and dtype in DTYPES and covers(tensor, storage)
-            shape = tuple(tensor.shape) if whole else (storage.nbytes(),)
-            entries.append(Entry(name=name, dtype=dtype if whole else "uint8", shape=shape, nbytes=storage.nbytes()))
+            if tensor is not None and dtype in DTYPES and covers(tensor, storage):
+                entries.append(Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), nbytes=storage.nbytes()))
+            else:
+                entries.append(Entry(name=name, dtype="uint8", shape=(storage.nbytes(),), nbytes=storage.nbytes()))
         total = sum(entry.nbytes for entry in entries)
         tell = _Progress(self._request.progress, total)
         shards = plan_shards(entries, self._request.shard_size)
@@ -214,5 +216,3 @@ def _run(request: SnapshotRequest) -> None:
     snapshotter.report["outputs"] = tuple(outputs)
     report = SnapshotReport(**snapshotter.report)
     Path(request.report).write_bytes(msgspec.json.encode(report))
-
-

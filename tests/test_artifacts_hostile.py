@@ -1,4 +1,4 @@
-"""Whatever happened to an artifact's bytes, reading it gives what was written or a typed ArtifactError; nothing else, and never late.
+"""Whatever happened to an artifact's bytes, reading it gives what was written or a typed ArtifactError, and nothing else.
 
 The samples of every kind of record are made here; other tests borrow them.
 """
@@ -99,8 +99,8 @@ def sample_records() -> list[tr.AnyRecord]:
             events=(tr.Event(text=json.dumps(EVENT), digest=digest_json(EVENT)),),
         ),
         tr.Import(name="os", file="", self_s=0.001, total_s=0.001, phase="import"),
-        tr.Import(name="heavy", file="/lib/heavy/__init__.py", self_s=1.5, total_s=2.5, phase="import", distribution="heavy"),
-        tr.Import(name="heavy.core", file="/lib/heavy/core.py", self_s=1.0, total_s=1.0, phase="import", distribution="heavy"),
+        tr.Import(name="heavy", file="/lib/heavy/__init__.py", self_s=1.5, total_s=2.5, phase="import"),
+        tr.Import(name="heavy.core", file="/lib/heavy/core.py", self_s=1.0, total_s=1.0, phase="import"),
         tr.Import(name="heavy.late", file="/lib/heavy/late.py", self_s=0.125, total_s=0.125, phase="handler"),
         tr.FileOpened(
             path="/models/model.safetensors", given="model.safetensors", phase="init", size=999, mtime_ns=1, mapped=True
@@ -454,6 +454,10 @@ def test_what_is_no_file_is_no_trace(tmp_path: Path) -> None:
 # Manifests
 
 
+def _manifest_of(data: bytes) -> Any:
+    return outcome(lambda: decode_manifest(data, Path("manifest.json")))
+
+
 def test_a_bundle_opens_as_it_was_written(tmp_path: Path) -> None:
     manifest = write_bundle(tmp_path / "app.bundle")
     assert open_bundle(tmp_path / "app.bundle") == manifest
@@ -464,7 +468,7 @@ def test_a_bundle_opens_as_it_was_written(tmp_path: Path) -> None:
 def test_a_manifest_cut_anywhere_is_refused(bundle: Path) -> None:
     data, manifest = (bundle / MANIFEST).read_bytes(), open_bundle(bundle)
     for length in range(len(data)):
-        found = outcome(lambda: decode_manifest(data[:length], bundle))
+        found = _manifest_of(data[:length])
         assert found in (Truncated, Corrupt) or (length == len(data) - 1 and found == manifest)
 
 
@@ -472,7 +476,7 @@ def test_a_damaged_manifest_is_refused_or_read_right(bundle: Path) -> None:
     data, manifest = (bundle / MANIFEST).read_bytes(), open_bundle(bundle)
     refused = 0
     for damaged in mutations(data, MUTATIONS):
-        found = outcome(lambda: decode_manifest(damaged, bundle))
+        found = _manifest_of(damaged)
         assert isinstance(found, type) or found == manifest
         refused += isinstance(found, type)
     assert refused > MUTATIONS * 0.8

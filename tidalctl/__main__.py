@@ -22,7 +22,7 @@ def main() -> None:
         print("error: interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        sys.stdout = None  # type: ignore[assignment] - whoever read it is gone; a second complaint at exit helps nobody
+        sys.stdout = None  # type: ignore[assignment] # whoever read it is gone; a second complaint at exit helps nobody
         code = 1
     except OSError as error:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)

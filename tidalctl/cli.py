@@ -9,14 +9,8 @@ import typer
 from tidalctl import __version__
 from tidalctl.artifacts.errors import TidalError
 
-VERBS = {
-    "trace": {"context_settings": {"ignore_unknown_options": False, "allow_extra_args": True}},
-    "compile": {},
-    "run": {"context_settings": {"allow_extra_args": True}},
-    "inspect": {},
-    "verify": {},
-    "bench": {},
-}
+VERBS = ("trace", "compile", "run", "inspect", "verify", "bench")
+TAKES_ARGUMENTS = ("trace", "run")  # what stands after -- reaches the function
 
 
 def _version(value: bool) -> None:
@@ -41,9 +35,9 @@ def _app() -> typer.Typer:
     ) -> None:
         pass
 
-    for verb, settings in VERBS.items():
+    for verb in VERBS:
         module = importlib.import_module(f"tidalctl.commands.{verb}")
-        app.command(verb, **settings)(getattr(module, verb))
+        app.command(verb, context_settings={"allow_extra_args": verb in TAKES_ARGUMENTS})(getattr(module, verb))
     return app
 
 

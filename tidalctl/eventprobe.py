@@ -49,10 +49,9 @@ def _whole(name: str) -> Any:
     return method
 
 
-for _name in (
-    "keys items values copy pop popitem update setdefault clear __setitem__ __delitem__ __len__ __eq__ __ne__ __or__ __ror__ "
-    "__ior__ __repr__ __reversed__"
-).split():
+_READS_ALL = ("keys", "items", "values", "copy", "__len__", "__eq__", "__ne__", "__or__", "__ror__", "__repr__", "__reversed__")
+_CHANGES = ("pop", "popitem", "update", "setdefault", "clear", "__setitem__", "__delitem__", "__ior__")
+for _name in (*_READS_ALL, *_CHANGES):
     setattr(EventProbe, _name, _whole(_name))
 
 

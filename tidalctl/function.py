@@ -45,7 +45,9 @@ def _locate_module(place: str, attribute: str, init_name: str) -> tuple[Function
     """A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it."""
     parts = place.split(".")
     if not all(part.isidentifier() for part in parts):
-        raise TidalError(f"{place!r} is neither a file nor a module", "name it as path/to/app.py:handler or package.module:handler")
+        raise TidalError(
+            f"{place!r} is neither a file nor a module", "name it as path/to/app.py:handler or package.module:handler"
+        )
     for entry in [os.getcwd(), *sys.path]:
         base = Path(entry or ".").absolute()
         for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
@@ -81,7 +83,9 @@ def import_handler(function: Function) -> Handler:
     module = importlib.import_module(function.module)
     handler = _attribute(module, function.handler, f"{function.module}:{function.handler}")
     if not callable(handler):
-        raise TidalError(f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)")
+        raise TidalError(
+            f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)"
+        )
     if function.init:
         _mark_init(function.init)
     return handler
@@ -106,7 +110,9 @@ def _mark_init(name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != module_name:
             raise
-        raise TidalError(f"--init {name}: no module {module_name}", "name it as module:function, for example app:load") from None
+        raise TidalError(
+            f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
+        ) from None
     found = _attribute(module, attribute, f"--init {name}")
     if hasattr(found, "__tidalctl_init__"):
         return
@@ -165,7 +171,9 @@ def json_text(value: Any, handler: str = "the handler") -> str:
     try:
         return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError) as error:
-        raise FunctionError(f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts") from None
+        raise FunctionError(
+            f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts"
+        ) from None
 
 
 def init_of(handler_module: str) -> Init | None:

@@ -152,7 +152,9 @@ def _operand(value: Any) -> str:
         return f"[{', '.join(map(_operand, value))}]"
     if isinstance(value, torch.dtype):
         return _dtype(value)
-    if value is None or isinstance(value, bool | int | float | complex | str | torch.device | torch.layout | torch.memory_format):
+    if value is None or isinstance(
+        value, bool | int | float | complex | str | torch.device | torch.layout | torch.memory_format
+    ):
         return str(value)
     return type(value).__name__
 

@@ -14,15 +14,15 @@ import msgspec
 from tidalctl import __version__
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.records import Record, digest_json
+from tidalctl.artifacts.records import Function, Record, digest_json
 from tidalctl.context import answer_inits_with
-from tidalctl.function import Function, enter_project, import_handler
+from tidalctl.function import enter_project, import_handler
 from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.files import FileRecorder
 from tidalctl.tracer.imports import ImportRecorder
 
 
-class Request(Record):
+class Request(Record, frozen=True):
     """What the parent asks to be traced. `events` are JSON texts; `partial` is where the trace grows."""
 
     function: Function
@@ -91,7 +91,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
             files.stop()
     except TidalError:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
         return _failed(writer, clock, error)
     records = imports.imports()
     for record in records:

@@ -56,7 +56,9 @@ class FileRecorder:
                 status = os.stat(path)
             except OSError:
                 continue
-            yield FileOpened(path=path, given="", phase="handler", size=status.st_size, mtime_ns=status.st_mtime_ns, mapped=True)
+            yield FileOpened(
+                path=path, given="", phase="handler", size=status.st_size, mtime_ns=status.st_mtime_ns, mapped=True
+            )
 
 
 def mapped_files() -> set[str]:

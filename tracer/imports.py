@@ -36,16 +36,17 @@ class ImportRecorder:
 
     def __enter__(self) -> "ImportRecorder":
         for loader in _LOADERS:
-            self._originals.append((loader, loader.__dict__.get("exec_module"), loader.exec_module))
-            loader.exec_module = self._timed(loader.exec_module)  # type: ignore[method-assign]
+            original = getattr(loader, "exec_module")  # noqa: B009 - typeshed does not say that all of them have it
+            self._originals.append((loader, loader.__dict__.get("exec_module"), original))
+            setattr(loader, "exec_module", self._timed(original))  # noqa: B010
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         for loader, own, _ in self._originals:
             if own is None:
-                del loader.exec_module  # it was inherited
+                delattr(loader, "exec_module")  # it was inherited
             else:
-                loader.exec_module = own  # type: ignore[method-assign]
+                setattr(loader, "exec_module", own)  # noqa: B010
 
     def _timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def exec_module(loader: Any, module: ModuleType) -> None:
@@ -66,15 +67,21 @@ class ImportRecorder:
         return exec_module
 
     def imports(self) -> list[Import]:
-        """Every module that came in since this was made, in the order in which their imports began."""
-        found = []
+        """Every module, in the order in which the imports began; first those that were there before the function."""
+        found = [
+            (-1, Import(name=name, file=_file_of(sys.modules[name]), self_s=0.0, total_s=0.0, phase="start"))
+            for name in sorted(self._known)
+            if sys.modules.get(name) is not None and not name.startswith("tidalctl") and name != "__main__"
+        ]
         for name, module in list(sys.modules.items()):
             if name in self._known or module is None or name.startswith("tidalctl"):
                 continue
             order, phase = self._began.get(name, (len(self._began), self._clock.phase))
             self_s, total_s = self._times.get(name, (0.0, 0.0))
-            file = getattr(getattr(module, "__spec__", None), "origin", None) or getattr(module, "__file__", None) or ""
-            if not isinstance(file, str) or file in ("built-in", "frozen"):
-                file = ""
-            found.append((order, Import(name=name, file=file, self_s=self_s, total_s=total_s, phase=phase)))
+            found.append((order, Import(name=name, file=_file_of(module), self_s=self_s, total_s=total_s, phase=phase)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def _file_of(module: ModuleType) -> str:
+    file = getattr(getattr(module, "__spec__", None), "origin", None) or getattr(module, "__file__", None) or ""
+    return file if isinstance(file, str) and file not in ("built-in", "frozen") else ""

@@ -21,7 +21,7 @@ UNKNOWN = Source(file="unknown", key="")
 MAX_OPERATORS = 64  # a chain longer than this is cut in front, marked by "…"
 
 
-class Origin(Record):
+class Origin(Record, frozen=True):
     sources: tuple[Source, ...] = ()
     operators: tuple[str, ...] = ()
 

@@ -12,10 +12,10 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tidalctl.ambient import ambient_digests, changed, read_ambient
+from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.storages import digest_of, storage_names, storage_of, tensors_of
-from tidalctl.artifacts import trace as t
 from tidalctl.context import Init
 from tidalctl.eventprobe import EventProbe, agrees, arguments_digest
 from tidalctl.function import Handler, json_text, pieces
@@ -133,7 +133,12 @@ class Session:
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
             self.writer.write(
                 t.FirstUse(
-                    weight=use.weight, event=index, module=use.module, operator=use.operator, ordinal=use.ordinal, time_s=use.time_s
+                    weight=use.weight,
+                    event=index,
+                    module=use.module,
+                    operator=use.operator,
+                    ordinal=use.ordinal,
+                    time_s=use.time_s,
                 )
             )
         for weight, operator in sorted(record.written.items()):

@@ -36,13 +36,13 @@ class InEveryThread:
             outer._call(outer._task, item, *context)
 
         threading.Thread._bootstrap_inner = bootstrap  # type: ignore[attr-defined]
-        concurrent.futures.thread._WorkItem.run = task  # type: ignore[method-assign]
+        concurrent.futures.thread._WorkItem.run = task  # type: ignore[method-assign,assignment]
         self._inside.entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         threading.Thread._bootstrap_inner = self._bootstrap  # type: ignore[attr-defined]
-        concurrent.futures.thread._WorkItem.run = self._task  # type: ignore[method-assign]
+        concurrent.futures.thread._WorkItem.run = self._task  # type: ignore[method-assign,assignment]
 
     def _call(self, original: Callable[..., None], *arguments: Any) -> None:
         if getattr(self._inside, "entered", False):  # a pool's thread that is under the mode already

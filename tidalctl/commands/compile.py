@@ -16,8 +16,12 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "
 
 def compile(  # noqa: A001 - the verb's own name
     trace: Annotated[Path, typer.Argument(help="The trace, as `tidalctl trace` made it.")],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")] = None,
-    shard_size: Annotated[str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")
+    ] = None,
+    shard_size: Annotated[
+        str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")
+    ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print why the bundle is as it is.")] = False,
 ) -> None:

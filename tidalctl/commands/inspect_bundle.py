@@ -84,7 +84,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("serves", _guard_text(document["guard"])),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
-            *((f"event {index}", f"digest {digest}") for index, digest in enumerate(document["events"])),
+            *((f"event {index}", digest) for index, digest in enumerate(document["events"])),
         ],
     )
     rows = [(file["name"], size_text(file["size"]), file["sha256"][:12]) for file in document["files"]]
@@ -152,7 +152,7 @@ def _plan(document: dict[str, Any]) -> str:
     total = sum(weight["nbytes"] for weight in weights)
     modules = count_text(len(document["modules"]), "module")
     if document["strategy"] != "snapshot":
-        cause = next((lost["cause"] for lost in document["fallbacks"]), "no snapshot could be taken")
+        cause = next((lost["cause"] for lost in document["fallbacks"] if lost["part"] == "state"), "no snapshot could be taken")
         return f"A run imports the function's {modules}, reading them ahead, and runs init the ordinary way: {cause}."
     shards = len({weight["file"] for weight in weights})
     used = sum(weight["nbytes"] for weight in weights if weight["first_use"] is not None)

@@ -14,9 +14,13 @@ from tidalctl.tracer.record import record_trace
 def trace(
     context: typer.Context,
     target: Annotated[str, typer.Argument(help="path/to/app.py:handler or package.module:handler; :handler may be left out.")],
-    event: Annotated[list[str], typer.Option("--event", "-e", help="The request: a JSON object, or a file with one. Repeatable.")],
+    event: Annotated[
+        list[str], typer.Option("--event", "-e", help="The request: a JSON object, or a file with one. Repeatable.")
+    ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
-    init: Annotated[str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")] = "",
+    init: Annotated[
+        str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
+    ] = "",
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
 ) -> None:
@@ -46,7 +50,9 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
             f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, {len(weights)} weights, {size / 1e6:.0f} MB, {len(used)} used"
         )
     else:
-        lines.append("  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init")
+        lines.append(
+            "  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init"
+        )
     for invocation in recorded.of(Invocation):
         tax = invocation.first_call_s - invocation.second_call_s
         lines.append(

@@ -64,7 +64,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         timeline.mark("done")
     except TidalError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         template.reader.wait()
         show_traceback(error)
         raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
@@ -148,8 +148,9 @@ def phase_table(report: dict[str, Any]) -> str:
     lines.append(f"  {'first token after':<24}{report['ttft_s'] or 0:8.3f} s   done after {report['total_s']:.3f} s")
     weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
     checked = "checked" if report["verified"] else "not checked"
-    lines.append(f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}")
+    lines.append(
+        f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}"
+    )
     if report["fallback"]:
         lines.append(f"  init ran the ordinary way: {report['fallback']}")
     return "\n".join(lines)
-

@@ -142,7 +142,9 @@ class Template:
         def storage_of(name: str) -> torch.UntypedStorage:
             weight = weights.get(name)
             if weight is None:
-                raise Corrupt(f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again")
+                raise Corrupt(
+                    f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again"
+                )
             if weight.nbytes == 0:
                 return torch.UntypedStorage(0, device=weight.device)
             memory = mappings[weight.file].memory
