@@ -72,7 +72,7 @@ def run_from_bundle(bundle: Path, header: Header, event: str) -> dict[str, Any]:
     command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json"]
     if header.argv:
         command += ["--", *header.argv]
-    done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=tempfile.gettempdir(), check=False)
+    done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=working_directory(header), check=False)
     if done.returncode != 0:
         return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"}
     report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])

@@ -36,6 +36,10 @@ def plan_shipment(trace: Trace) -> Shipment:
                 sources.add(name)
                 waiting.append(name)
     data, warnings = _data(trace.of(FileOpened), root, sources)
+    own = str(Path(__file__).parent.parent)
+    for record in trace.of(Import):
+        if record.file.endswith(".py") and not record.file.startswith((*_INSTALLED, *_SYSTEM, own, str(root))):
+            warnings.add(f"the module {record.name} lies outside the project: the bundle imports {record.file} where it is")
     return Shipment(sources=tuple(sorted(sources)), data=tuple(sorted(data)), warnings=tuple(sorted(warnings)))
 
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.measure import Measurement
     from rich.text import Text
 
 MAX_ROWS = 12  # of a table; a person looks at the top, a program takes --json
@@ -74,6 +75,30 @@ def cell(text: str, style: str = "") -> "Text":
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
+class NameCell:
+    """One line of a table that is cut at its front: the end of a long name says more than its beginning."""
+
+    def __init__(self, text: str) -> None:
+        self.text = printable(text)
+
+    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
+        from rich.cells import cell_len
+        from rich.measure import Measurement
+
+        return Measurement(min(12, cell_len(self.text)), cell_len(self.text)).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.cells import cell_len
+        from rich.text import Text
+
+        shown, room = self.text, options.max_width
+        if cell_len(shown) > room:
+            while shown and cell_len(shown) >= room:
+                shown = shown[1:]
+            shown = "…" + shown
+        yield Text(shown, no_wrap=True)
+
+
 def print_facts(console: "Console", facts: Sequence[tuple[str, str]]) -> None:
     """Names and what they are, in two columns. Those that are empty are left out."""
     from rich.table import Table
@@ -89,9 +114,9 @@ def print_facts(console: "Console", facts: Sequence[tuple[str, str]]) -> None:
 
 
 def print_table(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rest: str = "") -> None:
-    """A titled table of at most MAX_ROWS rows; a column whose name ends in `>` stands right and is never cut.
+    """A titled table of at most MAX_ROWS rows. Nothing is printed where there are no rows; `rest` says where the others are.
 
-    `rest` says where the other rows are. Nothing is printed where there are no rows.
+    A column whose name ends in `>` stands right and is never cut; one whose name ends in `<` is cut at its front.
     """
     from rich.table import Table
 
@@ -102,9 +127,9 @@ def print_table(console: "Console", title: str, columns: Sequence[str], rows: Se
     table = Table(box=None, padding=(0, 1), pad_edge=True, header_style="dim")
     for column in columns:
         right = column.endswith(">")
-        table.add_column(column.removesuffix(">"), justify="right" if right else "left", no_wrap=right)
+        table.add_column(column.rstrip("<>"), justify="right" if right else "left", no_wrap=right)
     for row in rows[:MAX_ROWS]:
-        table.add_row(*(cell(value) for value in row))
+        table.add_row(*(NameCell(text) if name.endswith("<") else cell(text) for name, text in zip(columns, row, strict=True)))
     console.print(table)
     if len(rows) > MAX_ROWS:
         console.print(cell(f"   … and {len(rows) - MAX_ROWS:,} more{rest and ', ' + rest}", "dim"))

@@ -9,7 +9,7 @@ import msgspec
 from tidalctl.artifacts.bundle import check_file
 from tidalctl.artifacts.errors import Corrupt, NewerSchema
 from tidalctl.artifacts.manifest import DYNAMIC_INIT, PREWARM, PROVENANCE, Manifest
-from tidalctl.commands.inspect_trace import JSON_HAS_ALL, environment_text, function_text, plain, shape_text, use_text
+from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
     if script:
         # line by line, so that the script's own line ends stay and anything else that drives a terminal does not
         text = "\n".join("  " + printable(line) for line in script["text"].expandtabs().splitlines())
-        console.print(f"\n{DYNAMIC_INIT}, sha256 {script['sha256']}", style="bold")
-        console.print(text)
+        console.print(f"\n{DYNAMIC_INIT}, sha256 {script['sha256'][:12]}", style="bold")
+        console.print(text, soft_wrap=True)
     print_paragraph(console, "plan", _plan(document))
 
 
@@ -122,22 +122,30 @@ def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
                 weight["name"],
                 f"{weight['dtype']} {shape_text(weight['shape'])}",
                 size_text(weight["nbytes"]),
-                use_text(weight) if used else "never",
+                use_text(weight, console.width >= WIDE) if used else "never",
                 seconds_text(weight["first_use_s"]),
             )
         )
+    written = sum(weight["written"] for weight in weights)
     title = f"weights in order: {count_text(len(weights), 'weight')}, {size_text(sum(weight['nbytes'] for weight in weights))}"
-    print_table(console, title, ("#>", "weight", "kind", "size>", "first used by", "at>"), rows, JSON_HAS_ALL)
+    title += f"; the handler writes to {written:,} of them" if written else ""
+    print_table(console, title, ("#>", "weight<", "kind", "size>", "first used by", "at>"), rows, JSON_HAS_ALL)
     folded = [weight for weight in weights if weight["folded"]]
     sources = [(weight["name"], " → ".join(weight["folded"]), ", ".join(weight["sources"])) for weight in folded]
     title = f"folded: {len(folded):,}, computed once at compile"
-    print_table(console, title, ("weight", "operators", "from"), sources, JSON_HAS_ALL)
+    print_table(console, title, ("weight<", "operators", "from"), sources, JSON_HAS_ALL)
 
 
 def _show_modules(modules: list[dict[str, Any]], console: "Console") -> None:
-    idle = [module["name"] for module in modules if not module["ran"]]
-    title = f"modules: {len(modules):,} imported; {len(idle):,} ran nothing in the handler"
-    print_table(console, title, ("ran nothing",), [(name,) for name in idle], JSON_HAS_ALL)
+    """Modules by the package that they belong to, those with most of them first: thousands of names tell a person nothing."""
+    packages: dict[str, list[bool]] = {}
+    for module in modules:
+        packages.setdefault(module["name"].partition(".")[0], []).append(module["ran"])
+    ordered = sorted(packages.items(), key=lambda package: -len(package[1]))
+    idle = sum(not module["ran"] for module in modules)
+    title = f"modules: {len(modules):,} imported; {idle:,} ran nothing in the handler"
+    rows = [(name, f"{len(ran):,}", f"{sum(ran):,}") for name, ran in ordered]
+    print_table(console, title, ("package", "modules>", "ran in the handler>"), rows, JSON_HAS_ALL)
 
 
 def _show_prewarm(kernels: list[Any] | None, console: "Console") -> None:

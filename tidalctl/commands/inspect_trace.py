@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 JSON_HAS_ALL = "--json has all"
+WIDE = 120  # columns from which on a table has room for a second name
 
 
 def plain(value: Any) -> Any:
@@ -194,10 +195,10 @@ def _show_imports(document: dict[str, Any], console: "Console") -> None:
         (module["name"], seconds_text(module["self_s"]), seconds_text(module["total_s"]), module["phase"], ran[module["ran"]])
         for module in imports
     ]
-    print_table(console, title, ("module", "self>", "with its own>", "in", "ran"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("module<", "self>", "with its own>", "in", "ran"), rows, JSON_HAS_ALL)
     late = document["late_imports"]
     print_table(
-        console, f"late imports, inside the handler: {len(late):,}", ("module",), [(name,) for name in late], JSON_HAS_ALL
+        console, f"late imports, inside the handler: {len(late):,}", ("module<",), [(name,) for name in late], JSON_HAS_ALL
     )
 
 
@@ -205,23 +206,26 @@ def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
     used = [weight for weight in weights if weight["first_uses"]]
     idle = [weight for weight in weights if not weight["first_uses"]]
     written = [weight for weight in weights if weight["written"]]
+    wide = console.width >= WIDE
     rows = [
         (
             str(place),
             weight_name(weight["names"]),
             f"{weight['dtype']} {shape_text(weight['shape'])}",
             size_text(weight["nbytes"]),
-            use_text(weight["first_uses"][0]),
+            use_text(weight["first_uses"][0], wide),
             seconds_text(weight["first_uses"][0]["time_s"]),
         )
         for place, weight in enumerate(used)
     ]
-    columns = ("#>", "weight", "kind", "size>", "first used by", "at>")
+    columns = ("#>", "weight<", "kind", "size>", "first used by", "at>")
     print_table(console, f"weights in access order: {_amount(used)}", columns, rows, JSON_HAS_ALL)
     unused = [(weight_name(weight["names"]), str(weight["dtype"]), size_text(weight["nbytes"])) for weight in idle]
-    print_table(console, f"weights never used: {_amount(idle)}", ("weight", "kind", "size>"), unused, JSON_HAS_ALL)
+    print_table(console, f"weights never used: {_amount(idle)}", ("weight<", "kind", "size>"), unused, JSON_HAS_ALL)
     writes = [(weight_name(weight["names"]), str(weight["written"][0]["operator"])) for weight in written]
-    print_table(console, f"weights written to by the handler: {_amount(written)}", ("weight", "operator"), writes, JSON_HAS_ALL)
+    print_table(
+        console, f"weights written to by the handler: {_amount(written)}", ("weight<", "operator"), writes, JSON_HAS_ALL
+    )
 
 
 def weight_name(names: list[str]) -> str:
@@ -233,8 +237,9 @@ def shape_text(shape: list[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
 
 
-def use_text(use: dict[str, Any]) -> str:
-    return f"{use['operator']} in {use['module']}" if use["module"] else str(use["operator"])
+def use_text(use: dict[str, Any], wide: bool) -> str:
+    """The operator that first used a weight and, on a wide terminal, the module that it ran in: mostly the weight's name again."""
+    return f"{use['operator']} in {use['module']}" if wide and use["module"] else str(use["operator"])
 
 
 def _amount(weights: list[dict[str, Any]]) -> str:
@@ -260,9 +265,9 @@ def _plan(document: dict[str, Any]) -> str:
         return "This trace has no closing record, so compile refuses it: record it again."
     weights = document["weights"]
     used = [weight for weight in weights if weight["first_uses"]]
-    idle = count_text(len(weights) - len(used), "weight")
+    idle = [weight for weight in weights if not weight["first_uses"]]
     words = [
-        f"compile lays out {_amount(used)}, in this order, and {idle} never used last."
+        f"compile lays out {_amount(used)}, in this order{f', and the {len(idle):,} never used last' if idle else ''}."
         if weights
         else "The state holds no weights that were seen."
     ]

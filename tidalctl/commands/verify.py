@@ -28,7 +28,7 @@ def verify(
 ) -> None:
     """Check every file of a bundle and, with --event, that it answers as the plain function does. Exit code 1: it differs."""
     texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
-    with progress("checking", None) as advance:
+    with progress("checking", sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())) as advance:
         checked = check_bundle(bundle, advance)
     runs: list[dict[str, Any]] = []
     if checked.manifest is not None and not checked.differences:

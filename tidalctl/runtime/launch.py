@@ -62,7 +62,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
                     if not options.json:
                         _show(piece, text, streams)
         timeline.mark("done")
-    except TidalError:
+    except (TidalError, BrokenPipeError):
         raise
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         template.reader.wait()

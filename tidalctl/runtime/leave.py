@@ -6,8 +6,14 @@ import io
 import os
 import sys
 import threading
+from collections.abc import Iterable
 
 _opened_for_writing = False
+
+_NONE_WRITTEN = frozenset("rbtU")
+
+# What holds bytes that were written and not yet handed to the kernel
+_BUFFERED = (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair, io.TextIOWrapper)
 
 
 def watch_writes() -> None:
@@ -16,8 +22,10 @@ def watch_writes() -> None:
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         global _opened_for_writing
         if event == "open" and not _opened_for_writing:
-            flags = arguments[2]
-            _opened_for_writing = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR) != 0
+            mode = arguments[1]  # None for os.open, whose writes are not buffered
+            if isinstance(mode, str) and not _NONE_WRITTEN.issuperset(mode):
+                # tempfile tries out its folder with a file that it closes at once
+                _opened_for_writing = sys._getframe(1).f_code.co_name != "_get_default_tempdir"
 
     sys.addaudithook(hook)
 
@@ -31,9 +39,9 @@ def leave(code: int) -> None:
     atexit._run_exitfuncs()
     if _opened_for_writing:
         gc.unfreeze()
-        for value in gc.get_objects():
-            if issubclass(type(value), io.IOBase) and not isinstance(value, io.RawIOBase):
-                _flush(value)
+        kinds = _with_subclasses(_BUFFERED)
+        for value in [value for value in gc.get_objects() if type(value) in kinds]:
+            _flush(value)
     for stream in (sys.stdout, sys.stderr):
         _flush(stream)
     os._exit(code)
@@ -45,3 +53,10 @@ def _flush(stream: object) -> None:
             stream.flush()  # type: ignore[attr-defined]
     except (OSError, ValueError):  # a reader that is gone, or a stream that only looks open
         return
+
+
+def _with_subclasses(kinds: Iterable[type]) -> set[type]:
+    found = set(kinds)
+    for kind in kinds:
+        found |= _with_subclasses(kind.__subclasses__())
+    return found

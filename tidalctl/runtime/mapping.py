@@ -18,7 +18,9 @@ class PrivateMapping:
     def __init__(self, path: Path) -> None:
         with open(path, "rb", buffering=0) as file:
             self.size = os.fstat(file.fileno()).st_size
-            self.memory = mmap.mmap(file.fileno(), self.size, access=mmap.ACCESS_COPY)
+            # no memory is set aside for copies that are never made, or a file larger than memory could not be mapped
+            flags, protection = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+            self.memory = mmap.mmap(file.fileno(), self.size, flags=flags, prot=protection)
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 

@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 from tidalctl.artifacts.bundle import check_file
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import Manifest
 from tidalctl.runtime.mapping import PrivateMapping, in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
@@ -26,6 +26,7 @@ class Reader:
         self._verify = verify
         self._timeline = timeline
         self._error: TidalError | None = None
+        self._done = False
         # as the manifest lists them, and a file without weights has nothing to map
         files = dict.fromkeys(weight.file for weight in manifest.weights)
         self.mappings = {name: PrivateMapping(bundle / name) for name in files}
@@ -50,6 +51,13 @@ class Reader:
                         break
 
     def _stream(self) -> None:
+        try:
+            self._stream_all()
+        except OSError as error:
+            self._error = Corrupt(f"{self._bundle}: the weights could not be read: {error}", "compile the bundle again")
+        self._done = True
+
+    def _stream_all(self) -> None:
         self.resident_before = sum(mapping.resident() for mapping in self.mappings.values())
         for name, mapping in self.mappings.items():
             ahead = threading.Thread(target=self._populate, args=(mapping,), name="reader: ahead", daemon=True)
@@ -81,6 +89,8 @@ class Reader:
         self._threads[1].join()
         if self._error is not None:
             raise self._error
+        if not self._done:  # the thread died of something that its own handler does not know
+            raise Corrupt(f"{self._bundle}: the weights were not read to their end", "compile the bundle again")
 
     @property
     def streamed(self) -> int:

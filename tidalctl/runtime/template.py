@@ -41,6 +41,8 @@ class Template:
             with timeline.span("check"):
                 self._check_code()
         self._event: Any = None
+        self._never = ""
+        self._dynamic: types.ModuleType | None = None
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
@@ -56,18 +58,13 @@ class Template:
     def prepare(self, event: Any, argv: tuple[str, ...] = (), eager: bool = False) -> Handler:
         """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way."""
         manifest, timeline = self.manifest, self.timeline
-        if eager:
-            self.fallback = "--eager was given"
-        elif manifest.strategy != "snapshot":
-            self.fallback = next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
-        elif other := fp.changed_distributions(manifest.fingerprint, sys.path):
-            self.fallback = f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
-        elif not self._serves(event):
-            self.fallback = "init reads fields of the event that differ from the traced ones"
+        self._never = "--eager was given" if eager else self._unusable()
+        self.begin(event)
         with timeline.span("imports"):
             import torch  # noqa: F401 - before the function does, so that its device can be checked
         fp.refuse_missing_device(manifest.fingerprint)
-        self.fallback = self.fallback or fp.other_cpu(manifest.fingerprint) or None
+        self._never = self._never or fp.other_cpu(manifest.fingerprint)
+        self.begin(event)
         code = self.path / CODE
         home = code if self.fallback is None else self._project() or code
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
@@ -78,10 +75,25 @@ class Template:
             if self.fallback is None:
                 self._import_foreseen()
         timeline.mark("imported")
-        self._event = event
         if not eager:
             answer_inits_with(self._answer)
         return handler
+
+    def begin(self, event: Any) -> None:
+        """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
+        self._event = event
+        self.fallback = self._never or None
+        if self.fallback is None and not self._serves(event):
+            self.fallback = f"{self.manifest.init} reads fields of the event that differ from the traced ones"
+
+    def _unusable(self) -> str:
+        """Why the snapshot can't be used for any event here; empty where it can."""
+        manifest = self.manifest
+        if manifest.strategy != "snapshot":
+            return next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
+        if other := fp.changed_distributions(manifest.fingerprint, sys.path):
+            return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
+        return ""
 
     def _import_foreseen(self) -> None:
         """Import what unpickling will ask for, so that its time is seen as what it is. A module that is gone shows later."""
@@ -91,10 +103,11 @@ class Template:
 
     def _serves(self, event: Any) -> bool:
         """Ask the bundle's dynamic init, which is what compile wrote for this function."""
-        source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
-        module = types.ModuleType("tidalctl_dynamic_init")
-        exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), module.__dict__)
-        return bool(module.serves(event))
+        if self._dynamic is None:
+            source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
+            self._dynamic = types.ModuleType("tidalctl_dynamic_init")
+            exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
+        return bool(self._dynamic.serves(event))
 
     def _project(self) -> Path | None:
         """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
@@ -118,10 +131,9 @@ class Template:
         guard = self.manifest.guard
         if mark.name != self.manifest.init:
             return f"{mark.name} is not the init that was traced ({self.manifest.init})"
-        event = next((value for value in (*arguments, *keywords.values()) if isinstance(value, dict)), self._event)
-        if arguments_digest(event, arguments, keywords) != guard.arguments:
+        if arguments_digest(self._event, arguments, keywords) != guard.arguments:
             return f"{mark.name} was called with other arguments than in the trace"
-        if not guard.static and not agrees(event, guard.event_reads, guard.event_whole):
+        if not guard.static and not agrees(self._event, guard.event_reads, guard.event_whole):
             return f"{mark.name} reads fields of the event that differ from the traced ones"
         return None
 
@@ -185,6 +197,7 @@ def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any
         nonlocal handler
         if handler is None:
             handler = template.prepare(event)
+        template.begin(event)
         result = handler(event, None)
         template.reader.wait()
         return result

@@ -1,0 +1,229 @@
+"""What the tests share: projects written to disk, tidalctl run as a real process, and two functions traced and compiled once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+APPS = Path(__file__).parent / "apps"
+TIDALCTL = (sys.executable, "-P", "-m", "tidalctl")
+TIMEOUT_S = 120
+PLAIN = """
+import importlib, json, sys
+sys.path.insert(0, sys.argv[1])
+result = importlib.import_module(sys.argv[2]).handler(json.loads(sys.argv[3]), None)
+print()
+print(json.dumps(list(result) if hasattr(result, "__next__") else result))
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def ok(self) -> "Done":
+        assert self.code == 0, self.err
+        return self
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The report of `run --json`, the last line of its output."""
+        found: dict[str, Any] = json.loads(self.ok().out.strip().splitlines()[-1])
+        return found
+
+    def lines(self, start: str) -> list[str]:
+        return [line for line in self.err.splitlines() if line.startswith(start)]
+
+    def one_error(self, *parts: str, code: int = 2) -> "Done":
+        """Exactly one `error:` line, which holds the parts (or the hint does), at most one `hint:`, and the exit code."""
+        assert self.code == code, (self.code, self.err)
+        assert len(self.lines("error:")) == 1, self.err
+        assert len(self.lines("hint:")) <= 1, self.err
+        told = "\n".join(self.lines("error:") + self.lines("hint:"))
+        for part in parts:
+            assert part in told, self.err
+        if code != 1:
+            assert "Traceback" not in self.err, self.err
+        return self
+
+
+def tidalctl(*arguments: object, cwd: Path, env: dict[str, str] | None = None, text: str = "", **options: Any) -> Done:
+    """Run tidalctl as somebody at a terminal does: another process, its own streams, a time limit."""
+    done = subprocess.run(
+        [*TIDALCTL, *map(str, arguments)],
+        input=text,
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=options.pop("timeout", TIMEOUT_S),
+        check=False,
+        **options,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def python(script: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> Done:
+    """Run a script in a fresh interpreter."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def plain(root: Path, event: dict[str, Any], module: str = "app", cwd: Path | None = None) -> Any:
+    """What the function gives in a plain interpreter, with nothing of tidalctl's but the mark on its init."""
+    return json.loads(python(PLAIN, root, module, json.dumps(event), cwd=cwd or root).ok().out.strip().splitlines()[-1])
+
+
+def files_below(folder: Path) -> dict[str, tuple[int, int]]:
+    """Every file and folder below: its size and when it was written."""
+    return {
+        path.relative_to(folder).as_posix(): (path.lstat().st_size if path.is_file() else 0, path.lstat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if "__pycache__" not in path.parts
+    }
+
+
+@dataclass
+class Chain:
+    """A project and what trace and compile make of it, in a folder of its own."""
+
+    folder: Path
+    events: list[dict[str, Any]]
+    trace_options: list[str] = field(default_factory=list)
+    traced: Done | None = None
+    compiled: Done | None = None
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def trace(self) -> Path:
+        return self.folder / "app.trace"
+
+    @property
+    def bundle(self) -> Path:
+        return self.folder / "app.bundle"
+
+    def make(self) -> "Chain":
+        events = [word for event in self.events for word in ("--event", json.dumps(event))]
+        self.traced = tidalctl("trace", "project/app.py", *events, *self.trace_options, cwd=self.folder).ok()
+        self.compiled = tidalctl("compile", "app.trace", cwd=self.folder).ok()
+        return self
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.bundle / "manifest.json").read_bytes())
+        return found
+
+    def plain(self, event: dict[str, Any]) -> Any:
+        return plain(self.project, event)
+
+    def run(self, event: dict[str, Any], *options: str) -> dict[str, Any]:
+        return tidalctl("run", self.bundle, "--event", json.dumps(event), "--json", *options, cwd=self.folder).report
+
+    def said(self) -> str:
+        assert self.compiled is not None
+        return self.compiled.err
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Callable[..., Chain]:
+    """Write a project of some files, trace it on some events, compile it."""
+
+    def make(files: dict[str, str] | str, *events: dict[str, Any], options: tuple[str, ...] = ()) -> Chain:
+        made = Chain(tmp_path, list(events) or [{}], list(options))
+        write_project(made.project, files)
+        return made.make()
+
+    return make
+
+
+def write_project(root: Path, files: dict[str, str] | str) -> Path:
+    for name, text in ({"app.py": files} if isinstance(files, str) else files).items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture(scope="session")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """apps/decoder, traced with a raw profile and compiled. Nobody may change it: copy what you mean to spoil."""
+    import torch
+    from safetensors.torch import save_file
+
+    made = Chain(tmp_path_factory.mktemp("decoder"), [{"prompt": [3, 1, 4], "max_new_tokens": 5}])
+    made.trace_options = ["--tensorboard", str(made.folder / "profile")]
+    shutil.copytree(APPS / "decoder", made.project)
+    generator = torch.Generator().manual_seed(0)
+    names = ["unused.weight", "layers.0.weight", "layers.1.weight", "layers.2.weight", "embedding.weight"]
+    save_file({name: torch.randn(96, 96, generator=generator) / 9 for name in names}, made.project / "decoder.safetensors")
+    return made.make()
+
+
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """apps/states, traced and compiled."""
+    made = Chain(tmp_path_factory.mktemp("states"), [{"n": 1}])
+    shutil.copytree(APPS / "states", made.project)
+    return made.make()
+
+
+@pytest.fixture
+def spoiled(decoder: Chain, tmp_path: Path) -> Path:
+    """A copy of the decoder's bundle that a test may spoil."""
+    return Path(shutil.copytree(decoder.bundle, tmp_path / "spoiled.bundle"))
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start tidalctl as the leader of a process group, as a shell does; what is left of it is killed at the end."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, cwd: Path, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [*TIDALCTL, *map(str, arguments)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+            preexec_fn=interruptible,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        process.communicate(timeout=TIMEOUT_S)
+
+
+def interruptible() -> None:
+    """A test run in the background of a shell has interrupts ignored, and would hand that on."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
