@@ -71,7 +71,7 @@ class SkeletonUnpickler(pickle.Unpickler):
         if self._allowed is not None and shown not in self._allowed:
             raise Corrupt(f"the skeleton asks for {shown}, which the manifest does not list", "compile the bundle again")
         self.seen.add(shown)
-        return super().find_class(module, name)
+        return _rebuild_tensor_v3 if shown == "torch._utils:_rebuild_tensor_v3" else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
         kind, name, dtype = pid
@@ -79,6 +79,12 @@ class SkeletonUnpickler(pickle.Unpickler):
         if kind == "untyped":
             return storage
         return torch.storage.TypedStorage(wrap_storage=storage, dtype=getattr(torch, dtype), _internal=True)
+
+
+def _rebuild_tensor_v3(storage: torch.UntypedStorage, *rest: Any) -> torch.Tensor:
+    """What float8 and the wide unsigned dtypes are rebuilt by. torch's wants its storage typed, and its reducer gives it untyped."""
+    typed = torch.storage.TypedStorage(wrap_storage=storage, dtype=torch.uint8, _internal=True)
+    return torch._utils._rebuild_tensor_v3(typed, *rest)
 
 
 class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]

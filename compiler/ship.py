@@ -38,7 +38,8 @@ def plan_shipment(trace: Trace) -> Shipment:
     data, warnings = _data(trace.of(FileOpened), root, sources)
     own = str(Path(__file__).parent.parent)
     for record in trace.of(Import):
-        if record.file.endswith(".py") and not record.file.startswith((*_INSTALLED, *_SYSTEM, own, str(root))):
+        elsewhere = record.file.startswith("/") and not record.file.startswith((*_INSTALLED, *_SYSTEM, own, str(root)))
+        if record.file.endswith(".py") and elsewhere:  # a name that is not absolute (torch.ops has one) is no file's
             warnings.add(f"the module {record.name} lies outside the project: the bundle imports {record.file} where it is")
     return Shipment(sources=tuple(sorted(sources)), data=tuple(sorted(data)), warnings=tuple(sorted(warnings)))
 

@@ -74,11 +74,14 @@ class Snapshotter:
         return found
 
     def _write(self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]]) -> None:
+        import torch
+
         from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, why_not_picklable
         from tidalctl.artifacts.storages import storage_names
 
         folder = Path(self._request.folder)
-        skeleton = {"state": state, "globals": new_globals, "ambient": ambient}
+        hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
+        skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
         found = storage_names(state)
         with open(folder / SKELETON, "wb") as file:
             pickler = SkeletonPickler(file, {address: names[0] for address, (names, _, _) in found.items()})

@@ -42,14 +42,14 @@ def read_ambient() -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What init changed. Of the environment only the variables that it set; of NumPy only where it was imported before init."""
+    """What init changed. Of the environment only the variables that it set; a generator that init imported counts as changed."""
     found: dict[str, Any] = {}
     for name, value in after.items():
         if name == "environ":
             variables = {k: v for k, v in value.items() if before[name].get(k) != v}
             if variables:
                 found[name] = variables
-        elif name in before and not _same(before[name], value):
+        elif name not in before or not _same(before[name], value):
             found[name] = value
     return found
 
@@ -66,6 +66,8 @@ def _same(one: Any, other: Any) -> bool:
 
 def apply_ambient(values: dict[str, Any]) -> None:
     """Set what init had set."""
+    if "numpy.random" in values:
+        import numpy.random  # noqa: F401 - `import numpy` alone leaves it out
     settings = _settings() if values else {}
     for name, value in values.items():
         if name in settings:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 PAGE = mmap.PAGESIZE
 MADV_POPULATE_READ = 22  # Linux 5.14
+MAP_NORESERVE = 0x4000  # which Python has no name for before 3.13
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
@@ -19,7 +20,7 @@ class PrivateMapping:
         with open(path, "rb", buffering=0) as file:
             self.size = os.fstat(file.fileno()).st_size
             # no memory is set aside for copies that are never made, or a file larger than memory could not be mapped
-            flags, protection = mmap.MAP_PRIVATE | mmap.MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
+            flags, protection = mmap.MAP_PRIVATE | MAP_NORESERVE, mmap.PROT_READ | mmap.PROT_WRITE
             self.memory = mmap.mmap(file.fileno(), self.size, flags=flags, prot=protection)
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self._address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))

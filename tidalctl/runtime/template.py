@@ -4,6 +4,7 @@ Each call of init gives a fresh state over a fresh private mapping, as the plain
 template can't answer is done the ordinary way, and `fallback` says why.
 """
 
+import functools
 import gc
 import json
 import sys
@@ -151,6 +152,7 @@ class Template:
             weights = {weight.name: weight for weight in self.manifest.weights}
         self.restored += 1
 
+        @functools.cache  # views of one storage must share it, as they did
         def storage_of(name: str) -> torch.UntypedStorage:
             weight = weights.get(name)
             if weight is None:
@@ -169,6 +171,8 @@ class Template:
             for module, values in skeleton["globals"].items():
                 vars(sys.modules[module]).update(values)
             apply_ambient(skeleton["ambient"])
+            handles = torch.utils.hooks.RemovableHandle
+            handles.next_id = max(handles.next_id, skeleton["hooks"])
         timeline.mark("restored")
         return skeleton["state"]
 

@@ -1,6 +1,7 @@
 """A state with one of everything, and a handler that tells all that a program could notice about it, then writes to it."""
 
 import collections
+import ctypes
 import dataclasses
 import datetime
 import decimal
@@ -167,8 +168,11 @@ class Teller:
             return [self.tell(value.func), self.tell(value.args), self.tell(value.keywords)]
         if dataclasses.is_dataclass(value):
             return [[field.name, self.tell(getattr(value, field.name))] for field in dataclasses.fields(value)]
-        if isinstance(value, nn.Module):
-            return [[name, self.tell(part)] for name, part in sorted(vars(value).items())]
+        if isinstance(value, nn.Module):  # hooks by their values: the keys are numbers that count in every process
+            return [
+                [name, self.tell(list(part.values()) if name.endswith("_hooks") else part)]
+                for name, part in sorted(vars(value).items())
+            ]
         return getattr(value, "__qualname__", None) or getattr(value, "__name__", None) or repr(value)
 
     def tensor(self, t: torch.Tensor) -> dict[str, Any]:
@@ -197,7 +201,7 @@ class Teller:
             "offset": t.storage_offset(),
             "bits": [t.is_conj(), t.is_neg()],
             "storage": self.storages.setdefault(storage._cdata, len(self.storages)),
-            "bytes": [storage.nbytes(), digest(bytes(storage))],
+            "bytes": [storage.nbytes(), digest(ctypes.string_at(storage.data_ptr(), storage.nbytes()))],
         }
 
 
@@ -216,6 +220,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         "default dtype": str(torch.zeros(1).dtype),
         "random": [torch.rand(2).tolist(), random.random(), float(numpy.random.rand())],
     }
+    state["one"].first.register_forward_pre_hook(helper.shifted)
     with torch.no_grad():
         state["row"].add_(100 * event["n"])
         state["one"].second.weight.mul_(2)

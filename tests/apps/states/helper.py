@@ -38,3 +38,7 @@ class Tagged(torch.Tensor):
 
 def doubled(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
     return tuple(value * 2 for value in inputs)
+
+
+def shifted(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    return tuple(value + 1 for value in inputs)
