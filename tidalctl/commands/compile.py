@@ -1,14 +1,15 @@
 """`tidalctl compile`: turn a trace into a template bundle."""
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.compiler.explain import explanation, summary
-from tidalctl.compiler.pipeline import compile_trace
+from tidalctl.compiler.pipeline import Compiled, compile_trace
 from tidalctl.terminal import transfer_progress
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
@@ -24,6 +25,9 @@ def compile(  # noqa: A001 - the verb's own name
     ] = "",
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print why the bundle is as it is.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object: the bundle, its digest, strategy and notes.")
+    ] = False,
 ) -> None:
     """Turn a trace into a template bundle, and prove that it answers as the plain function does."""
     if not trace.exists():
@@ -44,9 +48,28 @@ def compile(  # noqa: A001 - the verb's own name
     typer.echo(f"compiled {trace} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
-    if explain:
+    if as_json:
+        typer.echo(json.dumps(_report(compiled, output), ensure_ascii=False))
+    elif explain:
         typer.echo("\n".join(explanation(manifest, compiled.call)))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
+
+
+def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
+    manifest = compiled.manifest
+    return {
+        "schema": 1,
+        "bundle": str(output),
+        "digest": manifest.digest,
+        "strategy": manifest.strategy,
+        "reproducible": manifest.reproducible,
+        "events": compiled.verdict.events,
+        "weights": len(manifest.weights),
+        "weights_bytes": sum(weight.nbytes for weight in manifest.weights),
+        "fallbacks": [{"part": f.part, "strategy": f.strategy, "cause": f.cause} for f in manifest.fallbacks],
+        "notes": list(compiled.notes),
+        "warnings": list(compiled.warnings),
+    }
 
 
 def _bytes(text: str) -> int:

@@ -1,8 +1,10 @@
 """`tidalctl trace`: record the execution path of a function."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from tidalctl.artifacts.errors import TidalError
@@ -23,6 +25,7 @@ def trace(
     ] = "",
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
 ) -> None:
     """Run a function once under the profiler and record its execution path.
 
@@ -36,6 +39,20 @@ def trace(
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
     recorded = record_trace(target, events, output, init=init, argv=context.args, tensorboard=tensorboard, force=force)
     typer.echo(_summary(recorded, output, tensorboard), err=True)
+    if as_json:
+        typer.echo(json.dumps(_report(recorded, output), ensure_ascii=False))
+
+
+def _report(recorded: Trace, output: Path) -> dict[str, Any]:
+    call, cost = recorded.one(InitCall), recorded.one(TracingCost)
+    return {
+        "schema": 1,
+        "trace": str(output),
+        "complete": recorded.complete,
+        "init": None if call is None else {"name": call.name, "static": call.static, "duration_s": call.duration_s},
+        "events": [msgspec.to_builtins(invocation) for invocation in recorded.of(Invocation)],
+        "cost": None if cost is None else msgspec.to_builtins(cost),
+    }
 
 
 def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
