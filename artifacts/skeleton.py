@@ -31,8 +31,14 @@ class SkeletonPickler(pickle.Pickler):
         self._names = names
         self.storages: dict[str, torch.UntypedStorage] = {}
         self._keys: dict[int, str] = {}
+        self._arrays: dict[int, tuple[int, int, str]] = {}
 
     def persistent_id(self, value: Any) -> Any:
+        if type(value).__name__ == "ndarray" and value.nbytes:
+            begin = value.__array_interface__["data"][0]
+            reach = [(count - 1) * stride for count, stride in zip(value.shape, value.strides, strict=True)]
+            last = begin + sum(max(step, 0) for step in reach) + value.itemsize
+            self._arrays[id(value)] = (begin + sum(min(step, 0) for step in reach), last, "a NumPy array")
         if isinstance(value, torch.storage.TypedStorage):
             return ("typed", self._key(value._untyped_storage), str(value.dtype).removeprefix("torch."))
         if isinstance(value, torch.UntypedStorage):
@@ -47,9 +53,23 @@ class SkeletonPickler(pickle.Pickler):
         return self._keys[address]
 
     def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, types.ModuleType):
-            return importlib.import_module, (value.__name__,)
-        return NotImplemented
+        return _reduced(value)
+
+    def shared(self) -> str:
+        """What shares memory in a way that torch does not know of, and so would not share it when restored; empty if nothing."""
+        spans = [(s.data_ptr(), s.data_ptr() + s.nbytes(), name) for name, s in self.storages.items() if s.nbytes()]
+        for (_, end, one), (begin, _, other) in itertools.pairwise(sorted([*spans, *self._arrays.values()])):
+            if begin < end:
+                return f"{one} and {other} share memory, but not as views of one tensor"
+        return ""
+
+
+def _reduced(value: Any) -> Any:
+    if isinstance(value, types.ModuleType):
+        return importlib.import_module, (value.__name__,)
+    if isinstance(value, torch.Tensor) and (value.grad_fn is not None or value.grad is not None):
+        raise pickle.PicklingError("its gradient, or its graph, would be lost: make it under torch.no_grad()")
+    return NotImplemented
 
 
 class SkeletonUnpickler(pickle.Unpickler):
@@ -98,7 +118,7 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
         return 0 if isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
 
     def reducer_override(self, value: Any) -> Any:
-        return (importlib.import_module, (value.__name__,)) if isinstance(value, types.ModuleType) else NotImplemented
+        return _reduced(value)
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         self.stack.append(obj)

@@ -90,6 +90,9 @@ class Snapshotter:
             except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises means that this can't be stored
                 self.report["cause"] = _cause(state, new_globals, error, why_not_picklable)
                 return
+        if shared := pickler.shared():
+            self.report["cause"] = f"state: {shared}"
+            return
         with open(folder / SKELETON, "rb") as file:
             unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
             try:

@@ -149,7 +149,6 @@ def test_weights_lie_in_the_order_of_first_use_and_those_never_used_come_last(de
         tied = next(name for name in keys if name in ("model.embedding.weight", "model.head.weight"))
         assert keys == [tied, *used[1:], "model.unused.weight"]
         assert file.get_tensor("model.layers.1.weight").shape == (96, 96)
-        assert file.get_tensor("model.layers.1.weight").data_ptr() % 4 == 0
     weights = decoder.manifest["weights"]
     assert [weight["name"] for weight in weights] == keys
     assert all(weight["offset"] % 64 == 0 for weight in weights)

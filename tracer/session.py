@@ -60,12 +60,14 @@ class Session:
             if known.static or agrees(event, known.event_reads, whole):
                 return self.state
         began = time.perf_counter()
+        self._watch_code(False)  # init's code is not the handler's, and to be told of each of its calls would double its time
         try:
             with self.clock.entering("init"), _disable_current_modes():
                 if known is not None:
                     return mark.function(*arguments, **keywords)
                 return self._first_init(mark, arguments, keywords, event, digest)
         finally:
+            self._watch_code(True)
             self._access.paused_s += time.perf_counter() - began
 
     def _first_init(
@@ -172,8 +174,7 @@ class Session:
         output: list[Any] = []
         first_piece = 0.0
         modes = InEveryThread(lambda: AccessMode(record, self._stack))
-        threading.setprofile(self._note_code)
-        sys.setprofile(self._note_code)
+        self._watch_code(True)
         try:
             with self.clock.entering("handler"), self._stack, modes, AccessMode(record, self._stack):
                 record.began = time.perf_counter()
@@ -186,14 +187,18 @@ class Session:
                         output.append(piece)
                 seconds = record.elapsed_s()
         finally:
-            sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]
+            self._watch_code(False)
             with self.clock.charging("profiler"):
                 profile.stop()
             self.clock.cost["hooks"] += record.hooks_s
         value = output if streams else output[0]
         json_text(value)
         return _Call(record, profile, seconds, first_piece, len(output) if streams else 0, digest_json(value))
+
+    def _watch_code(self, on: bool) -> None:
+        hook = self._note_code if on else None
+        threading.setprofile(hook)  # type: ignore[arg-type]
+        sys.setprofile(hook)
 
     def _note_code(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and self.clock.phase == "handler":

@@ -74,7 +74,8 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
         tax = invocation.first_call_s - invocation.second_call_s
         lines.append(
             f"  event {invocation.event}   first call {invocation.first_call_s:.2f} s, again {invocation.second_call_s:.2f} s: "
-            f"first-launch tax {tax:.2f} s; {invocation.operators} operators"
+            + (f"first-launch tax {tax:.2f} s" if tax > 0 else "no first-launch tax seen")
+            + f"; {invocation.operators} operators"
         )
     lines.append(f"  imports   {len(imports)} modules, {sum(record.self_s for record in imports):.1f} s")
     if cost is not None:
