@@ -6,7 +6,6 @@ another CPU capability, since the state might then be built otherwise.
 """
 
 import os
-import platform
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +15,8 @@ from tidalctl.artifacts.records import Fingerprint
 
 def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
     """The fingerprint of this process, with the distributions that the `imported` top-level modules belong to. Imports torch."""
+    import platform
+
     import torch
 
     return Fingerprint(

@@ -88,7 +88,6 @@ class Manifest(Record, frozen=True):
     modules: tuple[str, ...]
     executed: tuple[str, ...]
     readahead: tuple[str, ...]
-    largest_library: str = ""  # of those read ahead: what is in memory when it is, is taken for warm
     fallbacks: tuple[Fallback, ...] = ()
     format: str = FORMAT
     digest: str = ""
@@ -139,7 +138,7 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
 
 def _check_paths(manifest: Manifest, where: Path) -> None:
     again = "compile the bundle again"
-    for name in (*manifest.files, manifest.function.source, *manifest.readahead, manifest.largest_library or "none"):
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead):
         path = PurePosixPath(name)
         if name in ("", ".") or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
             raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", again)

@@ -143,11 +143,15 @@ def _path(stack: list[Any]) -> str:
             key = next((k for k, v in parent.items() if v is child), None)
             owner = next((o for o in stack if getattr(o, "__dict__", None) is parent), None)
             if key is not None:
-                shown += f".{key}" if owner is not None and isinstance(key, str) else f"[{key!r}]"
+                shown += f".{key}" if owner is not None and isinstance(key, str) else f"[{_quoted(key)}]"
         elif isinstance(parent, list | tuple) and not _is_reduction(parent, stack):
             index = next((i for i, v in enumerate(parent) if v is child), None)
             shown += f"[{index}]"
     return shown
+
+
+def _quoted(key: Any) -> str:
+    return f'"{key}"' if isinstance(key, str) and key.isprintable() and not {'"', "\\"} & set(key) else repr(key)
 
 
 def _is_reduction(value: Any, stack: list[Any]) -> bool:

@@ -229,7 +229,6 @@ def _write(
     environment = trace.one(Environment)
     if environment is None:
         raise TidalError("the trace holds no fingerprint", "record it again")
-    readahead, largest = readahead_of(trace, header.root)
     manifest = Manifest(
         schema=SCHEMA,
         tidalctl=__version__,
@@ -245,8 +244,7 @@ def _write(
         globals=report.globals if snapshot else (),
         modules=tuple(record.name for record in modules),
         executed=tuple(record.name for record in modules if record.file in ran),
-        readahead=readahead,
-        largest_library=largest,
+        readahead=readahead_of(trace, header.root),
         fallbacks=classification.fallbacks,
     )
     sealed = seal(manifest)

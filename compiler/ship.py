@@ -106,8 +106,8 @@ def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def readahead_of(trace: Trace, code_root: str) -> tuple[tuple[str, ...], str]:
-    """The files that imports read, big shared libraries first, relative to a sys.path entry; and the largest of them."""
+def readahead_of(trace: Trace, code_root: str) -> tuple[str, ...]:
+    """The files that imports read, big shared libraries first, relative to a sys.path entry."""
     places = [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
     sizes: dict[str, int] = {}
     for record in trace.of(FileOpened):
@@ -120,7 +120,7 @@ def readahead_of(trace: Trace, code_root: str) -> tuple[tuple[str, ...], str]:
         if name := _below(Path(module.file), places):
             modules.append(_cached(name))
     libraries = sorted((name for name in sizes if ".so" in name), key=lambda name: -sizes[name])
-    return tuple(dict.fromkeys([*libraries, *modules])), libraries[0] if libraries else ""
+    return tuple(dict.fromkeys([*libraries, *modules]))
 
 
 def _cached(name: str) -> str:

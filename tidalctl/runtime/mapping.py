@@ -56,5 +56,7 @@ def read_ahead(path: Path) -> int:
 
 def in_memory(path: Path) -> bool:
     """Whether nine tenths of a file are in the page cache. The kernel says yes to whoever may not know (files of other users)."""
+    if path.stat().st_size == 0:
+        return True
     mapping = PrivateMapping(path)
     return mapping.resident() >= 0.9 * mapping.size

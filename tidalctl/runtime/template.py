@@ -75,6 +75,7 @@ class Template:
             handler = import_handler(manifest.function)
             if self.fallback is None:
                 self._import_foreseen()
+        self.reader.imported.set()
         timeline.mark("imported")
         if not eager:
             answer_inits_with(self._answer)

@@ -1,0 +1,380 @@
+"""Bad input gets one `error:` line, at most one `hint:`, and the right exit code; nothing is written, nothing is lost."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import TIDALCTL, Chain, files_below, python, tidalctl, write_project
+
+from tidalctl.artifacts.manifest import decode_manifest, encode_manifest, seal
+
+EVENT = json.dumps({"prompt": [3, 1, 4], "max_new_tokens": 2})
+LIGHT = """
+def handler(event, context):
+    return 1
+
+
+def handle_other(event, context):
+    return 2
+
+
+answer = 42
+"""
+RAISES = """
+import torch
+import tidalctl
+
+
+@tidalctl.init
+def load(event):
+    return {"weight": torch.ones(2)}
+
+
+def deep(event):
+    raise RuntimeError(f"no luck with {event['x']}")
+
+
+def handler(event, context):
+    state = load(event)
+    yield state["weight"].sum().item()
+    deep(event)
+"""
+WAIT_S = 60
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder with a function that needs no torch, and an event."""
+    write_project(tmp_path / "here", {"app.py": LIGHT, "other.py": "", "event.json": "{}", "list.json": "[1]"})
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A folder for temporary files, in which nothing may be left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    yield {"TMPDIR": str(folder)}
+    assert list(folder.iterdir()) == []
+
+
+TRACES = {
+    "no such file": (["ap.py", "--event", "{}"], ["ap.py", "app.py"]),
+    "no such module": (["nosuch.module", "--event", "{}"], ["nosuch.module"]),
+    "not a name": (["no-such", "--event", "{}"], ["no-such"]),
+    "no such handler": (["app.py:handlr", "--event", "{}"], ["app:handlr", "handler"]),
+    "not a function": (["app.py:answer", "--event", "{}"], ["app:answer", "not a function"]),
+    "no handler in it": (["other.py", "--event", "{}"], ["other:handler"]),
+    "no such init": (["app.py", "--event", "{}", "--init", "app:lod"], ["app:lod"]),
+    "no such init module": (["app.py", "--event", "{}", "--init", "nosuch:load"], ["nosuch"]),
+    "init without a module": (["app.py", "--event", "{}", "--init", "load"], ["load", "module:function"]),
+    "no event": (["app.py"], ["--event"]),
+    "no such event": (["app.py", "--event", "evnt.json"], ["evnt.json", "event.json"]),
+    "event is not JSON": (["app.py", "--event", '{"x": '], ["JSON"]),
+    "event is a list": (["app.py", "--event", "[1]"], ["not a JSON object"]),
+    "event file holds a list": (["app.py", "--event", "list.json"], ["list.json", "not a JSON object"]),
+    "event is a folder": (["app.py", "--event", "."], ["--event"]),
+    "second event is wrong": (["app.py", "--event", "{}", "--event", "3"], ["--event 3"]),
+    "standard input twice": (["app.py", "--event", "-", "--event", "-"], ["standard input"]),
+    "no such option": (["app.py", "--event", "{}", "--evnt"], ["--evnt"]),
+    "output in no folder": (["app.py", "--event", "{}", "-o", "nowhere/app.trace"], ["nowhere"]),
+    "no target": ([], ["TARGET"]),
+}
+
+
+@pytest.mark.parametrize("case", TRACES)
+def test_trace_refuses_what_it_can_not_trace(project: Path, temporary: dict[str, str], case: str) -> None:
+    arguments, told = TRACES[case]
+    before = files_below(project)
+    done = tidalctl("trace", *arguments, cwd=project, env=temporary, text="{}").one_error(*told)
+    assert done.out == ""
+    assert files_below(project) == before
+
+
+OTHERS = {
+    "unknown verb": (["trase", "app.py"], ["trase"]),
+    "no such trace": (["compile", "ap.trace"], ["ap.trace", "app.trace"]),
+    "compile not a trace": (["compile", "app.py"], ["app.py", "not a trace"]),
+    "compile an empty trace": (["compile", "empty.trace"], ["empty.trace"]),
+    "compile a bundle": (["compile", "old.bundle"], ["old.bundle"]),
+    "compile a trace without an init": (["compile", "light.trace"], ["no init", "tidalctl.init"]),
+    "shard size": (["compile", "light.trace", "--shard-size", "big"], ["big"]),
+    "no such bundle": (["run", "ol.bundle", "--event", "{}"], ["ol.bundle", "old.bundle"]),
+    "run a file": (["run", "app.py", "--event", "{}"], ["app.py", "not a bundle"]),
+    "run a folder": (["run", ".", "--event", "{}"], ["manifest.json"]),
+    "run without an event": (["run", "old.bundle"], ["--event"]),
+    "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
+    "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
+    "run with an unknown option": (["run", "old.bundle", "--event", "{}", "--fast"], ["--fast"]),
+    "inspect nothing": (["inspect", "ap.trace"], ["ap.trace", "app.trace"]),
+    "verify nothing": (["verify", "ol.bundle"], ["ol.bundle"]),
+    "bench nothing": (["bench", "ol.bundle", "--event", "{}"], ["ol.bundle"]),
+}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a trace of a function without an init, and an old bundle's manifest."""
+    folder = tmp_path_factory.mktemp("shelf")
+    write_project(folder, {"app.py": LIGHT, "event.json": "{}", "empty.trace": "", "app.trace": ""})
+    tidalctl("trace", "app.py", "--event", "{}", "-o", "light.trace", cwd=folder).ok()
+    write_project(folder / "old.bundle", {"manifest.json": "{}"})
+    return folder
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_the_other_verbs_refuse_what_they_can_not_use(shelf: Path, temporary: dict[str, str], case: str) -> None:
+    arguments, told = OTHERS[case]
+    before = files_below(shelf)
+    done = tidalctl(*arguments, cwd=shelf, env=temporary).one_error(*told)
+    assert done.out == ""
+    assert files_below(shelf) == before
+
+
+def test_what_exists_is_not_replaced_without_force(decoder: Chain, temporary: dict[str, str]) -> None:
+    before = files_below(decoder.folder)
+    tidalctl("trace", "project/app.py", "--event", EVENT, cwd=decoder.folder, env=temporary).one_error("app.trace", "--force")
+    tidalctl("compile", "app.trace", cwd=decoder.folder, env=temporary).one_error("app.bundle", "--force")
+    assert files_below(decoder.folder) == before
+
+
+def test_a_handler_that_raises_leaves_its_own_traceback_and_an_incomplete_trace_that_opens(tmp_path: Path) -> None:
+    write_project(tmp_path / "project", RAISES)
+    done = tidalctl("trace", "project/app.py", "--event", '{"x": 3}', cwd=tmp_path).one_error("incomplete", ".partial", code=1)
+    assert "RuntimeError: no luck with 3" in done.err
+    assert done.err.count("Traceback (most recent call last)") == 1
+    frames = [line for line in done.err.splitlines() if line.startswith('  File "')]
+    assert len(frames) == 2, done.err  # handler, deep: neither tidalctl's own nor the import machinery's
+    assert all(str(tmp_path / "project" / "app.py") in frame for frame in frames)
+    assert not (tmp_path / "app.trace").exists()
+    (partial,) = tmp_path.glob("*.partial")
+    shown = tidalctl("inspect", partial, cwd=tmp_path).ok()
+    assert "incomplete" in shown.out
+    assert "no luck" in shown.out
+    tidalctl("compile", partial, "-o", "app.bundle", cwd=tmp_path).one_error("incomplete")
+    assert not (tmp_path / "app.bundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import torhc\n\ndef handler(event, context):\n    return 1\n", "No module named 'torhc'"),
+        ("def handler(event, context)\n    return 1\n", "SyntaxError"),
+        ("raise SystemExit(3)\n", "SystemExit: 3"),
+        ("def handler(event, context):\n    return {1, 2}\n", "not JSON"),
+    ],
+    ids=["import", "syntax", "exit", "output"],
+)
+def test_a_module_or_an_output_that_is_wrong_is_the_functions_failure(tmp_path: Path, text: str, told: str) -> None:
+    write_project(tmp_path, text)
+    done = tidalctl("trace", "app.py", "--event", "{}", cwd=tmp_path).one_error(code=1)
+    assert told in done.err
+    assert "tidalctl/" not in "".join(line for line in done.err.splitlines() if line.startswith('  File "')), done.err
+    assert not (tmp_path / "app.trace").exists()
+
+
+def test_a_handler_that_raises_in_a_run_shows_only_its_own_frames(decoder: Chain) -> None:
+    done = tidalctl("run", decoder.bundle, "--event", '{"prompt": [], "max_new_tokens": "x"}', cwd=decoder.folder)
+    done.one_error("TypeError", code=1)
+    frames = [line for line in done.err.splitlines() if line.startswith('  File "')]
+    assert frames and not any("/tidalctl/" in frame for frame in frames), done.err
+    assert done.out == ""
+
+
+def test_a_checkpoint_that_changed_between_trace_and_compile_is_told(decoder: Chain, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    checkpoint = decoder.project / "decoder.safetensors"
+    kept, status = checkpoint.read_bytes(), checkpoint.stat()
+    try:
+        tensors = load_file(checkpoint)
+        save_file({**tensors, "layers.0.weight": torch.zeros(96, 96)}, checkpoint)
+        done = tidalctl("compile", decoder.trace, "-o", tmp_path / "new.bundle", cwd=tmp_path)
+        done.one_error("decoder.safetensors", "changed")
+        checkpoint.unlink()
+        done = tidalctl("compile", decoder.trace, "-o", tmp_path / "new.bundle", cwd=tmp_path)
+        done.one_error("decoder.safetensors", "gone")
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        checkpoint.write_bytes(kept)
+        os.utime(checkpoint, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def flip(path: Path, position: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * position)] ^= 0x40
+    path.write_bytes(data)
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+SPOILED = {
+    "weights cut": ("weights.safetensors", cut),
+    "weights flipped": ("weights.safetensors", flip),
+    "skeleton cut": ("skeleton.pickle", cut),
+    "skeleton flipped": ("skeleton.pickle", flip),
+    "skeleton gone": ("skeleton.pickle", Path.unlink),
+    "code flipped": ("code/app.py", flip),
+    "code gone": ("code/app.py", Path.unlink),
+    "dynamic init flipped": ("dynamic_init.py", flip),
+    "prewarm flipped": ("prewarm.json", flip),
+    "manifest flipped": ("manifest.json", flip),
+    "manifest cut": ("manifest.json", lambda path: path.write_bytes(path.read_bytes()[:-9])),
+    "manifest empty": ("manifest.json", lambda path: path.write_bytes(b"")),
+    "code planted": ("code/evil.py", lambda path: path.write_text("print('evil')")),
+    "torch planted": ("code/torch.py", lambda path: path.write_text("print('evil')")),
+    "code a link": ("code/app.py", lambda path: (path.rename(path.parents[2] / "app.py"), path.symlink_to("../../app.py"))),
+}
+
+
+@pytest.mark.parametrize("case", SPOILED)
+def test_a_bundle_that_is_not_what_compile_wrote_is_refused(spoiled: Path, case: str) -> None:
+    name, spoil = SPOILED[case]
+    spoil(spoiled / name)
+    done = tidalctl("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error(name)
+    assert done.out == ""
+    assert "evil" not in done.out
+
+
+def test_a_manifest_may_not_name_what_unpickling_was_not_allowed_to(spoiled: Path) -> None:
+    path = spoiled / "manifest.json"
+    manifest = decode_manifest(path.read_bytes(), path)
+    import msgspec
+
+    path.write_bytes(encode_manifest(seal(msgspec.structs.replace(manifest, globals=manifest.globals[1:]))))
+    done = tidalctl("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error("skeleton", manifest.globals[0])
+    assert done.out == ""
+
+
+def wait_for(marker: Path, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not marker.exists():
+        assert process.poll() is None and time.monotonic() < until, process.communicate()
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("verb", ["trace", "compile"])
+def test_an_interrupt_ends_it_with_130_and_leaves_nothing(
+    decoder: Chain, tmp_path: Path, temporary: dict[str, str], group: Callable[..., "subprocess.Popen[str]"], verb: str
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    arguments = {
+        "trace": ["trace", decoder.project / "app.py", "--event", EVENT],
+        "compile": ["compile", decoder.trace, "-o", "new.bundle"],
+    }[verb]
+    process = group(*arguments, cwd=folder, env={**temporary, "DECODER_WAIT": str(tmp_path / "marker")})
+    wait_for(tmp_path / "marker", process)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 130, err
+    assert [line for line in err.splitlines() if line.startswith("error:")] == ["error: interrupted"]
+    assert "Traceback" not in err
+    assert out == ""
+    assert list(folder.iterdir()) == []
+
+
+def test_an_interrupt_of_a_run_ends_it_with_130(
+    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    environment = {"DECODER_WAIT": str(tmp_path / "marker")}
+    process = group("run", decoder.bundle, "--event", EVENT, "--eager", cwd=tmp_path, env=environment)
+    wait_for(tmp_path / "marker", process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, err.strip()) == (130, "error: interrupted")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Mount a file system of some bytes."""
+    mounted: list[Path] = []
+
+    def mount(size: int) -> Path:
+        folder = tmp_path / "disk"
+        folder.mkdir()
+        if os.geteuid() != 0 or shutil.which("mount") is None:
+            pytest.skip("only root can mount a small file system")
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tidalctl-test", folder], capture_output=True)
+        if done.returncode != 0:
+            pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
+        mounted.append(folder)
+        return folder
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_fills_during_compile_loses_nothing(
+    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
+) -> None:
+    disk = small_disk(96 * 1024)
+    (disk / "kept").write_text("kept")
+    done = tidalctl("compile", decoder.trace, "-o", "app.bundle", cwd=disk, env=temporary).one_error("No space left on device")
+    assert done.out == ""
+    assert [path.name for path in disk.iterdir()] == ["kept"]
+
+
+def test_a_disk_that_fills_during_trace_is_told_as_such(
+    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
+) -> None:
+    disk = small_disk(16 * 1024)
+    done = tidalctl("trace", decoder.project / "app.py", "--event", EVENT, cwd=disk, env=temporary)
+    done.one_error("No space left on device")
+    assert list(disk.iterdir()) == []
+
+
+LOOKS = {
+    "help": ["--help"],
+    "help of trace": ["trace", "--help"],
+    "help of compile": ["compile", "--help"],
+    "help of run": ["run", "--help"],
+    "help of bench": ["bench", "--help"],
+    "version": ["--version"],
+    "completion": ["--show-completion"],
+}
+
+
+@pytest.mark.parametrize("case", LOOKS)
+def test_help_does_not_import_torch(tmp_path: Path, case: str) -> None:
+    assert_no_torch(LOOKS[case], tmp_path, {"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+
+
+def test_inspect_of_a_trace_and_of_a_bundle_does_not_import_torch(decoder: Chain) -> None:
+    for path in (decoder.trace, decoder.bundle):
+        assert_no_torch(["inspect", str(path)], decoder.folder, {})
+        assert_no_torch(["inspect", str(path), "--json"], decoder.folder, {})
+
+
+def test_completion_of_a_verb_does_not_import_torch(tmp_path: Path) -> None:
+    environment = {"_TIDALCTL_COMPLETE": "complete_bash", "COMP_WORDS": "tidalctl tr", "COMP_CWORD": "1"}
+    done = assert_no_torch([], tmp_path, environment)
+    assert "trace" in done
+
+
+def test_import_tidalctl_costs_nothing(tmp_path: Path) -> None:
+    script = "import sys; before = set(sys.modules); import tidalctl; print(*sorted(set(sys.modules) - before))"
+    assert python(script, cwd=tmp_path).ok().out.split() == ["tidalctl", "tidalctl.context"]
+
+
+def assert_no_torch(arguments: list[str], cwd: Path, environment: dict[str, str]) -> str:
+    command = [sys.executable, "-P", "-X", "importtime", *TIDALCTL[2:], *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "tidalctl.cli" in imported
+    assert not [name for name in imported if name.partition(".")[0] in ("torch", "numpy", "transformers", "safetensors")]
+    return done.stdout

@@ -1,0 +1,56 @@
+"""The short parser of `run` and the command-line framework's understand the same options in the same way."""
+
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from tidalctl.cli import _app
+from tidalctl.commands import run, run_fast
+from tidalctl.runtime.launch import RunOptions
+
+LINES = [
+    ["a.bundle", "--event", "{}"],
+    ["a.bundle", "-e", "{}", "--json"],
+    ["--event={}", "a.bundle", "--no-verify"],
+    ["--eager", "a.bundle", "--event", "-", "--timeline", "t.json"],
+    ["a.bundle", "--timeline=t.json", "--event", "e.json", "--", "--flag", "x"],
+]
+
+
+def framework(line: list[str], monkeypatch: pytest.MonkeyPatch) -> RunOptions:
+    seen: list[dict[str, Any]] = []
+    monkeypatch.setattr(run, "start", lambda fields: seen.append(fields) or 0)
+    assert CliRunner().invoke(_app(), ["run", *line]).exit_code == 0
+    return RunOptions(**seen[0])
+
+
+@pytest.mark.parametrize("line", LINES, ids=" ".join)
+def test_both_parsers_give_the_same_options(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    fields = run_fast.parse(line)
+    assert fields is not None
+    assert RunOptions(**fields) == framework(line, monkeypatch)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [],
+        ["a.bundle"],
+        ["--event", "{}"],
+        ["a", "b", "--event", "{}"],
+        ["a", "--event"],
+        ["a", "--help"],
+        ["a", "--event", "{}", "--typo"],
+    ],
+    ids=" ".join,
+)
+def test_whatever_else_is_left_to_the_framework(line: list[str]) -> None:
+    assert run_fast.parse(line) is None
+
+
+def test_every_option_of_run_has_its_short_form() -> None:
+    command = typer.main.get_command(_app()).commands["run"]  # type: ignore[attr-defined]
+    declared = {name for option in command.params for name in (*option.opts, *option.secondary_opts) if name.startswith("-")}
+    assert declared - {"--help"} == {*run_fast.FLAGS, *run_fast.VALUES}

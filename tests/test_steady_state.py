@@ -1,0 +1,30 @@
+"""When the first token is out, nothing of ours is on the path any more."""
+
+import json
+
+from conftest import Chain, python
+
+LOOK = """
+import gc, json, sys, threading
+import torch
+from tidalctl import load_bundle
+from torch.nn.modules import module as hooks
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+function = load_bundle(sys.argv[1])
+stream = function(json.loads(sys.argv[2]))
+next(stream)
+print(json.dumps({
+    "modes": len(_get_current_dispatch_mode_stack()),
+    "hooks": len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks),
+    "profile": sys.getprofile() is not None or sys.gettrace() is not None,
+    "collector": gc.isenabled(),
+    "threads": [thread.name for thread in threading.enumerate() if thread.name.startswith("reader")],
+}))
+"""
+
+
+def test_after_the_first_token_no_hook_mode_thread_or_paused_collector_is_left(decoder: Chain) -> None:
+    event = json.dumps({"prompt": [3, 1, 4], "max_new_tokens": 5})
+    found = json.loads(python(LOOK, decoder.bundle, event, cwd=decoder.folder).ok().out.splitlines()[-1])
+    assert found == {"modes": 0, "hooks": 0, "profile": False, "collector": True, "threads": []}
