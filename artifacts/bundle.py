@@ -6,7 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NotAnArtifact, PathEscapes, TidalError, Truncated
@@ -147,7 +147,3 @@ def _exchange(one: Path, other: Path) -> None:
         code = ctypes.get_errno()
         hint = "remove the old one first" if code in (errno.EINVAL, errno.ENOSYS) else None
         raise ArtifactError(f"{other} could not be replaced in one step: {os.strerror(code)}", hint)
-
-
-def total_size(manifest: Manifest, names: Iterable[str] | None = None) -> int:
-    return sum(manifest.files[name].size for name in (names if names is not None else manifest.files))

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
-from tidalctl.artifacts.records import Fingerprint, Function, Record, canonical_json, digest_json
+from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
 SCHEMA = 1
 FORMAT = "tidalctl.bundle"
@@ -155,23 +155,3 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
     needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy == "snapshot" else {DYNAMIC_INIT}
     for name in sorted(needed - manifest.files.keys()):
         raise Corrupt(f"{where} lists no {name}", again)
-
-
-__all__ = [
-    "CODE",
-    "DYNAMIC_INIT",
-    "MANIFEST",
-    "PREWARM",
-    "PROVENANCE",
-    "SCHEMA",
-    "SKELETON",
-    "BundleFile",
-    "BundleWeight",
-    "Fallback",
-    "Guard",
-    "Manifest",
-    "canonical_json",
-    "decode_manifest",
-    "encode_manifest",
-    "seal",
-]

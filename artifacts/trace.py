@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 
 SCHEMA = 1
@@ -190,22 +190,26 @@ class TraceWriter:
     """Appends records to a file, each flushed to the kernel at once so that a killed process leaves what it had."""
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "wb")  # noqa: SIM115 - closed by close()
+        self._path = path
+        self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed by close()
         self._crc = 0
         self._count = 0
 
     def write(self, record: AnyRecord) -> None:
         body = msgspec.msgpack.encode(record)
         self._crc = zlib.crc32(body, self._crc)
-        self._file.write(b"\x92" + body + msgspec.msgpack.encode(self._crc))
-        self._file.flush()
+        left = memoryview(b"\x92" + body + msgspec.msgpack.encode(self._crc))
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:  # around it the user's function may run, which is not to blame
+            raise ArtifactError(f"{error.strerror}: {self._path}", "free some space, or name another with -o") from None
         self._count += 1
 
     def close(self, complete: bool) -> None:
         """Write the closing record where the trace is complete, and make all of it durable."""
         if complete:
             self.write(Closing(records=self._count))
-        self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 

@@ -10,7 +10,6 @@ class Verdict(Record, frozen=True):
 
     events: int
     reproducible: bool
-    restored_s: float | None = None
 
 
 def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnings: tuple[str, ...]) -> list[str]:

@@ -62,7 +62,7 @@ def temporary(tmp_path: Path) -> Iterator[dict[str, str]]:
     folder = tmp_path / "temporary"
     folder.mkdir()
     yield {"TMPDIR": str(folder)}
-    assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")] == []  # torch's own
 
 
 TRACES = {
@@ -85,7 +85,7 @@ TRACES = {
     "standard input twice": (["app.py", "--event", "-", "--event", "-"], ["standard input"]),
     "no such option": (["app.py", "--event", "{}", "--evnt"], ["--evnt"]),
     "output in no folder": (["app.py", "--event", "{}", "-o", "nowhere/app.trace"], ["nowhere"]),
-    "no target": ([], ["TARGET"]),
+    "no target": ([], ["target"]),
 }
 
 
@@ -342,7 +342,7 @@ LOOKS = {
     "help of run": ["run", "--help"],
     "help of bench": ["bench", "--help"],
     "version": ["--version"],
-    "completion": ["--show-completion"],
+    "completion": ["--show-completion", "bash"],
 }
 
 

@@ -55,5 +55,7 @@ def main(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "tidalctl"
         raise TidalError(error.format_message(), f"see: {path} --help") from None
+    if result == 130:
+        raise KeyboardInterrupt  # typer has caught it
     sys.stdout.flush()
     return result if isinstance(result, int) else 0

@@ -16,7 +16,7 @@ from typing import Any
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.artifacts.records import Function
-from tidalctl.context import Init, init
+from tidalctl.context import init
 
 Handler = Callable[[Any, Any], Any]
 
@@ -174,13 +174,3 @@ def json_text(value: Any, handler: str = "the handler") -> str:
         raise FunctionError(
             f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts"
         ) from None
-
-
-def init_of(handler_module: str) -> Init | None:
-    """The marked init of a module that is imported already, where it has exactly one."""
-    marks = {
-        id(mark): mark
-        for value in vars(sys.modules[handler_module]).values()
-        if (mark := getattr(value, "__tidalctl_init__", None)) is not None
-    }
-    return next(iter(marks.values())) if len(marks) == 1 else None

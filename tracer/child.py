@@ -38,25 +38,26 @@ def main(path: str) -> None:
     os.unlink(path)
     events = [msgspec.json.decode(text) for text in request.events]
     writer = t.TraceWriter(Path(request.partial))
-    writer.write(
-        t.Header(
-            schema=t.SCHEMA,
-            tidalctl=__version__,
-            function=request.function,
-            root=request.root,
-            cwd=os.getcwd(),
-            argv=request.argv,
-            events=tuple(
-                t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)
-            ),
-        )
+    header = t.Header(
+        schema=t.SCHEMA,
+        tidalctl=__version__,
+        function=request.function,
+        root=request.root,
+        cwd=os.getcwd(),
+        argv=request.argv,
+        events=tuple(t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)),
     )
     try:
+        writer.write(header)
         code = _trace(request, events, writer)
     except TidalError as error:
+        if error.exit_code == 1:
+            writer.write(t.Failure(phase="handler", message=error.message))
         writer.close(complete=False)
-        print(f"error: {error.message}", file=sys.stderr)
-        print(f"hint: {error.hint}", file=sys.stderr)
+        # of what is the function's fault the parent makes an error, as it does where the function raises
+        print(error.message if error.exit_code == 1 else f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(error.hint if error.exit_code == 1 else f"hint: {error.hint}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         writer.close(complete=False)

@@ -49,17 +49,20 @@ def record_trace(
     handle, path = tempfile.mkstemp(suffix=".json")
     with os.fdopen(handle, "wb") as file:
         file.write(msgspec.json.encode(request))
-    code = run_child([sys.executable, "-P", "-c", CHILD, path])
+    try:
+        code = run_child([sys.executable, "-P", "-c", CHILD, path])
+    except KeyboardInterrupt:
+        code = 130
     Path(path).unlink(missing_ok=True)
-    if code == 2:
+    if code in (2, 130):
         partial.unlink(missing_ok=True)
+        if code == 130:
+            raise KeyboardInterrupt
         raise SystemExit(2)  # the child has said what was wrong
     if code != 0:
         kept = f"what it did until then: tidalctl inspect {partial}" if partial.exists() else None
         if code < 0:
             raise FunctionError(f"the function's process was killed by signal {-code}", kept)
-        if code == 130:
-            raise KeyboardInterrupt
         raise FunctionError("the function raised, so the trace is incomplete", kept)
     trace = read_trace(partial)
     os.replace(partial, output)

@@ -15,7 +15,7 @@ from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest
@@ -233,6 +233,3 @@ def guarded(stream: Iterator[Any], reader: Reader) -> Iterator[Any]:
     for piece in stream:
         reader.wait()
         yield piece
-
-
-__all__ = ["CollectorPaused", "Template", "TidalError", "guarded", "load_bundle"]

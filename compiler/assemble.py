@@ -1,0 +1,183 @@
+"""The files of a bundle besides the snapshot itself: code, prewarm list, dynamic init, manifest and provenance."""
+
+import datetime
+import json
+import platform
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidalctl import __version__
+from tidalctl.artifacts.bundle import file_digest, remove
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.manifest import (
+    DYNAMIC_INIT,
+    MANIFEST,
+    PREWARM,
+    PROVENANCE,
+    SCHEMA,
+    SKELETON,
+    BundleFile,
+    BundleWeight,
+    Manifest,
+    encode_manifest,
+    seal,
+)
+from tidalctl.artifacts.records import KernelSignature
+from tidalctl.artifacts.trace import (
+    Environment,
+    Executed,
+    FileOpened,
+    FirstUse,
+    Import,
+    InitCall,
+    Kernel,
+    Trace,
+    Weight,
+    WeightWritten,
+)
+from tidalctl.compiler.classify import Classification
+from tidalctl.compiler.dynamic import dynamic_init_source
+from tidalctl.compiler.ship import readahead_of
+from tidalctl.compiler.snapshot import SnapshotReport
+
+
+def access_order(trace: Trace) -> list[FirstUse]:
+    """The first use of each weight over all events, in order; weights that only a later event used follow."""
+    first: dict[int, FirstUse] = {}
+    for use in trace.of(FirstUse):
+        first.setdefault(use.weight, use)
+    return list(first.values())
+
+
+def write_files(
+    trace: Trace,
+    call: InitCall,
+    classification: Classification,
+    report: SnapshotReport,
+    reproducible: bool,
+    partial: Path,
+) -> Manifest:
+    """Write everything but the snapshot, which is there already, and the manifest over all of it."""
+    header = trace.header
+    snapshot = classification.strategy == "snapshot"
+    if not snapshot:
+        for name in (SKELETON, *(shard.file for shard in report.shards)):
+            remove(partial / name)
+    function = f"{header.function.module}:{header.function.handler}"
+    (partial / DYNAMIC_INIT).write_text(
+        dynamic_init_source(function, call.name, classification.strategy, classification.guard), encoding="utf-8"
+    )
+    (partial / PREWARM).write_bytes(_prewarm(trace))
+    digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in report.shards} if snapshot else {}
+    others = sorted(
+        p for p in partial.rglob("*") if p.is_file() and p.name not in digests and p.name not in (MANIFEST, PROVENANCE)
+    )
+    files = digests | {
+        p.relative_to(partial).as_posix(): BundleFile(size=p.stat().st_size, sha256=file_digest(p)) for p in others
+    }
+    modules: list[Import] = trace.of(Import)
+    ran = set((trace.one(Executed) or Executed(files=())).files)
+    environment = trace.one(Environment)
+    if environment is None:
+        raise TidalError("the trace holds no fingerprint", "record it again")
+    manifest = Manifest(
+        schema=SCHEMA,
+        tidalctl=__version__,
+        function=header.function,
+        init=call.name,
+        strategy=classification.strategy,
+        guard=classification.guard,
+        fingerprint=environment.fingerprint,
+        events=tuple(event.digest for event in header.events),
+        reproducible=reproducible,
+        files=dict(sorted(files.items())),
+        weights=_weights(trace, report) if snapshot else (),
+        globals=report.globals if snapshot else (),
+        modules=tuple(record.name for record in modules),
+        executed=tuple(record.name for record in modules if record.file in ran),
+        readahead=readahead_of(trace, header.root),
+        fallbacks=classification.fallbacks,
+    )
+    sealed = seal(manifest)
+    (partial / MANIFEST).write_bytes(encode_manifest(sealed))
+    (partial / PROVENANCE).write_bytes(_provenance(trace))
+    return sealed
+
+
+def _weights(trace: Trace, report: SnapshotReport) -> tuple[BundleWeight, ...]:
+    """The weights as they lie in the files, with what the trace knows about each."""
+    traced = {weight.names[0]: weight for weight in trace.of(Weight)}
+    uses = {use.weight: (place, use) for place, use in enumerate(access_order(trace))}
+    written = {record.weight for record in trace.of(WeightWritten)}
+    found = []
+    for placement in report.placements:
+        entry = placement.entry
+        weight = traced.get(entry.name)
+        place, use = uses.get(weight.index, (None, None)) if weight is not None else (None, None)
+        found.append(
+            BundleWeight(
+                name=entry.name,
+                dtype=entry.dtype,
+                shape=entry.shape,
+                nbytes=entry.nbytes,
+                device=report.devices[entry.name],
+                file=placement.file,
+                offset=placement.offset,
+                sha256=report.digests[entry.name],
+                first_use=place,
+                first_use_s=round(use.time_s, 6) if use is not None else None,
+                module=use.module if use is not None else "",
+                operator=use.operator if use is not None else "",
+                written=weight is not None and weight.index in written,
+                folded=weight.operators if weight is not None else (),
+                sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
+                if weight is not None
+                else ("unknown",),
+            )
+        )
+    return tuple(found)
+
+
+def _source_name(file: str, key: str, trace: Trace) -> str:
+    """A source without the machine's paths: relative to the project, or the file's name."""
+    root = Path(trace.header.root)
+    path = Path(file)
+    name = path.relative_to(root).as_posix() if path.is_absolute() and path.is_relative_to(root) else path.name
+    return f"{name}#{key}" if key else name
+
+
+def _prewarm(trace: Trace) -> bytes:
+    """Kernel signatures over all events, each once, in the order of most time."""
+    merged: dict[tuple[str, tuple[str, ...]], KernelSignature] = {}
+    for record in trace.of(Kernel):
+        signature = record.signature
+        key = (signature.operator, signature.operands)
+        if known := merged.get(key):
+            signature = msgspec.structs.replace(
+                known,
+                count=known.count + signature.count,
+                time_s=known.time_s + signature.time_s,
+                kernels=tuple(sorted({*known.kernels, *signature.kernels})),
+            )
+        merged[key] = signature
+    kernels = sorted(merged.values(), key=lambda signature: -signature.time_s)
+    return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def _provenance(trace: Trace) -> bytes:
+    """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
+    header = trace.header
+    opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
+    code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in trace.of(FileOpened) if r.mapped]
+    body: dict[str, Any] = {
+        "compiled": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "root": header.root,
+        "cwd": header.cwd,
+        "argv": list(header.argv),
+        "read": sorted(dict.fromkeys(opened)),
+        "code_files": sorted(dict.fromkeys(code)),
+    }
+    return json.dumps(body, indent=1).encode() + b"\n"
