@@ -50,12 +50,14 @@ class BundleWeight(Record, frozen=True):
 
 
 class Guard(Record, frozen=True):
-    """What init saw of the event. The snapshot answers only calls that agree; the rest runs init the ordinary way."""
+    """What init saw of the event and of the process. The snapshot answers calls that agree; the rest runs init the ordinary way."""
 
     static: bool
     event_reads: dict[str, str] = {}
     event_whole: str = ""  # digest of the whole event, where init may have looked at all of it
     arguments: str = ""  # digest of the further arguments of init
+    environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
+    argv: tuple[str, ...] = ()  # the command line's arguments for the function
 
 
 class Fallback(Record, frozen=True):

@@ -8,6 +8,7 @@ import importlib
 import io
 import itertools
 import pickle
+import sys
 import types
 from collections.abc import Callable, Iterable
 from typing import IO, Any
@@ -67,9 +68,25 @@ class SkeletonPickler(pickle.Pickler):
 def _reduced(value: Any) -> Any:
     if isinstance(value, types.ModuleType):
         return importlib.import_module, (value.__name__,)
+    if type(value) is object and (place := _global_name(value)) is not None:
+        return named_global, place
     if isinstance(value, torch.Tensor) and (value.grad_fn is not None or value.grad is not None):
         raise pickle.PicklingError("its gradient, or its graph, would be lost: make it under torch.no_grad()")
     return NotImplemented
+
+
+def _global_name(value: object) -> tuple[str, str] | None:
+    """Where a bare `object()` is a module's global: such a sentinel is compared by identity, so a copy of it would be another."""
+    for module_name, module in list(sys.modules.items()):
+        for name, other in list(getattr(module, "__dict__", {}).items()):
+            if other is value:
+                return module_name, name
+    return None
+
+
+def named_global(module: str, name: str) -> Any:
+    """The sentinel that a skeleton holds by name."""
+    return vars(importlib.import_module(module))[name]
 
 
 class SkeletonUnpickler(pickle.Unpickler):

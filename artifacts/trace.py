@@ -61,6 +61,12 @@ class Executed(Record, frozen=True, tag="executed"):
     files: tuple[str, ...]
 
 
+class EnvironReads(Record, frozen=True, tag="environ"):
+    """Environment variables that the project's code read before its state was made: digests of [value], [null] where unset."""
+
+    variables: dict[str, str]
+
+
 class FileOpened(Record, frozen=True, tag="file"):
     """A file that the process opened or mapped. Opens by native libraries are seen only when they map the file."""
 
@@ -174,6 +180,7 @@ AnyRecord = (
     | Import
     | Executed
     | FileOpened
+    | EnvironReads
     | Weight
     | InitCall
     | FirstUse

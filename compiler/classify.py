@@ -20,12 +20,19 @@ class Classification(Record, frozen=True):
     notes: tuple[str, ...] = ()
 
 
-def classify(call: InitCall, weights: Sequence[Weight], report: SnapshotReport, event: Any) -> Classification:
+def classify(
+    call: InitCall,
+    weights: Sequence[Weight],
+    report: SnapshotReport,
+    event: Any,
+    environ: dict[str, str],
+    argv: tuple[str, ...],
+) -> Classification:
     """Decide from what the traced init did and what a second, plain run of it gave."""
     cause = _refusal(call, weights, report)
     reads, whole = dict(call.event_reads), digest_json(event) if call.event_whole else ""
     looked = bool(reads or whole)
-    guard = Guard(static=not looked, event_reads=reads, event_whole=whole, arguments=call.arguments)
+    guard = Guard(static=not looked, event_reads=reads, event_whole=whole, arguments=call.arguments, environ=environ, argv=argv)
     if cause:
         return Classification(strategy="eager", guard=guard, fallbacks=(Fallback(part="state", strategy="eager", cause=cause),))
     notes = []

@@ -24,6 +24,7 @@ from tidalctl.artifacts.manifest import (
 )
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import (
+    EnvironReads,
     FileOpened,
     InitCall,
     Invocation,
@@ -126,7 +127,9 @@ def _build(
     event = json.loads(header.events[call.event].text)
     shipment = plan_shipment(trace)
     copy_shipment(shipment, Path(header.root), partial / CODE)
-    classification = classify(call, weights, report, event)
+    classification = classify(
+        call, weights, report, event, (trace.one(EnvironReads) or EnvironReads(variables={})).variables, header.argv
+    )
     manifest = write_files(trace, call, classification, report, reproducible, partial)
     say("answering the traced events from the bundle in a fresh process")
     manifest = _prove(trace, call, manifest, classification, report, partial)

@@ -55,21 +55,21 @@ class Snapshotter:
     def begin(self, index: int) -> None:
         self._event_index = index
 
-    def _project_globals(self) -> dict[str, dict[str, int]]:
-        """By module of the project: its globals, by the identity of what they hold."""
+    def _project_globals(self) -> dict[str, dict[str, tuple[int, int]]]:
+        """By module of the project: its globals, by the identity of what they hold, and for containers how much."""
         root = self._request.root + os.sep
         return {
-            name: {key: id(value) for key, value in vars(module).items()}
+            name: {key: _identity(value) for key, value in vars(module).items()}
             for name, module in list(sys.modules.items())
             if str(getattr(module, "__file__", None) or "").startswith(root)
         }
 
-    def _new_globals(self, before: dict[str, dict[str, int]]) -> dict[str, dict[str, Any]]:
-        """Globals of the project's modules that init bound anew: part of what it built, though not of what it returned."""
+    def _new_globals(self, before: dict[str, dict[str, tuple[int, int]]]) -> dict[str, dict[str, Any]]:
+        """Globals of the project's modules that init bound anew or filled: part of what it built, though not of what it returned."""
         found: dict[str, dict[str, Any]] = {}
         for name, known in before.items():
             for key, value in vars(sys.modules[name]).items():
-                if known.get(key) != id(value) and not key.startswith("__") and not isinstance(value, types.ModuleType):
+                if known.get(key) != _identity(value) and not key.startswith("__") and not isinstance(value, types.ModuleType):
                     found.setdefault(name, {})[key] = value
         return found
 
@@ -150,6 +150,10 @@ class Snapshotter:
         stored = self.report["digests"]
         if any(stored.get(name) != digest for name, digest in digests.items()):
             self.report["differs"] = self._event_index
+
+
+def _identity(value: Any) -> tuple[int, int]:
+    return id(value), len(value) if type(value) in (dict, list, set) else 0
 
 
 class _Progress:

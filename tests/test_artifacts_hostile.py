@@ -124,6 +124,7 @@ def sample_records() -> list[tr.AnyRecord]:
         tr.FirstUse(weight=0, event=0, module="model", operator="aten.linear", ordinal=7, time_s=0.5),
         tr.WeightWritten(weight=1, event=0, operator="aten.add_"),
         tr.Executed(files=("/lib/heavy/core.py", "/home/someone/project/app.py")),
+        tr.EnvironReads(variables={"HOME": "0" * 64}),
         tr.Kernel(event=0, signature=kernel),
         tr.Invocation(
             event=0,

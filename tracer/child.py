@@ -18,6 +18,7 @@ from tidalctl.artifacts.records import Function, Record, digest_json
 from tidalctl.context import answer_inits_with
 from tidalctl.function import enter_project, import_handler
 from tidalctl.tracer.clock import TraceClock
+from tidalctl.tracer.environ import EnvironRecorder
 from tidalctl.tracer.files import FileRecorder
 from tidalctl.tracer.imports import ImportRecorder
 
@@ -78,7 +79,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     files = FileRecorder(clock)
     root = Path(request.root)
     try:
-        with ImportRecorder(clock, after_import) as imports:
+        with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ:
             enter_project(root, root / request.function.source, request.argv)
             handler = import_handler(request.function)
             from tidalctl.tracer.session import Session, environment
@@ -97,6 +98,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     records = imports.imports()
     for record in records:
         writer.write(record)
+    writer.write(t.EnvironReads(variables=environ.reads))
     writer.write(t.Executed(files=tuple(sorted(session.executed))))
     for opened in files.files():
         writer.write(opened)

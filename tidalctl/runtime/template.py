@@ -7,6 +7,7 @@ template can't answer is done the ordinary way, and `fallback` says why.
 import functools
 import gc
 import json
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
+from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest
 from tidalctl.function import Handler, enter_project, import_handler
@@ -59,7 +61,7 @@ class Template:
     def prepare(self, event: Any, argv: tuple[str, ...] = (), eager: bool = False) -> Handler:
         """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way."""
         manifest, timeline = self.manifest, self.timeline
-        self._never = "--eager was given" if eager else self._unusable()
+        self._never = "--eager was given" if eager else self._unusable(argv)
         self.begin(event)
         with timeline.span("imports"):
             import torch  # noqa: F401 - before the function does, so that its device can be checked
@@ -88,13 +90,18 @@ class Template:
         if self.fallback is None and not self._serves(event):
             self.fallback = f"{self.manifest.init} reads fields of the event that differ from the traced ones"
 
-    def _unusable(self) -> str:
+    def _unusable(self, argv: tuple[str, ...]) -> str:
         """Why the snapshot can't be used for any event here; empty where it can."""
         manifest = self.manifest
         if manifest.strategy != "snapshot":
             return next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
         if other := fp.changed_distributions(manifest.fingerprint, sys.path):
             return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
+        if argv != manifest.guard.argv:
+            return f"the function was traced with the arguments {list(manifest.guard.argv)}"
+        for name, seen in manifest.guard.environ.items():
+            if digest_json([os.environ.get(name)]) != seen:
+                return f"the environment variable {name}, which the function reads, is not what it was in the trace"
         return ""
 
     def _import_foreseen(self) -> None:
@@ -170,7 +177,7 @@ class Template:
             skeleton = SkeletonUnpickler(file, storage_of, self.manifest.globals).load()
         with timeline.span("ambient"):
             for module, values in skeleton["globals"].items():
-                vars(sys.modules[module]).update(values)
+                _set_globals(vars(sys.modules[module]), values)
             apply_ambient(skeleton["ambient"])
             handles = torch.utils.hooks.RemovableHandle
             handles.next_id = max(handles.next_id, skeleton["hooks"])
@@ -184,6 +191,19 @@ class Template:
         """Modules that this process imported and the trace did not list: the misses of a start."""
         foreseen = self._modules_before.union(self.manifest.modules)
         return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))
+
+
+def _set_globals(namespace: dict[str, Any], values: dict[str, Any]) -> None:
+    """Give a module's globals what init gave them: containers in place, since others may hold them, too."""
+    for name, value in values.items():
+        there: Any = namespace.get(name)
+        if isinstance(value, dict | set) and type(there) is type(value):
+            there.clear()
+            there.update(value)
+        elif isinstance(value, list) and type(there) is list:
+            there[:] = value
+        else:
+            namespace[name] = value
 
 
 def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any]:
