@@ -8,6 +8,7 @@ import importlib
 import io
 import itertools
 import pickle
+import re
 import sys
 import types
 from collections.abc import Callable, Iterable
@@ -158,13 +159,15 @@ def _path(stack: list[Any]) -> str:
     for parent, child in itertools.pairwise(stack):
         if isinstance(parent, dict):
             key = next((k for k, v in parent.items() if v is child), None)
-            owner = next((o for o in stack if getattr(o, "__dict__", None) is parent), None)
-            if key is not None:
-                shown += f".{key}" if owner is not None and isinstance(key, str) else f"[{_quoted(key)}]"
+            if key is not None:  # a dict that no container holds is what __getstate__ gave: an object's attributes
+                attribute = isinstance(key, str) and _is_reduction(parent, stack)
+                shown += f".{key}" if attribute else f"[{_quoted(key)}]"
         elif isinstance(parent, list | tuple) and not _is_reduction(parent, stack):
             index = next((i for i, v in enumerate(parent) if v is child), None)
             shown += f"[{index}]"
-    return shown
+    # a module keeps its parts in dicts that nobody writes down
+    inner = r'\._(?:modules|parameters|buffers)\["(\w+)"\]'
+    return re.sub(inner, lambda found: f"[{found[1]}]" if found[1].isdigit() else f".{found[1]}", shown)
 
 
 def _quoted(key: Any) -> str:

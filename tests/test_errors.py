@@ -53,6 +53,7 @@ WAIT_S = 60
 def project(tmp_path: Path) -> Path:
     """A folder with a function that needs no torch, and an event."""
     write_project(tmp_path / "here", {"app.py": LIGHT, "other.py": "", "event.json": "{}", "list.json": "[1]"})
+    (tmp_path / "here" / "bytes.json").write_bytes(b'{"x": "\xff"}')
     return tmp_path / "here"
 
 
@@ -80,6 +81,10 @@ TRACES = {
     "event is not JSON": (["app.py", "--event", '{"x": '], ["JSON"]),
     "event is a list": (["app.py", "--event", "[1]"], ["not a JSON object"]),
     "event file holds a list": (["app.py", "--event", "list.json"], ["list.json", "not a JSON object"]),
+    "event holds what is not JSON": (["app.py", "--event", '{"x": NaN}'], ["JSON"]),
+    "event overflows": (["app.py", "--event", '{"x": 1e999}'], ["JSON"]),
+    "event holds half a character": (["app.py", "--event", '{"x": "\\ud800"}'], ["--event"]),
+    "event is not text": (["app.py", "--event", "bytes.json"], ["bytes.json"]),
     "event is a folder": (["app.py", "--event", "."], ["--event"]),
     "second event is wrong": (["app.py", "--event", "{}", "--event", "3"], ["--event 3"]),
     "standard input twice": (["app.py", "--event", "-", "--event", "-"], ["standard input"]),
@@ -169,8 +174,10 @@ def test_a_handler_that_raises_leaves_its_own_traceback_and_an_incomplete_trace_
         ("def handler(event, context)\n    return 1\n", "SyntaxError"),
         ("raise SystemExit(3)\n", "SystemExit: 3"),
         ("def handler(event, context):\n    return {1, 2}\n", "not JSON"),
+        ("def handler(event, context):\n    return float('nan')\n", "not JSON"),
+        ("def handler(event, context):\n    yield '\\ud800'\n", "not JSON"),
     ],
-    ids=["import", "syntax", "exit", "output"],
+    ids=["import", "syntax", "exit", "output", "not a number", "half a character"],
 )
 def test_a_module_or_an_output_that_is_wrong_is_the_functions_failure(tmp_path: Path, text: str, told: str) -> None:
     write_project(tmp_path, text)

@@ -1,5 +1,6 @@
 """Never wrong, at worst slow, and it says why: what can't be reused is done again the ordinary way, and compile names the cause."""
 
+import collections
 import json
 import threading
 from collections.abc import Callable
@@ -210,6 +211,16 @@ class Refuses:
         raise ValueError("not me\nnor my second line")
 
 
+def module_with(foo: Any) -> torch.nn.Module:
+    module = torch.nn.Linear(2, 2)
+    module.foo = foo
+    return module
+
+
+def parametrised() -> torch.nn.Module:
+    return torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))
+
+
 def graph() -> torch.Tensor:
     return torch.ones(2, requires_grad=True) * 2
 
@@ -229,6 +240,11 @@ def with_gradient() -> torch.Tensor:
         (lambda: {3: {"k": threading.Lock()}}, 'state[3]["k"]', "a _thread.lock"),
         (lambda: [Refuses()], "state[0]", "not me"),
         (lambda: {"file": open(__file__)}, 'state["file"]', "_io.TextIOWrapper"),  # noqa: SIM115
+        (lambda: {"m": module_with(lambda: 1)}, 'state["m"].foo', "a lambda"),
+        (lambda: [torch.nn.Sequential(module_with(lambda: 1))], "state[0][0].foo", "a lambda"),
+        (lambda: torch.nn.ModuleDict({"a": module_with(threading.Lock())}), "state.a.foo", "a _thread.lock"),
+        (lambda: parametrised(), "state", "parametrized"),
+        (lambda: collections.OrderedDict(a=lambda: 1), 'state["a"]', "a lambda"),
         (lambda: {"kv": graph()}, 'state["kv"]', "no_grad"),
         (lambda: {"w": [with_gradient()]}, 'state["w"][0]', "gradient"),
         (lambda: (number for number in range(3)), "state", "a generator"),

@@ -59,6 +59,49 @@ def handler(event, context):
     return state["one"].shape[0]
 """
 
+HABITS = """
+import collections
+import torch
+import tidalctl
+
+CACHE = {}
+QUEUE = collections.deque()
+NOTHING = object()
+
+
+class Holder:
+    model = None
+
+
+class Model(torch.nn.Module):
+    shared = None
+
+
+HOLDER = Holder()
+
+
+@tidalctl.init
+def load(event):
+    CACHE["table"] = torch.arange(3.0)
+    QUEUE.append("ready")
+    HOLDER.model = torch.nn.Identity()
+    Model.shared = 5
+    return {"weight": torch.ones(2), "nothing": NOTHING, "cache": CACHE}
+
+
+def handler(event, context):
+    state = load(event)
+    if event["kind"] == "filled":
+        return [{key: value.tolist() for key, value in CACHE.items()}, list(QUEUE)]
+    if event["kind"] == "held":
+        return type(HOLDER.model).__name__
+    if event["kind"] == "class":
+        return Model.shared
+    if event["kind"] == "same":
+        return [state["nothing"] is NOTHING, state["cache"] is CACHE]
+    return state["weight"].tolist()
+"""
+
 
 def call_twice(bundle: Path, *events: dict[str, Any], cwd: Path) -> tuple[list[Any], str | None, int]:
     done = python(TWICE, bundle, json.dumps(events), cwd=cwd).ok()
@@ -203,3 +246,17 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 @pytest.mark.parametrize("kind", ["write", "gradient", "graph"])
 def test_what_pickle_would_lose_of_a_state_is_not_lost(awkward: Chain, kind: str) -> None:
     assert awkward.run({"kind": kind})["output"] == awkward.plain({"kind": kind})
+
+
+@pytest.fixture(scope="module")
+def habits(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """An init that also fills what its module holds; the traced event looks at none of it."""
+    made = Chain(tmp_path_factory.mktemp("habits"), [{"kind": "nothing"}])
+    made.project.mkdir()
+    (made.project / "app.py").write_text(HABITS)
+    return made.make()
+
+
+@pytest.mark.parametrize("kind", ["filled", "held", "class", "same"])
+def test_what_init_leaves_in_its_module_is_there_for_events_that_were_not_traced(habits: Chain, kind: str) -> None:
+    assert habits.run({"kind": kind})["output"] == habits.plain({"kind": kind})
