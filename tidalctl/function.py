@@ -15,7 +15,7 @@ from types import GeneratorType
 from typing import Any
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
-from tidalctl.artifacts.records import Function
+from tidalctl.artifacts.records import Function, digest_json
 from tidalctl.context import init
 
 Handler = Callable[[Any, Any], Any]
@@ -127,17 +127,17 @@ def _mark_init(name: str) -> None:
 
 def parse_event(text: str) -> tuple[dict[str, Any], str]:
     """An event from `--event`: JSON, a file that holds JSON, or `-` for standard input. Returns it and its JSON text."""
-    shown = text
-    if text == "-":
-        text = sys.stdin.read()
-        shown = "standard input"
-    elif not text.lstrip().startswith(("{", "[", '"')):
-        path = Path(text)
-        if not path.is_file():
-            raise TidalError(f"--event {shown}: no such file, and not a JSON object", _near_events(path))
-        text = path.read_text(encoding="utf-8")
+    shown = "standard input" if text == "-" else text
+    path = Path(text)
     try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif not text.lstrip().startswith(("{", "[", '"')):
+            if not path.is_file():
+                raise TidalError(f"--event {shown}: no such file, and not a JSON object", _near_events(path))
+            text = path.read_text(encoding="utf-8")
         event = json.loads(text)
+        digest_json(event)  # Python reads NaN and halves of characters, which no other reader of JSON does
     except (ValueError, RecursionError) as error:
         raise TidalError(f"--event {shown} is not JSON: {error}", """for example: --event '{"prompt": "Hello"}'""") from None
     if not isinstance(event, dict):
@@ -169,7 +169,9 @@ def is_stream(result: Any) -> bool:
 def json_text(value: Any, handler: str = "the handler") -> str:
     """A piece of output as JSON. Raises FunctionError where it is none, since no two runs of it could be compared."""
     try:
-        return json.dumps(value, ensure_ascii=False)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return text
     except (TypeError, ValueError) as error:
         raise FunctionError(
             f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts"
