@@ -25,17 +25,20 @@ class SkeletonPickler(pickle.Pickler):
     """Pickles a state and collects its storages by name, in the order of the pickle.
 
     `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
-    numbered.
+    numbered. `shared` are objects, by identity, that stand in the pickle as (module, name): globals that the state only refers to.
     """
 
-    def __init__(self, file: IO[bytes], names: dict[int, str]) -> None:
+    def __init__(self, file: IO[bytes], names: dict[int, str], shared: dict[int, tuple[str, str]] | None = None) -> None:
         super().__init__(file, protocol=PROTOCOL)
+        self._shared = shared or {}
         self._names = names
         self.storages: dict[str, torch.UntypedStorage] = {}
         self._keys: dict[int, str] = {}
         self._arrays: dict[int, tuple[int, int, str]] = {}
 
     def persistent_id(self, value: Any) -> Any:
+        if (place := self._shared.get(id(value))) is not None:
+            return ("global", *place)
         if type(value).__name__ == "ndarray" and value.nbytes:
             begin = value.__array_interface__["data"][0]
             reach = [(count - 1) * stride for count, stride in zip(value.shape, value.strides, strict=True)]
@@ -57,7 +60,7 @@ class SkeletonPickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         return _reduced(value)
 
-    def shared(self) -> str:
+    def overlap(self) -> str:
         """What shares memory in a way that torch does not know of, and so would not share it when restored; empty if nothing."""
         spans = [(s.data_ptr(), s.data_ptr() + s.nbytes(), name) for name, s in self.storages.items() if s.nbytes()]
         for (_, end, one), (begin, _, other) in itertools.pairwise(sorted([*spans, *self._arrays.values()])):
@@ -113,6 +116,8 @@ class SkeletonUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         kind, name, dtype = pid
+        if kind == "global":
+            return self.find_class(name, dtype)
         storage = self._storage_of(name)
         if kind == "untyped":
             return storage
@@ -128,12 +133,13 @@ def _rebuild_tensor_v3(storage: torch.UntypedStorage, *rest: Any) -> torch.Tenso
 class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
     """The pure Python pickler, which can say where in the state it stands when an object refuses."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: dict[int, tuple[str, str]]) -> None:
         super().__init__(io.BytesIO(), protocol=PROTOCOL)
+        self._shared = shared
         self.stack: list[Any] = []
 
     def persistent_id(self, value: Any) -> Any:
-        return 0 if isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
+        return 0 if id(value) in self._shared or isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
 
     def reducer_override(self, value: Any) -> Any:
         return _reduced(value)
@@ -144,9 +150,9 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
         self.stack.pop()  # not in a finally: after an error the stack is the way to the culprit
 
 
-def why_not_picklable(state: Any) -> str:
+def why_not_picklable(state: Any, shared: dict[int, tuple[str, str]] | None = None) -> str:
     """The path to the object that can't be pickled, and what it is: `state["model"].foo: a lambda`."""
-    pickler = _PathPickler()
+    pickler = _PathPickler(shared or {})
     try:
         pickler.dump(state)
     except Exception as error:  # noqa: BLE001 - whatever a user's __reduce__ raises is the answer

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,15 +71,17 @@ def compile_trace(
     call = _usable(trace, path)
     output = output.absolute()
     clear_stale_partials(output)
-    partial = partial_name(output)
+    # both beside the bundle, under names that the next compile knows to clear
+    partial, work = partial_name(output), partial_name(output.with_name(f"{output.name}.work"))
     partial.mkdir()
     try:
-        with tempfile.TemporaryDirectory(prefix="tidalctl-") as work:
-            compiled = _build(trace, call, partial, Path(work), shard_size, progress, say)
+        work.mkdir()
+        compiled = _build(trace, call, partial, work, shard_size, progress, say)
         sync_tree(partial)
         publish(partial, output)
     finally:
         remove(partial)
+        remove(work)
     return compiled
 
 

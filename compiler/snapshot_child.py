@@ -6,9 +6,8 @@ pieces, so that no second copy of them exists.
 
 import os
 import sys
-import types
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,6 +18,9 @@ from tidalctl.artifacts.weights import DTYPES, Entry, Placement, plan_shards, wr
 from tidalctl.compiler.snapshot import ShardWritten, SnapshotReport, SnapshotRequest
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.function import enter_project, import_handler, is_stream, json_text, pieces
+
+if TYPE_CHECKING:
+    from tidalctl.compiler.module_state import Place
 
 
 class Snapshotter:
@@ -32,19 +34,28 @@ class Snapshotter:
         self._seen_events: set[int] = set()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        before = read_ambient()
-        globals_before = self._project_globals()
+        from tidalctl.compiler.module_state import ModuleState
+
+        first = bool(self._request.folder) and "init" not in self.report
+        modules = ModuleState(self._request.root) if first else None
+        before, directory = read_ambient(), os.getcwd()
         state = mark.function(*arguments, **keywords)
         if not self._request.folder or self._event_index in self._seen_events:
             return state
         self._seen_events.add(self._event_index)
-        if "init" not in self.report:
+        if modules is not None:
             self.report["init"] = mark.name
+            if attribute := modules.changed_attribute():
+                self.report["cause"] = f"{mark.name} sets {attribute}, a class attribute, which no snapshot holds"
+            elif os.getcwd() != directory:
+                self.report["cause"] = f"{mark.name} changes the working directory"
+            if "cause" in self.report:
+                return state
             left = changed(before, read_ambient())
             digests = ambient_digests(left)
             kept = {name: value for name, value in left.items() if digests[name] == self._request.ambient.get(name)}
             try:
-                self._write(state, kept, self._new_globals(globals_before))
+                self._write(state, kept, modules.kept(), modules.shared())
             except OSError as error:
                 self.error = error  # the function around this call may swallow it
                 raise
@@ -55,25 +66,9 @@ class Snapshotter:
     def begin(self, index: int) -> None:
         self._event_index = index
 
-    def _project_globals(self) -> dict[str, dict[str, tuple[int, int]]]:
-        """By module of the project: its globals, by the identity of what they hold, and for containers how much."""
-        root = self._request.root + os.sep
-        return {
-            name: {key: _identity(value) for key, value in vars(module).items()}
-            for name, module in list(sys.modules.items())
-            if str(getattr(module, "__file__", None) or "").startswith(root)
-        }
-
-    def _new_globals(self, before: dict[str, dict[str, tuple[int, int]]]) -> dict[str, dict[str, Any]]:
-        """Globals of the project's modules that init bound anew or filled: part of what it built, though not of what it returned."""
-        found: dict[str, dict[str, Any]] = {}
-        for name, known in before.items():
-            for key, value in vars(sys.modules[name]).items():
-                if known.get(key) != _identity(value) and not key.startswith("__") and not isinstance(value, types.ModuleType):
-                    found.setdefault(name, {})[key] = value
-        return found
-
-    def _write(self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]]) -> None:
+    def _write(
+        self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: dict[int, "Place"]
+    ) -> None:
         import torch
 
         from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, why_not_picklable
@@ -84,14 +79,14 @@ class Snapshotter:
         skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
         found = storage_names(state)
         with open(folder / SKELETON, "wb") as file:
-            pickler = SkeletonPickler(file, {address: names[0] for address, (names, _, _) in found.items()})
+            pickler = SkeletonPickler(file, {address: names[0] for address, (names, _, _) in found.items()}, shared)
             try:
                 pickler.dump(skeleton)
             except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises means that this can't be stored
-                self.report["cause"] = _cause(state, new_globals, error, why_not_picklable)
+                self.report["cause"] = _cause(state, new_globals, error, lambda value: why_not_picklable(value, shared))
                 return
-        if shared := pickler.shared():
-            self.report["cause"] = f"state: {shared}"
+        if overlap := pickler.overlap():
+            self.report["cause"] = f"state: {overlap}"
             return
         with open(folder / SKELETON, "rb") as file:
             unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
@@ -152,10 +147,6 @@ class Snapshotter:
             self.report["differs"] = self._event_index
 
 
-def _identity(value: Any) -> tuple[int, int]:
-    return id(value), len(value) if type(value) in (dict, list, set) else 0
-
-
 class _Progress:
     """Tells the parent how many bytes of how many are written, at most a hundred times."""
 
@@ -208,9 +199,9 @@ def main(path: str) -> None:
 
 def _run(request: SnapshotRequest) -> None:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
-    handler = import_handler(request.function)
     snapshotter = Snapshotter(request)
-    answer_inits_with(snapshotter.answer)
+    answer_inits_with(snapshotter.answer)  # before the import, which may call init itself
+    handler = import_handler(request.function)
     outputs = []
     for index, text in enumerate(request.events):
         snapshotter.begin(index)

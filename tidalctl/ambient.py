@@ -18,6 +18,7 @@ def _settings() -> dict[str, tuple[Any, Any]]:
 
     known: dict[str, tuple[Any, Any]] = {
         "torch.default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch.default_device": (torch.get_default_device, torch.set_default_device),
         "torch.num_threads": (torch.get_num_threads, torch.set_num_threads),
         "torch.float32_matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
         "torch.deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
@@ -33,8 +34,13 @@ def _settings() -> dict[str, tuple[Any, Any]]:
     return known
 
 
-def _set_environ(values: dict[str, str]) -> None:
-    os.environ.update(values)
+def _set_environ(values: dict[str, str | None]) -> None:
+    """Set variables, and take away those that are None."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def read_ambient() -> dict[str, Any]:
@@ -46,7 +52,8 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in after.items():
         if name == "environ":
-            variables = {k: v for k, v in value.items() if before[name].get(k) != v}
+            variables: dict[str, str | None] = {k: v for k, v in value.items() if before[name].get(k) != v}
+            variables |= dict.fromkeys(before[name].keys() - value.keys())
             if variables:
                 found[name] = variables
         elif name not in before or not _same(before[name], value):

@@ -3,11 +3,12 @@
 Started as `python -P -c "from tidalctl.tracer.child import main; main(REQUEST)"`. Exit codes: 0 traced, 1 the function raised.
 """
 
+import contextlib
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,6 +22,9 @@ from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.environ import EnvironRecorder
 from tidalctl.tracer.files import FileRecorder
 from tidalctl.tracer.imports import ImportRecorder
+
+if TYPE_CHECKING:
+    from tidalctl.tracer.session import Session
 
 
 class Request(Record, frozen=True):
@@ -70,39 +74,47 @@ def main(path: str) -> None:
 
 def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter) -> int:
     clock = TraceClock()
-    watched: list[Any] = []
+    watched: list[Session] = []
 
     def after_import(module: ModuleType) -> None:
-        for session in watched:
-            session.after_import(module)
+        for made in watched:
+            made.after_import(module)
 
     files = FileRecorder(clock)
     root = Path(request.root)
     try:
         with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ:
             enter_project(root, root / request.function.source, request.argv)
-            handler = import_handler(request.function)
-            from tidalctl.tracer.session import Session, environment
+            with contextlib.ExitStack() as watching:
 
-            session = Session(writer, clock, files.note)
-            watched.append(session)
-            answer_inits_with(session.answer_init)
-            with session.watch:
+                def session() -> "Session":
+                    """Made late, so that torch is imported by the function and not by us, and early enough for an init at import."""
+                    if not watched:
+                        from tidalctl.tracer.session import Session
+
+                        watched.append(Session(writer, clock, files.note))
+                        watching.enter_context(watched[0].watch)
+                    return watched[0]
+
+                answer_inits_with(lambda *call: session().answer_init(*call))
+                handler = import_handler(request.function)
                 for index, event in enumerate(events):
-                    session.invoke(handler, event, index, request.tensorboard)
+                    session().invoke(handler, event, index, request.tensorboard)
             files.stop()
     except TidalError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
         return _failed(writer, clock, error)
+    from tidalctl.tracer.session import environment
+
     records = imports.imports()
     for record in records:
         writer.write(record)
     writer.write(t.EnvironReads(variables=environ.reads))
-    writer.write(t.Executed(files=tuple(sorted(session.executed))))
+    writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
     for opened in files.files():
         writer.write(opened)
-    writer.write(environment(records, session.state))
+    writer.write(environment(records, watched[0].state))
     cost = clock.cost
     writer.write(
         t.TracingCost(

@@ -67,7 +67,7 @@ class Session:
                     return mark.function(*arguments, **keywords)
                 return self._first_init(mark, arguments, keywords, event, digest)
         finally:
-            self._watch_code(True)
+            self._watch_code(self.clock.phase == "handler")
             self._access.paused_s += time.perf_counter() - began
 
     def _first_init(

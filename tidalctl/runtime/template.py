@@ -73,14 +73,14 @@ class Template:
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
         enter_project(code, home / manifest.function.source, argv)
         import_from(code, files, home)
+        if not eager:
+            answer_inits_with(self._answer)  # before the import, which may call init itself
         with timeline.span("imports"):
             handler = import_handler(manifest.function)
             if self.fallback is None:
                 self._import_foreseen()
         self.reader.imported.set()
         timeline.mark("imported")
-        if not eager:
-            answer_inits_with(self._answer)
         return handler
 
     def begin(self, event: Any) -> None:
@@ -177,7 +177,7 @@ class Template:
             skeleton = SkeletonUnpickler(file, storage_of, self.manifest.globals).load()
         with timeline.span("ambient"):
             for module, values in skeleton["globals"].items():
-                _set_globals(vars(sys.modules[module]), values)
+                vars(sys.modules[module]).update(values)
             apply_ambient(skeleton["ambient"])
             handles = torch.utils.hooks.RemovableHandle
             handles.next_id = max(handles.next_id, skeleton["hooks"])
@@ -191,19 +191,6 @@ class Template:
         """Modules that this process imported and the trace did not list: the misses of a start."""
         foreseen = self._modules_before.union(self.manifest.modules)
         return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))
-
-
-def _set_globals(namespace: dict[str, Any], values: dict[str, Any]) -> None:
-    """Give a module's globals what init gave them: containers in place, since others may hold them, too."""
-    for name, value in values.items():
-        there: Any = namespace.get(name)
-        if isinstance(value, dict | set) and type(there) is type(value):
-            there.clear()
-            there.update(value)
-        elif isinstance(value, list) and type(there) is list:
-            there[:] = value
-        else:
-            namespace[name] = value
 
 
 def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any]:

@@ -1,0 +1,88 @@
+"""What init leaves in the project's modules besides the state that it returns: globals that it binds or changes in place.
+
+Compared before and after init by digest: the pickle of each global, tensors by their bytes, and what can't be pickled by identity.
+Class attributes are watched too, but not kept: an init that sets one runs in every start.
+"""
+
+import hashlib
+import io
+import os
+import sys
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from tidalctl.artifacts.skeleton import SkeletonPickler
+from tidalctl.artifacts.storages import digest_of
+
+_NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name, or not values at all
+_DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
+_ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)  # which copy it is makes no difference
+
+Place = tuple[str, str]
+
+
+class ModuleState:
+    """The project's globals and class attributes as they were when this was made. Make it before init, ask it after."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root + os.sep
+        self._globals = {place: _digest(value) for place, value in self._project_globals()}
+        self._attributes = {name: _digest(value) for name, value in self._class_attributes()}
+        self._modules = {module for module, _ in self._globals} | {name for name, _ in self._project_modules()}
+
+    def kept(self) -> dict[str, dict[str, Any]]:
+        """Globals that are new or not what they were, by module. Modules that init itself imported are as their import left them."""
+        found: dict[str, dict[str, Any]] = {}
+        for (module, name), value in self._project_globals():
+            if module in self._modules and self._globals.get((module, name)) != _digest(value):
+                found.setdefault(module, {})[name] = value
+        return found
+
+    def changed_attribute(self) -> str:
+        """A class attribute that init set, empty where it set none."""
+        for name, value in self._class_attributes():
+            if name.partition(":")[0] in self._modules and self._attributes.get(name) != _digest(value):
+                return name.replace(":", ".")
+        return ""
+
+    def shared(self) -> dict[int, Place]:
+        """Globals that init left alone, by identity: a state that holds one must hold that one again, not a copy."""
+        return {
+            id(value): place
+            for place, value in self._project_globals()
+            if not isinstance(value, _ATOMS) and self._globals.get(place) == _digest(value)
+        }
+
+    def _project_modules(self) -> Iterator[tuple[str, types.ModuleType]]:
+        for name, module in list(sys.modules.items()):
+            file = str(getattr(module, "__file__", None) or "")
+            if file.startswith(self._root) and "site-packages" not in file:
+                yield name, module
+
+    def _project_globals(self) -> Iterator[tuple[Place, Any]]:
+        for module_name, module in self._project_modules():
+            for name, value in list(vars(module).items()):
+                if not name.startswith("__") and not isinstance(value, _NAMED):
+                    yield (module_name, name), value
+
+    def _class_attributes(self) -> Iterator[tuple[str, Any]]:
+        for module_name, module in self._project_modules():
+            for value in list(vars(module).values()):
+                if isinstance(value, type) and value.__module__ == module_name:
+                    for name, attribute in list(vars(value).items()):
+                        if not name.startswith("__") and not isinstance(attribute, _DESCRIPTORS):
+                            yield f"{module_name}:{value.__qualname__}.{name}", attribute
+
+
+def _digest(value: Any) -> str:
+    file = io.BytesIO()
+    pickler = SkeletonPickler(file, {})
+    try:
+        pickler.dump(value)
+    except Exception:  # noqa: BLE001 - what can't be pickled can still be told from another object
+        return f"{type(value).__name__} at {id(value)}"
+    digest = hashlib.sha256(file.getvalue())
+    for name, storage in pickler.storages.items():
+        digest.update(f"{name} {digest_of(storage)}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,72 @@
+"""Ways to name a function, and what travels with it: modules, data files, arguments, an init that nobody marked."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Chain, tidalctl, write_project
+
+PACKAGE = {
+    "package/__init__.py": "",
+    "package/served.py": """
+import sys
+from pathlib import Path
+
+import torch
+from .words import WORD
+
+
+def load(event):
+    return {"weight": torch.arange(4.0)}
+
+
+def answer(event, context):
+    data = (Path(__file__).parent / "data.txt").read_text()
+    return [load(event)["weight"].sum().item(), WORD, data, sys.argv[1:], event["text"]]
+""",
+    "package/words.py": "WORD = 'word'\n",
+    "package/data.txt": "data",
+}
+EVENT = '{"text": "żółw"}'
+
+AT_IMPORT = """
+import torch
+import tidalctl
+
+
+class Holder:
+    def __init__(self, weight):
+        self.weight = weight
+
+
+@tidalctl.init(static=True)
+def load(event=None):
+    return Holder(torch.arange(3.0))
+
+
+STATE = load()
+
+
+def handler(event, context):
+    return [STATE.weight.tolist(), isinstance(STATE, Holder)]
+"""
+
+
+def test_a_module_with_an_unmarked_init_data_and_arguments_runs_without_its_project(tmp_path: Path) -> None:
+    project = write_project(tmp_path / "project", PACKAGE)
+    tidalctl(
+        "trace", "package.served:answer", "--init", "package.served:load", "-e", EVENT, "-o", "../a.trace", "--", "--mode", "x",
+        cwd=project,
+    ).ok()  # fmt: skip
+    tidalctl("compile", "a.trace", cwd=tmp_path).ok()
+    shutil.rmtree(project)
+    report = tidalctl("run", "a.bundle", "--event", EVENT, "--json", "--", "--mode", "x", cwd=tmp_path).report
+    assert report["output"] == [6.0, "word", "data", ["--mode", "x"], "żółw"]
+    assert report["strategy"] == "snapshot"
+
+
+def test_an_init_that_is_called_while_its_module_is_imported_is_answered_too(chain: Callable[..., Chain]) -> None:
+    made = chain(AT_IMPORT)
+    report = made.run({})
+    assert report["output"] == made.plain({}) == [[0.0, 1.0, 2.0], True]
+    assert report["strategy"] == "snapshot"
