@@ -58,6 +58,8 @@ class Guard(Record, frozen=True):
     arguments: str = ""  # digest of the further arguments of init
     environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
+    generators: dict[str, str] = {}  # digests of settings and generators before init, of those that it changes
+    memo: bool = False  # init gives the same object each time it is called, not a fresh one
 
 
 class Fallback(Record, frozen=True):

@@ -4,6 +4,8 @@ Storages are cut out one level below tensors, so that torch's own reducers keep 
 subclasses and gradients flags as they are. Reading resolves only the names that the manifest lists.
 """
 
+import contextlib
+import hashlib
 import importlib
 import io
 import itertools
@@ -11,14 +13,16 @@ import pickle
 import re
 import sys
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import IO, Any
 
 import torch
 
 from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.storages import storage_names
 
 PROTOCOL = 5
+MAX_DEPTH = 3000
 
 
 class SkeletonPickler(pickle.Pickler):
@@ -52,6 +56,8 @@ class SkeletonPickler(pickle.Pickler):
 
     def _key(self, storage: torch.UntypedStorage) -> str:
         address = storage._cdata
+        if storage.device.type == "cpu" and storage.is_shared():
+            raise pickle.PicklingError("it lies in memory that is shared with other processes")
         if address not in self._keys:
             self._keys[address] = self._names.get(address) or f"unnamed.{len(self._keys)}"
             self.storages[self._keys[address]] = storage
@@ -91,6 +97,29 @@ def _global_name(value: object) -> tuple[str, str] | None:
 def named_global(module: str, name: str) -> Any:
     """The sentinel that a skeleton holds by name."""
     return vars(importlib.import_module(module))[name]
+
+
+def skeleton_digest(state: Any) -> str:
+    """A digest of a state without its tensors' content, to tell whether two runs of init built the same; empty if none can be had."""
+    file = io.BytesIO()
+    names = {address: found[0][0] for address, found in storage_names(state).items()}
+    try:
+        with shallow():
+            SkeletonPickler(file, names).dump(state)
+    except Exception:  # noqa: BLE001 - why it can't be pickled is for the snapshot to say
+        return ""
+    return hashlib.sha256(file.getvalue()).hexdigest()
+
+
+@contextlib.contextmanager
+def shallow() -> Iterator[None]:
+    """A recursion limit at which the pickler gives up before the stack does, whatever the function has set."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(min(limit, MAX_DEPTH))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 class SkeletonUnpickler(pickle.Unpickler):
@@ -154,13 +183,15 @@ def why_not_picklable(state: Any, shared: dict[int, tuple[str, str]] | None = No
     """The path to the object that can't be pickled, and what it is: `state["model"].foo: a lambda`."""
     pickler = _PathPickler(shared or {})
     try:
-        pickler.dump(state)
+        with shallow():
+            pickler.dump(state)
     except Exception as error:  # noqa: BLE001 - whatever a user's __reduce__ raises is the answer
         return f"{_path(pickler.stack)}: {_describe(pickler.stack[-1], error)}"
     return "state: it pickled the second time, so it is not the same each time"
 
 
 def _path(stack: list[Any]) -> str:
+    """The path in words; of a long one the end, which is where the culprit is."""
     shown = "state"
     for parent, child in itertools.pairwise(stack):
         if isinstance(parent, dict):
@@ -173,7 +204,8 @@ def _path(stack: list[Any]) -> str:
             shown += f"[{index}]"
     # a module keeps its parts in dicts that nobody writes down
     inner = r'\._(?:modules|parameters|buffers)\["(\w+)"\]'
-    return re.sub(inner, lambda found: f"[{found[1]}]" if found[1].isdigit() else f".{found[1]}", shown)
+    shown = re.sub(inner, lambda found: f"[{found[1]}]" if found[1].isdigit() else f".{found[1]}", shown)
+    return shown if len(shown) <= 300 else f"{shown[:60]} … {shown[-200:]}"
 
 
 def _quoted(key: Any) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+# a path, from its end: (the path before, the last name), so that a long chain of objects costs no long strings
+_Link = tuple["_Link", str] | None
+
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, torch.device, torch.Size)
 
 
@@ -18,44 +21,46 @@ def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
     closures or C objects are not found here: whoever needs all of them pickles the state.
     """
     seen: set[int] = set()
-    stack: list[tuple[str, Any]] = [("", state)]
+    stack: list[tuple[_Link, Any]] = [(None, state)]
     while stack:
-        path, value = stack.pop()
+        link, value = stack.pop()
         if isinstance(value, torch.Tensor):
-            yield path or "state", value
+            yield _path(link) or "state", value
             if value.grad is not None:
-                stack.append((f"{path}.grad", value.grad))
+                stack.append(((link, "grad"), value.grad))
             continue
         if isinstance(value, _ATOMS) or (callable(value) and not hasattr(value, "__dict__")) or id(value) in seen:
             continue
         seen.add(id(value))
-        stack.extend(reversed(list(_children(path, value))))
+        stack.extend(((link, str(name)), child) for name, child in reversed(list(_children(value))))
 
 
-def _children(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    def join(name: object) -> str:
-        return f"{path}.{name}" if path else str(name)
+def _path(link: "_Link") -> str:
+    parts: list[str] = []
+    while link is not None:
+        link, name = link
+        parts.append(name)
+    return ".".join(reversed(parts))
 
+
+def _children(value: Any) -> Iterator[tuple[object, Any]]:
     if isinstance(value, torch.nn.Module):
         for group in (value._parameters, value._buffers, value._modules):
-            for name, child in group.items():
-                yield join(name), child
+            yield from group.items()
         for name, child in vars(value).items():
             if name not in ("_parameters", "_buffers", "_modules") and not isinstance(child, _ATOMS):
-                yield join(name), child
+                yield name, child
     elif isinstance(value, dict):
         for key, child in value.items():
             if isinstance(key, str | int):
-                yield join(key), child
+                yield key, child
     elif isinstance(value, list | tuple | set | frozenset):
-        for index, child in enumerate(value):
-            yield join(index), child
+        yield from enumerate(value)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            yield join(field.name), getattr(value, field.name, None)
+            yield field.name, getattr(value, field.name, None)
     elif not isinstance(value, type) and type(value).__module__ not in ("builtins", "types", "threading"):
-        for name, child in getattr(value, "__dict__", {}).items():
-            yield join(name), child
+        yield from getattr(value, "__dict__", {}).items()
 
 
 def storage_names(state: Any) -> dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]:

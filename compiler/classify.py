@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from tidalctl.artifacts.manifest import Fallback, Guard
-from tidalctl.artifacts.records import Record, digest_json
+from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import InitCall, Weight
 from tidalctl.compiler.snapshot import SnapshotReport
+from tidalctl.eventprobe import digest_value
 
 
 class Classification(Record, frozen=True):
@@ -30,9 +31,18 @@ def classify(
 ) -> Classification:
     """Decide from what the traced init did and what a second, plain run of it gave."""
     cause = _refusal(call, weights, report)
-    reads, whole = dict(call.event_reads), digest_json(event) if call.event_whole else ""
+    reads, whole = dict(call.event_reads), digest_value(event) if call.event_whole else ""
     looked = bool(reads or whole)
-    guard = Guard(static=not looked, event_reads=reads, event_whole=whole, arguments=call.arguments, environ=environ, argv=argv)
+    guard = Guard(
+        static=not looked,
+        event_reads=reads,
+        event_whole=whole,
+        arguments=call.arguments,
+        environ=environ,
+        argv=argv,
+        generators=report.generators,
+        memo=report.memo,
+    )
     if cause:
         return Classification(strategy="eager", guard=guard, fallbacks=(Fallback(part="state", strategy="eager", cause=cause),))
     notes = []

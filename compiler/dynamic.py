@@ -19,14 +19,14 @@ import hashlib
 import json
 import sys
 
-# sha256 of the values that init read, by the event's key (canonical JSON; a list holds the value)
+# sha256 of the values that init read, by the event's key (compact JSON; a list holds the value)
 READS = {reads}
 # sha256 of the whole event, where init may have looked at all of it
 WHOLE = {whole!r}
 
 
 def digest(value):
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

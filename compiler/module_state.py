@@ -31,8 +31,18 @@ class ModuleState:
         self._attributes = {name: _digest(value) for name, value in self._class_attributes()}
         self._modules = {module for module, _ in self._globals} | {name for name, _ in self._project_modules()}
 
+    def note_module(self, name: str) -> None:
+        """A module that init imports has just run: what its own code set is not what init sets."""
+        self._modules.add(name)
+        for place, value in self._project_globals():
+            if place[0] == name:
+                self._globals[place] = _digest(value)
+        for attribute, value in self._class_attributes():
+            if attribute.partition(":")[0] == name:
+                self._attributes[attribute] = _digest(value)
+
     def kept(self) -> dict[str, dict[str, Any]]:
-        """Globals that are new or not what they were, by module. Modules that init itself imported are as their import left them."""
+        """Globals that are new or not what they were, by module."""
         found: dict[str, dict[str, Any]] = {}
         for (module, name), value in self._project_globals():
             if module in self._modules and self._globals.get((module, name)) != _digest(value):
@@ -54,11 +64,23 @@ class ModuleState:
             if not isinstance(value, _ATOMS) and self._globals.get(place) == _digest(value)
         }
 
+    def holds(self, state: Any) -> bool:
+        """Whether a global of the project is the state, or holds it: then init gives the same one when it is called again."""
+        for _, value in self._project_globals():
+            inside = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+            if value is state or any(item is state for item in inside):
+                return True
+        return False
+
     def _project_modules(self) -> Iterator[tuple[str, types.ModuleType]]:
         for name, module in list(sys.modules.items()):
-            file = str(getattr(module, "__file__", None) or "")
-            if file.startswith(self._root) and "site-packages" not in file:
+            if self.owns(module):
                 yield name, module
+
+    def owns(self, module: types.ModuleType) -> bool:
+        """Whether a module is the project's own."""
+        file = str(getattr(module, "__file__", None) or "")
+        return file.startswith(self._root) and "site-packages" not in file
 
     def _project_globals(self) -> Iterator[tuple[Place, Any]]:
         for module_name, module in self._project_modules():

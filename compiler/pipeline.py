@@ -14,6 +14,7 @@ from tidalctl.artifacts.bundle import (
     refuse_existing,
     remove,
     sync_tree,
+    unlisted_files,
 )
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import (
@@ -34,7 +35,7 @@ from tidalctl.artifacts.trace import (
 from tidalctl.compiler.assemble import access_order, write_files
 from tidalctl.compiler.classify import Classification, classify
 from tidalctl.compiler.explain import Verdict
-from tidalctl.compiler.processes import plain_outputs, run_from_bundle, same_output, take_snapshot
+from tidalctl.compiler.processes import plain_run, run_from_bundle, same_output, take_snapshot
 from tidalctl.compiler.ship import copy_shipment, plan_shipment
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
 
@@ -124,7 +125,7 @@ def _build(
     say("running the function once more, plainly, to take its state")
     report = take_snapshot(header, request, progress)
     _refuse_changed_checkpoint(trace, weights, report)
-    reproducible = _reproducible(trace, report, work, say)
+    reproducible, report = _reproducible(trace, call, report, work, say)
     event = json.loads(header.events[call.event].text)
     shipment = plan_shipment(trace)
     copy_shipment(shipment, Path(header.root), partial / CODE)
@@ -134,11 +135,12 @@ def _build(
     manifest = write_files(trace, call, classification, report, reproducible, partial)
     say("answering the traced events from the bundle in a fresh process")
     manifest = _prove(trace, call, manifest, classification, report, partial)
+    warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
     notes = classification.notes
     if report.kept_globals and manifest.strategy == "snapshot":
         notes = (*notes, f"init also sets {', '.join(report.kept_globals)}: kept with the state")
     verdict = Verdict(events=len(header.events), reproducible=reproducible)
-    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=shipment.warnings)
+    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=tuple(warnings))
 
 
 def _refuse_changed_checkpoint(trace: Trace, weights: list[Weight], report: SnapshotReport) -> None:
@@ -160,14 +162,22 @@ def _target(trace: Trace) -> str:
     return f"{Path(trace.header.root, function.source)}:{function.handler}"
 
 
-def _reproducible(trace: Trace, report: SnapshotReport, work: Path, say: Say) -> bool:
-    """Whether two plain runs answer alike. The traced run is the first; only where it differs is a third one needed."""
+def _reproducible(trace: Trace, call: InitCall, report: SnapshotReport, work: Path, say: Say) -> tuple[bool, SnapshotReport]:
+    """Whether two plain runs answer alike, and build alike: where they do not, the report gets the cause.
+
+    The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason.
+    """
     traced = [invocation.output for invocation in trace.of(Invocation)]
-    if [digest_json(json.loads(text)) for text in report.outputs] == traced:
-        return True
-    say("its answer is not the traced one; running it again to see whether it ever is the same")
-    again = plain_outputs(trace.header, [event.text for event in trace.header.events], work)
-    return all(same_output(json.loads(one), json.loads(other)) for one, other in zip(report.outputs, again, strict=True))
+    alike = [digest_json(json.loads(text)) for text in report.outputs] == traced
+    if alike and (report.cause or call.skeleton == report.skeleton):
+        return True, report
+    say(f"its {'state' if alike else 'answer'} is not the traced one; running it again to see whether it ever is the same")
+    again = plain_run(trace.header, [event.text for event in trace.header.events], work)
+    if again.skeleton != report.skeleton:
+        cause = f"what {call.name} builds is not the same in two runs (random numbers, times, hashes or addresses in it?)"
+        report = msgspec.structs.replace(report, cause=report.cause or cause)
+    pairs = zip(report.outputs, again.outputs, strict=True)
+    return all(same_output(json.loads(one), json.loads(other)) for one, other in pairs), report
 
 
 def _prove(
@@ -191,6 +201,14 @@ def _prove(
     if difference:
         raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
     return manifest
+
+
+def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
+    """Take out what the handler wrote beside its own source during the proof: a bundle holds what its manifest lists."""
+    found = unlisted_files(partial, manifest)
+    for name in found:
+        remove(partial / name)
+    return [f"the function writes {name.removeprefix('code/')} beside its own source, and so into the bundle" for name in found]
 
 
 def _difference(trace: Trace, manifest: Manifest, report: SnapshotReport, partial: Path) -> str:

@@ -84,10 +84,10 @@ def same_output(one: Any, other: Any) -> bool:
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
-def plain_outputs(header: Header, events: Sequence[str], folder: Path) -> tuple[str, ...]:
-    """What the plain function answers in one more fresh process."""
+def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:
+    """What the plain function builds and answers in one more fresh process; nothing is written."""
     report = folder / "plain.json"
     request = SnapshotRequest(
         function=header.function, root=header.root, argv=header.argv, events=tuple(events), report=str(report)
     )
-    return take_snapshot(header, request).outputs
+    return take_snapshot(header, request)

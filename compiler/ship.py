@@ -16,6 +16,9 @@ _INSTALLED = tuple(
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
+SIBLINGS_SIZE = 64 * 2**20  # bytes of files that come along because one like them was opened
+
+
 class Shipment(Record, frozen=True):
     """Files by their path in the project, and what could not come along, each with its reason."""
 
@@ -29,6 +32,7 @@ def plan_shipment(trace: Trace) -> Shipment:
     root = Path(trace.header.root)
     imported = [Path(r.file) for r in trace.of(Import) if r.file.endswith(".py") and _inside(Path(r.file), root)]
     sources = {path.relative_to(root).as_posix() for path in imported if path.is_file()} | {trace.header.function.source}
+    sources |= _whole_packages(root, sources)
     waiting = sorted(sources)
     while waiting:
         for name in _named_by(root, waiting.pop()):
@@ -42,6 +46,18 @@ def plan_shipment(trace: Trace) -> Shipment:
         if record.file.endswith(".py") and elsewhere:  # a name that is not absolute (torch.ops has one) is no file's
             warnings.add(f"the module {record.name} lies outside the project: the bundle imports {record.file} where it is")
     return Shipment(sources=tuple(sorted(sources)), data=tuple(sorted(data)), warnings=tuple(sorted(warnings)))
+
+
+def _whole_packages(root: Path, sources: set[str]) -> set[str]:
+    """Every module of the packages of which one was imported: which other is, may depend on the event."""
+    folders = {root / source for source in sources}
+    tops = {path.relative_to(root).parts[0] for path in folders if len(path.relative_to(root).parts) > 1}
+    return {
+        path.relative_to(root).as_posix()
+        for top in tops
+        for path in (root / top).rglob("*.py")
+        if _inside(path, root) and not any(part.startswith(".") for part in path.relative_to(root).parts)
+    }
 
 
 def _inside(path: Path, root: Path) -> bool:
@@ -94,9 +110,18 @@ def _data(opened: Iterable[FileOpened], root: Path, sources: set[str]) -> tuple[
         if name in sources:
             continue
         data.add(name)
+        data |= _siblings(path, root)
         if not Path(record.given).is_absolute():
             warnings.add(f"{name} is opened relative to the working directory: run the bundle where it is found")
     return data, warnings
+
+
+def _siblings(path: Path, root: Path) -> set[str]:
+    """Files of the same kind in the same folder: which of them is opened, may depend on the event."""
+    found = [p for p in path.parent.glob(f"*{path.suffix}") if p.is_file() and path.suffix and p.suffix != ".py"]
+    if sum(p.stat().st_size for p in found) > SIBLINGS_SIZE:
+        return set()
+    return {p.relative_to(root).as_posix() for p in found}
 
 
 def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:

@@ -43,3 +43,6 @@ class SnapshotReport(Record, frozen=True):
     shards: tuple[ShardWritten, ...] = ()
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
+    generators: dict[str, str] = {}
+    memo: bool = False
+    skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same

@@ -4,8 +4,12 @@ The state is written while the handler waits for it, before anything can change 
 pieces, so that no second copy of them exists.
 """
 
+import contextlib
+import importlib.machinery
 import os
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +24,7 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.function import enter_project, import_handler, is_stream, json_text, pieces
 
 if TYPE_CHECKING:
-    from tidalctl.compiler.module_state import Place
+    from tidalctl.compiler.module_state import ModuleState, Place
 
 
 class Snapshotter:
@@ -30,30 +34,45 @@ class Snapshotter:
         self._request = request
         self.report: dict[str, Any] = {"outputs": ()}
         self.error: OSError | None = None
+        self._at_import: ModuleState | None = None
+        self._early = ""
         self._event_index = 0
         self._seen_events: set[int] = set()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        from tidalctl.artifacts.skeleton import skeleton_digest
         from tidalctl.compiler.module_state import ModuleState
 
+        if self._at_import is not None and (early := sorted(f"{m}.{n}" for m, v in self._at_import.kept().items() for n in v)):
+            self._early = early[0]
+        self._at_import = None
         first = bool(self._request.folder) and "init" not in self.report
         modules = ModuleState(self._request.root) if first else None
         before, directory = read_ambient(), os.getcwd()
-        state = mark.function(*arguments, **keywords)
+        with _noting_imports(modules):
+            state = mark.function(*arguments, **keywords)
+        if "skeleton" not in self.report:
+            self.report["skeleton"] = skeleton_digest(state)
         if not self._request.folder or self._event_index in self._seen_events:
             return state
         self._seen_events.add(self._event_index)
         if modules is not None:
             self.report["init"] = mark.name
-            if attribute := modules.changed_attribute():
+            if self._early:
+                self.report["cause"] = f"{self._early} is set before {mark.name} is called, so that the state may depend on it"
+            elif attribute := modules.changed_attribute():
                 self.report["cause"] = f"{mark.name} sets {attribute}, a class attribute, which no snapshot holds"
             elif os.getcwd() != directory:
                 self.report["cause"] = f"{mark.name} changes the working directory"
             if "cause" in self.report:
                 return state
             left = changed(before, read_ambient())
+            self.report["memo"] = hasattr(mark.function, "cache_info") or modules.holds(state)
             digests = ambient_digests(left)
             kept = {name: value for name, value in left.items() if digests[name] == self._request.ambient.get(name)}
+            self.report["generators"] = ambient_digests(
+                {name: before[name] for name in kept if name in before and name != "environ"}
+            )
             try:
                 self._write(state, kept, modules.kept(), modules.shared())
             except OSError as error:
@@ -66,12 +85,19 @@ class Snapshotter:
     def begin(self, index: int) -> None:
         self._event_index = index
 
+    def imported(self) -> None:
+        """The function's module is there. What it changes from now on and before it calls init, init may look at."""
+        from tidalctl.compiler.module_state import ModuleState
+
+        if "init" not in self.report:
+            self._at_import = ModuleState(self._request.root)
+
     def _write(
         self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: dict[int, "Place"]
     ) -> None:
         import torch
 
-        from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, why_not_picklable
+        from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, shallow, why_not_picklable
         from tidalctl.artifacts.storages import storage_names
 
         folder = Path(self._request.folder)
@@ -81,7 +107,8 @@ class Snapshotter:
         with open(folder / SKELETON, "wb") as file:
             pickler = SkeletonPickler(file, {address: names[0] for address, (names, _, _) in found.items()}, shared)
             try:
-                pickler.dump(skeleton)
+                with shallow():
+                    pickler.dump(skeleton)
             except Exception as error:  # noqa: BLE001 - whatever a __reduce__ raises means that this can't be stored
                 self.report["cause"] = _cause(state, new_globals, error, lambda value: why_not_picklable(value, shared))
                 return
@@ -147,6 +174,24 @@ class Snapshotter:
             self.report["differs"] = self._event_index
 
 
+@contextlib.contextmanager
+def _noting_imports(modules: "ModuleState | None") -> Iterator[None]:
+    """Tell the module state of each module of source that is imported meanwhile, when it has run."""
+    loader = importlib.machinery.SourceFileLoader
+    original = loader.exec_module
+
+    def exec_module(self: importlib.machinery.SourceFileLoader, module: types.ModuleType) -> None:
+        original(self, module)
+        if modules is not None and modules.owns(module):
+            modules.note_module(module.__name__)
+
+    setattr(loader, "exec_module", exec_module)  # noqa: B010 - inherited, and put back as such
+    try:
+        yield
+    finally:
+        delattr(loader, "exec_module")
+
+
 class _Progress:
     """Tells the parent how many bytes of how many are written, at most a hundred times."""
 
@@ -202,6 +247,7 @@ def _run(request: SnapshotRequest) -> None:
     snapshotter = Snapshotter(request)
     answer_inits_with(snapshotter.answer)  # before the import, which may call init itself
     handler = import_handler(request.function)
+    snapshotter.imported()
     outputs = []
     for index, text in enumerate(request.events):
         snapshotter.begin(index)

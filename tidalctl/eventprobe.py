@@ -1,49 +1,61 @@
 """An event that notes what is read of it, so that a state can be reused for events that agree on what init saw."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from typing import Any
-
-from tidalctl.artifacts.records import digest_json
 
 _ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 
 
+def digest_value(value: Any) -> str:
+    """A digest of a JSON value, the order of its keys included: code that iterates a dict sees the order."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 class EventProbe(dict[str, Any]):
-    """A dict that records the keys read. Anything but reading single keys counts as reading, or changing, all of it."""
+    """A dict that records the keys read. Anything but reading single keys counts as reading, or changing, all of it.
+
+    The values lie beside the dict that C code sees, which is empty: code that reads past Python's methods then fails or builds another
+    state than the plain run, and either is noticed.
+    """
 
     def __init__(self, event: dict[str, Any]) -> None:
-        super().__init__(event)
+        super().__init__()
+        self._values = dict(event)
         self.reads: dict[str, str] = {}
         self.whole = False
 
     def _read(self, key: Any) -> None:
         if isinstance(key, str) and key not in self.reads:
-            present = super().__contains__(key)
-            self.reads[key] = digest_json([super().__getitem__(key)]) if present else digest_json(_ABSENT)
+            self.reads[key] = digest_value([self._values[key]] if key in self._values else _ABSENT)
 
     def __getitem__(self, key: Any) -> Any:
         self._read(key)
-        return super().__getitem__(key)
+        return self._values[key]
 
     def get(self, key: Any, default: Any = None) -> Any:
         self._read(key)
-        return super().get(key, default)
+        return self._values.get(key, default)
 
     def __contains__(self, key: Any) -> bool:
         self._read(key)
-        return super().__contains__(key)
+        return key in self._values
 
     def __iter__(self) -> Iterator[str]:
         self.whole = True
-        return super().__iter__()
+        return iter(self._values)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        self.whole = True
+        return dict, (self._values,)
 
 
 def _whole(name: str) -> Any:
-    inherited = getattr(dict, name)
-
     def method(self: EventProbe, *arguments: Any, **keywords: Any) -> Any:
         self.whole = True
-        return inherited(self, *arguments, **keywords)
+        return getattr(self._values, name)(*arguments, **keywords)
 
     method.__name__ = name
     return method
@@ -54,13 +66,6 @@ _CHANGES = ("pop", "popitem", "update", "setdefault", "clear", "__setitem__", "_
 for _name in (*_READS_ALL, *_CHANGES):
     setattr(EventProbe, _name, _whole(_name))
 
-
-def _reduce(self: EventProbe, protocol: int) -> tuple[Any, ...]:
-    self.whole = True
-    return dict, (dict(dict.items(self)),)
-
-
-EventProbe.__reduce_ex__ = _reduce  # type: ignore[method-assign,assignment]
 EventProbe.__hash__ = None  # type: ignore[assignment]
 
 
@@ -68,9 +73,9 @@ def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:
     """Whether an event is, in everything that init saw of the traced one, the same."""
     if not isinstance(event, dict):
         return False
-    if whole and digest_json(event) != whole:
+    if whole and digest_value(event) != whole:
         return False
-    return all(digest_json([event[key]] if key in event else _ABSENT) == seen for key, seen in reads.items())
+    return all(digest_value([event[key]] if key in event else _ABSENT) == seen for key, seen in reads.items())
 
 
 def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
@@ -80,6 +85,6 @@ def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str,
         return {"the event": True} if value is event else {"value": value}
 
     try:
-        return digest_json([[shown(value) for value in arguments], {key: shown(value) for key, value in keywords.items()}])
+        return digest_value([[shown(value) for value in arguments], {key: shown(value) for key, value in keywords.items()}])
     except (TypeError, ValueError):
         return None

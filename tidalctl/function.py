@@ -133,8 +133,8 @@ def parse_event(text: str) -> tuple[dict[str, Any], str]:
         if text == "-":
             text = sys.stdin.read()
         elif not text.lstrip().startswith(("{", "[", '"')):
-            if not path.is_file():
-                raise TidalError(f"--event {shown}: no such file, and not a JSON object", _near_events(path))
+            if not _is_file(path):
+                raise TidalError(f"--event {shown[:80]}: no such file, and not a JSON object", _near_events(path))
             text = path.read_text(encoding="utf-8")
         event = json.loads(text)
         digest_json(event)  # Python reads NaN and halves of characters, which no other reader of JSON does
@@ -143,6 +143,13 @@ def parse_event(text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(event, dict):
         raise TidalError(f"--event {shown} is not a JSON object", """for example: --event '{"prompt": "Hello"}'""")
     return event, text
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a text too long to be a name
+        return False
 
 
 def _near_events(path: Path) -> str:

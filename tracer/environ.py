@@ -11,7 +11,14 @@ from typing import Any
 from tidalctl.artifacts.records import digest_json
 from tidalctl.tracer.clock import TraceClock
 
-_BETWEEN = ("<frozen os>", "<frozen _collections_abc>", os.__file__, "_collections_abc.py")
+_BETWEEN = (
+    "<frozen os>",
+    "<frozen _collections_abc>",
+    "<frozen posixpath>",
+    os.__file__,
+    "_collections_abc.py",
+    "posixpath.py",
+)
 
 
 class EnvironRecorder:

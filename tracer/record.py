@@ -72,7 +72,7 @@ def record_trace(
 def run_child(command: list[str]) -> int:
     """Run a process whose standard output is talk, as its errors are. An interrupt reaches it too, and it is waited for."""
     sys.stderr.flush()
-    process = subprocess.Popen(command, stdout=2, env={"KINETO_LOG_LEVEL": "99", **os.environ})
+    process = subprocess.Popen(command, stdout=2, env={"KINETO_LOG_LEVEL": "99", **os.environ, "PYTHONHASHSEED": "0"})
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
 
+import json
 import resource
 import sys
 import threading
@@ -15,9 +16,10 @@ from tidalctl.ambient import ambient_digests, changed, read_ambient
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
+from tidalctl.artifacts.skeleton import skeleton_digest
 from tidalctl.artifacts.storages import digest_of, storage_names, storage_of, tensors_of
 from tidalctl.context import Init
-from tidalctl.eventprobe import EventProbe, agrees, arguments_digest
+from tidalctl.eventprobe import EventProbe, agrees, arguments_digest, digest_value
 from tidalctl.function import Handler, json_text, pieces
 from tidalctl.tracer.access import AccessMode, AccessRecord, ModuleStack
 from tidalctl.tracer.clock import TraceClock
@@ -56,7 +58,7 @@ class Session:
         digest = arguments_digest(event, arguments, keywords)
         known = self.call
         if known is not None and known.name == mark.name and known.arguments == (digest or "") and digest is not None:
-            whole = digest_json(self._first_event) if known.event_whole else ""
+            whole = digest_value(self._first_event) if known.event_whole else ""
             if known.static or agrees(event, known.event_reads, whole):
                 return self.state
         began = time.perf_counter()
@@ -75,13 +77,13 @@ class Session:
     ) -> Any:
         self._first_event = event
         probe = EventProbe(event)
-        arguments = tuple(probe if value is event else value for value in arguments)
-        keywords = {key: probe if value is event else value for key, value in keywords.items()}
         before = read_ambient()
         began = time.perf_counter()
         everywhere = InEveryThread(lambda: LineageMode(self.table))
         with everywhere, LineageMode(self.table):
-            self.state = mark.function(*arguments, **keywords)
+            self.state = _call_with_probe(mark.function, arguments, keywords, event, probe)
+        if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
+            probe.whole = True
         duration = time.perf_counter() - began
         self.call = t.InitCall(
             name=mark.name,
@@ -95,6 +97,7 @@ class Session:
             threads=everywhere.count,
             peak_rss=_peak_rss(),
             ambient=ambient_digests(changed(before, read_ambient())),
+            skeleton=skeleton_digest(self.state),
         )
         self.writer.write(self.call)
         with self.clock.charging("digests"):
@@ -191,8 +194,7 @@ class Session:
             with self.clock.charging("profiler"):
                 profile.stop()
             self.clock.cost["hooks"] += record.hooks_s
-        value = output if streams else output[0]
-        json_text(value)
+        value = json.loads(json_text(output if streams else output[0]))
         return _Call(record, profile, seconds, first_piece, len(output) if streams else 0, digest_json(value))
 
     def _watch_code(self, on: bool) -> None:
@@ -203,6 +205,20 @@ class Session:
     def _note_code(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and self.clock.phase == "handler":
             self.executed.add(frame.f_code.co_filename)
+
+
+def _call_with_probe(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], probe: EventProbe
+) -> Any:
+    """Call init with the probe in the event's place, and with the event where something in it can't take a probe."""
+    try:
+        return function(
+            *(probe if value is event else value for value in arguments),
+            **{key: probe if value is event else value for key, value in keywords.items()},
+        )
+    except Exception:  # noqa: BLE001 - if the probe was not the reason, the same comes again
+        probe.whole = True
+        return function(*arguments, **keywords)
 
 
 class _Call:

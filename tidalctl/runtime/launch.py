@@ -12,7 +12,7 @@ import msgspec
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.leave import watch_writes
-from tidalctl.runtime.template import CollectorPaused, Template, guarded
+from tidalctl.runtime.template import Template, guarded
 from tidalctl.runtime.timeline import Timeline, process_start_ns
 
 SCHEMA = 1
@@ -42,7 +42,8 @@ def start(fields: dict[str, Any]) -> int:
 
 def run(options: RunOptions, timeline: Timeline) -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
-    collector = CollectorPaused()
+    if options.timeline and not Path(options.timeline).absolute().parent.is_dir():
+        raise TidalError(f"--timeline {options.timeline}: no such folder", "make it first")
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     template = Template(Path(options.bundle), timeline, options.verify)
@@ -55,21 +56,23 @@ def run(options: RunOptions, timeline: Timeline) -> int:
             streams = is_stream(result)
             for piece in guarded(pieces(result), template.reader):
                 timeline.mark("first token")
-                collector.resume()
+                template.collector.resume()
                 text = json_text(piece)
                 with timeline.span("print"):
                     output.append(piece)
                     if not options.json:
                         _show(piece, text, streams)
         timeline.mark("done")
-    except (TidalError, BrokenPipeError):
+    except TidalError:
         raise
+    except _ReaderGone as gone:
+        raise BrokenPipeError from gone
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         template.reader.wait()
         show_traceback(error)
         raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
     finally:
-        collector.resume()
+        template.collector.resume()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
     if options.timeline:
@@ -82,12 +85,19 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     return 0
 
 
+class _ReaderGone(BaseException):
+    """Nobody reads our output any more; told from a broken pipe of the function's own."""
+
+
 def _show(piece: Any, text: str, streams: bool) -> None:
     """Strings of a stream stand one after the other, as they are; anything else is a line of JSON."""
-    if streams and isinstance(piece, str):
-        print(piece, end="", flush=True)
-    else:
-        print(text, flush=True)
+    try:
+        if streams and isinstance(piece, str):
+            print(piece, end="", flush=True)
+        else:
+            print(text, flush=True)
+    except BrokenPipeError as error:
+        raise _ReaderGone from error
 
 
 def show_traceback(error: BaseException) -> None:
@@ -112,7 +122,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "digest": template.manifest.digest,
         "output": output,
         "streamed": streams,
-        "strategy": "eager" if template.fallback else "snapshot",
+        "strategy": "eager" if template.fallback and not template.restored else "snapshot",
         "fallback": template.fallback,
         "verified": options.verify,
         "ttft_s": timeline.since_start("first token"),

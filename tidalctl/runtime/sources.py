@@ -30,19 +30,30 @@ class UncachedLoader(importlib.machinery.SourceFileLoader):
         return self.source_to_code(self.get_data(path), path)
 
 
+def module_names(files: Iterable[str]) -> dict[str, tuple[str, bool]]:
+    """By name of the module: its file, and whether it is a package."""
+    found = {}
+    for file in files:
+        path = PurePosixPath(file)
+        if path.suffix == ".py":
+            package = path.name == "__init__.py"
+            parts = path.parent.parts if package else path.with_suffix("").parts
+            found[".".join(parts)] = (file, package)
+    return found
+
+
+def importable(file: str) -> bool:
+    """Whether an import could run a file of this name."""
+    return file.endswith((*importlib.machinery.all_suffixes(), ".pth", ".zip", ".egg"))
+
+
 class BundleFinder:
     """Finds the modules that the manifest lists. `home` is where `__file__` points: the bundle, or the project for a fallback."""
 
     def __init__(self, code: Path, files: Iterable[str], home: Path) -> None:
         self._code = code
         self._home = home
-        self._modules: dict[str, tuple[str, bool]] = {}
-        for file in files:
-            path = PurePosixPath(file)
-            if path.suffix == ".py":
-                package = path.name == "__init__.py"
-                parts = path.parent.parts if package else path.with_suffix("").parts
-                self._modules[".".join(parts)] = (file, package)
+        self._modules = module_names(files)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -55,21 +66,26 @@ class BundleFinder:
             fullname,
             origin,
             loader=BundleLoader(fullname, origin, self._code / file),
-            submodule_search_locations=[str((self._home / file).parent)] if package else None,
+            submodule_search_locations=[str((self._code / file).parent)] if package else None,
         )
 
 
 def import_from(code: Path, files: Iterable[str], home: Path) -> None:
     """Let imports of the listed files be answered from `code`, before any other finder, and nothing be written there.
 
-    Folders below `code` that the function itself puts on sys.path get a finder without a bytecode cache, too.
+    Folders that the function itself puts on sys.path get a finder without a bytecode cache. One below a `home` that is not the bundle
+    stands for the bundle's own folder of that name: data may be read from there, code may not, unless it was on sys.path before.
     """
+    known = tuple(Path(entry) for entry in (*sys.path, sys.prefix) if entry and Path(entry) not in (home, code))
 
-    def uncached(path: str) -> importlib.machinery.FileFinder:
-        if not Path(path).is_relative_to(code):
+    def finder(path: str) -> importlib.machinery.FileFinder:
+        place = Path(path)
+        if place.is_relative_to(home) and not any(place.is_relative_to(entry) for entry in known):
+            place = code / place.relative_to(home)
+        if not place.is_relative_to(code):
             raise ImportError("not in the bundle")
         extensions = (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES)
-        return importlib.machinery.FileFinder(path, extensions, (UncachedLoader, importlib.machinery.SOURCE_SUFFIXES))
+        return importlib.machinery.FileFinder(str(place), extensions, (UncachedLoader, importlib.machinery.SOURCE_SUFFIXES))
 
-    sys.path_hooks.insert(0, uncached)
+    sys.path_hooks.insert(0, finder)
     sys.meta_path.insert(0, BundleFinder(code, files, home))  # type: ignore[arg-type]

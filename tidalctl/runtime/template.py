@@ -6,6 +6,7 @@ template can't answer is done the ordinary way, and `fallback` says why.
 
 import functools
 import gc
+import importlib
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
-from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
@@ -24,7 +25,7 @@ from tidalctl.eventprobe import agrees, arguments_digest
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.mapping import PrivateMapping
 from tidalctl.runtime.reader import Reader
-from tidalctl.runtime.sources import import_from
+from tidalctl.runtime.sources import import_from, importable, module_names
 from tidalctl.runtime.timeline import Timeline
 
 
@@ -45,6 +46,9 @@ class Template:
                 self._check_code()
         self._event: Any = None
         self._never = ""
+        self._event_fallback: str | None = None
+        self._kept: Any = None
+        self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._modules_before = frozenset(sys.modules)
 
@@ -54,34 +58,51 @@ class Template:
         for name in self.manifest.files:
             if name not in weights:
                 check_file(self.path, self.manifest, name)
-        planted = [name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/")]
+        planted = [
+            name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/") and importable(name)
+        ]
         if planted:
             raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", "compile the bundle again")
 
-    def prepare(self, event: Any, argv: tuple[str, ...] = (), eager: bool = False) -> Handler:
-        """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way."""
+    def prepare(self, event: Any, argv: tuple[str, ...] | None = (), eager: bool = False) -> Handler:
+        """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way.
+
+        Where `argv` is None, this process is somebody else's: its sys.argv stays, and its sys.path keeps its first entry.
+        """
         manifest, timeline = self.manifest, self.timeline
         self._never = "--eager was given" if eager else self._unusable(argv)
-        self.begin(event)
-        with timeline.span("imports"):
-            import torch  # noqa: F401 - before the function does, so that its device can be checked
-        fp.refuse_missing_device(manifest.fingerprint)
-        self._never = self._never or fp.other_cpu(manifest.fingerprint)
         self.begin(event)
         code = self.path / CODE
         home = code if self.fallback is None else self._project() or code
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
-        enter_project(code, home / manifest.function.source, argv)
+        self._refuse_taken_modules(files)
+        if argv is None:
+            sys.path.append(str(code))
+        else:
+            enter_project(code, home / manifest.function.source, argv)
         import_from(code, files, home)
-        if not eager:
-            answer_inits_with(self._answer)  # before the import, which may call init itself
+        # before the import, which may call init itself
+        if answer_inits_with(None if eager else self._answer) is not None:
+            raise TidalError(
+                "another bundle runs in this process already", "one bundle a process: its modules are the process's"
+            )
         with timeline.span("imports"):
             handler = import_handler(manifest.function)
             if self.fallback is None:
                 self._import_foreseen()
+        self._check_machine()
         self.reader.imported.set()
         timeline.mark("imported")
         return handler
+
+    def _refuse_taken_modules(self, files: list[str]) -> None:
+        """Raise TidalError where a module that the bundle brings is in this process already, from elsewhere."""
+        for name in module_names(files):
+            if name in sys.modules:
+                there = getattr(sys.modules[name], "__file__", None) or "this process"
+                raise TidalError(
+                    f"the function's module {name} is imported already, from {there}", "start a process of its own for it"
+                )
 
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
@@ -89,20 +110,30 @@ class Template:
         self.fallback = self._never or None
         if self.fallback is None and not self._serves(event):
             self.fallback = f"{self.manifest.init} reads fields of the event that differ from the traced ones"
+        self._event_fallback = self.fallback
 
-    def _unusable(self, argv: tuple[str, ...]) -> str:
+    def _unusable(self, argv: tuple[str, ...] | None) -> str:
         """Why the snapshot can't be used for any event here; empty where it can."""
         manifest = self.manifest
         if manifest.strategy != "snapshot":
             return next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
         if other := fp.changed_distributions(manifest.fingerprint, sys.path):
             return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
-        if argv != manifest.guard.argv:
+        if argv is not None and argv != manifest.guard.argv:
             return f"the function was traced with the arguments {list(manifest.guard.argv)}"
-        for name, seen in manifest.guard.environ.items():
+        return self._other_environ()
+
+    def _other_environ(self) -> str:
+        for name, seen in self.manifest.guard.environ.items():
             if digest_json([os.environ.get(name)]) != seen:
                 return f"the environment variable {name}, which the function reads, is not what it was in the trace"
         return ""
+
+    def _check_machine(self) -> None:
+        """Refuse a device that is not here, and fall back for another CPU. Late, so that the function imports torch and not we."""
+        fp.refuse_missing_device(self.manifest.fingerprint)
+        if not self._never and (other := fp.other_cpu(self.manifest.fingerprint)):
+            self._never = self.fallback = self._event_fallback = other
 
     def _import_foreseen(self) -> None:
         """Import what unpickling will ask for, so that its time is seen as what it is. A module that is gone shows later."""
@@ -127,16 +158,24 @@ class Template:
         return root if root.is_dir() else None
 
     def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if self.fallback is None:
-            self.fallback = self._refusal(mark, arguments, keywords)
-        if self.fallback is not None:
+        self._check_machine()
+        reason = self._event_fallback or self._refusal(mark, arguments, keywords)
+        if reason:
+            self.fallback = self.fallback or reason
             with self.timeline.span("init"):
-                return mark.function(*arguments, **keywords)
-        with self.timeline.span("wait"):
-            self.reader.wait()
-        return self._restore()
+                state = mark.function(*arguments, **keywords)
+        elif self.manifest.guard.memo and self.restored:
+            state = self._kept
+        else:
+            with self.timeline.span("wait"):
+                self.reader.wait()
+            state = self._restore()
+            self._kept = state if self.manifest.guard.memo else None
+        self.collector.resume()
+        return state
 
-    def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+    def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+        """Why the snapshot is not what this call of init would give; empty where it is."""
         guard = self.manifest.guard
         if mark.name != self.manifest.init:
             return f"{mark.name} is not the init that was traced ({self.manifest.init})"
@@ -144,7 +183,15 @@ class Template:
             return f"{mark.name} was called with other arguments than in the trace"
         if not guard.static and not agrees(self._event, guard.event_reads, guard.event_whole):
             return f"{mark.name} reads fields of the event that differ from the traced ones"
-        return None
+        if guard.generators and not self.restored:
+            from tidalctl.ambient import ambient_digests, read_ambient
+
+            here = read_ambient()
+            now = ambient_digests({name: here[name] for name in guard.generators if name in here})
+            for name, seen in guard.generators.items():
+                if now.get(name) != seen:
+                    return f"{mark.name} uses {name}, which was set otherwise before it"
+        return self._other_environ()
 
     def _restore(self) -> Any:
         """Unpickle the skeleton over the mapped weights, and set what init had set besides."""
@@ -177,7 +224,7 @@ class Template:
             skeleton = SkeletonUnpickler(file, storage_of, self.manifest.globals).load()
         with timeline.span("ambient"):
             for module, values in skeleton["globals"].items():
-                vars(sys.modules[module]).update(values)
+                vars(importlib.import_module(module)).update(values)
             apply_ambient(skeleton["ambient"])
             handles = torch.utils.hooks.RemovableHandle
             handles.next_id = max(handles.next_id, skeleton["hooks"])
@@ -208,7 +255,7 @@ def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any
     def function(event: Any) -> Any:
         nonlocal handler
         if handler is None:
-            handler = template.prepare(event)
+            handler = template.prepare(event, argv=None)
         template.begin(event)
         result = handler(event, None)
         template.reader.wait()
@@ -219,10 +266,10 @@ def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any
 
 
 class CollectorPaused:
-    """The garbage collector off from the start to the first output; then the heap is frozen and the collector as it was.
+    """The garbage collector off from the start until the state is there; then the heap is frozen and the collector as it was.
 
-    A start makes a million objects and drops next to none, so that collections are pure cost. At the first output all of
-    them leave the collector's view, as `gc.freeze` documents.
+    A start makes a million objects and drops next to none, so that collections are pure cost. In the end all of them leave the
+    collector's view, as `gc.freeze` documents.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,191 @@
+"""Functions whose state depends on more than it seems to: from the bundle each answers untraced events as it does plainly."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Chain, tidalctl
+
+HEAD = "import torch\nimport tidalctl\n"
+
+KEEPS_THE_EVENT = """
+@tidalctl.init
+def load(event):
+    return {"weight": torch.ones(2), "settings": event}
+
+def handler(event, context):
+    state = load(event)
+    return (state["weight"] * state["settings"]["x"]).tolist()
+"""
+
+READS_PAST_PYTHON = """
+class Settings:
+    def __init__(self, event):
+        self.__dict__ = event
+
+@tidalctl.init
+def load(event):
+    return torch.full((2,), float(Settings(event).x))
+
+def handler(event, context):
+    return load(event).tolist()
+"""
+
+SEEDED_BEFORE = """
+@tidalctl.init(static=True)
+def load(event):
+    model = torch.nn.Linear(2, 2)
+    with torch.no_grad():
+        model.weight.fill_(1)
+        model.bias.fill_(0)
+    return model
+
+def handler(event, context):
+    torch.manual_seed(event["x"])
+    load(event)
+    return torch.rand(2).tolist()
+"""
+
+TAKES_A_GLOBAL = """
+CURRENT = {}
+
+@tidalctl.init
+def load():
+    return torch.full((2,), float(CURRENT["x"]))
+
+def handler(event, context):
+    CURRENT.update(event)
+    return load().tolist()
+"""
+
+REMEMBERS = """
+import functools
+
+@tidalctl.init(static=True)
+@functools.cache
+def load():
+    return {"weight": torch.ones(1), "seen": []}
+
+def handler(event, context):
+    for i in range(event["x"]):
+        load()["seen"].append(i)
+    return load()["seen"]
+"""
+
+ORDER_MATTERS = """
+@tidalctl.init
+def load(event):
+    return {"weight": torch.ones(1), "names": list(event["map"])}
+
+def handler(event, context):
+    return load(event)["names"]
+"""
+
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "keeps the event": (KEEPS_THE_EVENT, {"x": 2}, {"x": 5}),
+    "reads past Python": (READS_PAST_PYTHON, {"x": 2}, {"x": 3}),
+    "seeded before": (SEEDED_BEFORE, {"x": 1}, {"x": 2}),
+    "takes a global": (TAKES_A_GLOBAL, {"x": 1}, {"x": 3}),
+    "remembers": (REMEMBERS, {"x": 1}, {"x": 2}),
+    "order matters": (ORDER_MATTERS, {"map": {"a": 1, "b": 2}}, {"map": {"b": 2, "a": 1}}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_event_that_was_not_traced_is_answered_as_plainly(case: str, chain: Callable[..., Chain]) -> None:
+    source, traced, other = CASES[case]
+    made = chain(HEAD + source, traced)
+    assert made.run(traced)["output"] == made.plain(traced)
+    assert made.run(other)["output"] == made.plain(other)
+
+
+UNSTEADY = """
+import random
+import secrets
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"weight": torch.ones(1), "key": secrets.token_hex(4), "generator": random.Random()}
+
+def handler(event, context):
+    return load(event)["key"]
+"""
+
+
+def test_a_secret_made_by_init_is_never_frozen_into_a_bundle(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + UNSTEADY, {})
+    assert "not the same in two runs" in made.said()
+    assert made.run({})["output"] != made.run({})["output"]
+
+
+PROJECT = {
+    "app.py": HEAD
+    + """
+import importlib
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+@tidalctl.init(static=True)
+def load(event):
+    import registry
+    registry.TABLE["x"] = 1
+    return torch.ones(1)
+
+def handler(event, context):
+    load(event)
+    import registry
+    plugin = importlib.import_module("plugins." + event["plugin"])
+    words = HERE / "words" / (event["language"] + ".txt")
+    with open(HERE / "requests.log", "a") as log:
+        log.write("asked")
+    return [plugin.NAME, words.read_text() if words.exists() else None, registry.TABLE]
+""",
+    "registry.py": "TABLE = {}\n",
+    "plugins/__init__.py": "",
+    "plugins/one.py": "NAME = 'one'\n",
+    "plugins/two.py": "NAME = 'two'\n",
+    "words/en.txt": "the",
+    "words/de.txt": "die",
+}
+TRACED = {"plugin": "one", "language": "en"}
+OTHER = {"plugin": "two", "language": "de"}
+
+
+def test_modules_and_files_that_another_event_chooses_come_along(chain: Callable[..., Chain]) -> None:
+    made = chain(PROJECT, TRACED)
+    assert "requests.log beside its own source" in made.said()
+    for event in (TRACED, OTHER, OTHER):  # the log that the first run writes does not spoil the bundle for the second
+        report = made.run(event)
+        assert (report["output"], report["strategy"]) == (made.plain(event), "snapshot")
+
+
+EVIL = {
+    "app.py": HEAD
+    + """
+import os
+import sys
+sys.path.insert(0, os.path.join(os.path.dirname(__file__), "lib"))
+import inner
+
+@tidalctl.init
+def load(event):
+    return torch.full((1,), float(event["x"]))
+
+def handler(event, context):
+    return [load(event).tolist(), inner.NAME]
+""",
+    "lib/inner.py": "NAME = 'mine'\n",
+}
+
+
+def test_code_is_imported_from_the_bundle_alone_whatever_its_provenance_says(chain: Callable[..., Chain]) -> None:
+    made = chain(EVIL, {"x": 1})
+    evil = made.folder / "evil"
+    (evil / "lib").mkdir(parents=True)
+    (evil / "lib" / "inner.py").write_text("NAME = 'evil'\n")
+    provenance = made.bundle / "provenance.json"
+    provenance.write_text(json.dumps({**json.loads(provenance.read_text()), "root": str(evil)}))
+    report = tidalctl("run", made.bundle, "--event", '{"x": 2}', "--json", cwd=made.folder).report
+    assert (report["output"], report["strategy"]) == ([[2.0], "mine"], "eager")
