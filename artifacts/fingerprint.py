@@ -5,6 +5,7 @@ may be loaded then. Fallback to the function's own init: another version of a di
 another CPU capability, since the state might then be built otherwise.
 """
 
+import hashlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
@@ -28,8 +29,18 @@ def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
         cuda=torch.version.cuda or "",
         device=device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        cpu_flags=cpu_flags(),
         distributions=dict(sorted(_distributions(imported))),
     )
+
+
+def cpu_flags() -> str:
+    """A digest of the processor's features as Linux lists them; empty where it lists none."""
+    with open("/proc/cpuinfo", "rb") as file:
+        for line in file:
+            if line.startswith((b"flags", b"Features")):
+                return hashlib.sha256(line).hexdigest()
+    return ""
 
 
 def _distributions(imported: Iterable[str]) -> Iterable[tuple[str, str]]:

@@ -31,6 +31,7 @@ class Fingerprint(Record, frozen=True):
     cuda: str  # empty on a CPU-only torch
     device: str  # name of the device, "cpu" where there is none
     cpu_capability: str
+    cpu_flags: str = ""  # digest of the processor's feature flags: where they agree, torch need not be asked
     distributions: dict[str, str] = {}
 
 

@@ -117,6 +117,7 @@ class InitCall(Record, frozen=True, tag="init"):
     threads: int  # threads that init started and that were recorded with it
     peak_rss: int
     ambient: dict[str, str] = {}  # digests of process-wide settings that init changed
+    generators: dict[str, str] = {}  # digests of the random generators' states before init
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
 
 

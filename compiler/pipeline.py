@@ -121,6 +121,7 @@ def _build(
         order=order,
         shard_size=shard_size,
         ambient=call.ambient,
+        generators=call.generators,
     )
     say("running the function once more, plainly, to take its state")
     report = take_snapshot(header, request, progress)

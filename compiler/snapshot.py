@@ -20,6 +20,7 @@ class SnapshotRequest(Record, frozen=True):
     order: tuple[str, ...] = ()
     shard_size: int | None = None
     ambient: dict[str, str] = {}
+    generators: dict[str, str] = {}  # digests of the generators' states before the traced init
     progress: int = -1  # file descriptor
 
 

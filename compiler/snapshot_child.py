@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidalctl.ambient import ambient_digests, changed, read_ambient
+from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import SKELETON
 from tidalctl.artifacts.weights import DTYPES, Entry, Placement, plan_shards, write_shard
@@ -49,7 +49,7 @@ class Snapshotter:
         first = bool(self._request.folder) and "init" not in self.report
         modules = ModuleState(self._request.root) if first else None
         before, directory = read_ambient(), os.getcwd()
-        with _noting_imports(modules):
+        with _noting_imports(modules), _noting_seeds() as seeded:
             state = mark.function(*arguments, **keywords)
         if "skeleton" not in self.report:
             self.report["skeleton"] = skeleton_digest(state)
@@ -70,9 +70,7 @@ class Snapshotter:
             self.report["memo"] = hasattr(mark.function, "cache_info") or modules.holds(state)
             digests = ambient_digests(left)
             kept = {name: value for name, value in left.items() if digests[name] == self._request.ambient.get(name)}
-            self.report["generators"] = ambient_digests(
-                {name: before[name] for name in kept if name in before and name != "environ"}
-            )
+            self.report["generators"] = self._drawn_from(before, kept, seeded)
             try:
                 self._write(state, kept, modules.kept(), modules.shared())
             except OSError as error:
@@ -81,6 +79,18 @@ class Snapshotter:
         elif mark.name == self.report["init"] and not self.report.get("cause"):
             self._compare(state)
         return state
+
+    def _drawn_from(self, before: dict[str, Any], kept: dict[str, Any], seeded: list[bool]) -> dict[str, str]:
+        """Generators that init drew from as it found them, with digests of how that was: another start may find them otherwise.
+
+        One that began otherwise in the trace and ended alike was seeded by init, and so was torch's where init called for it.
+        """
+        began = ambient_digests({name: before[name] for name in GENERATORS if name in before and name in kept})
+        return {
+            name: digest
+            for name, digest in began.items()
+            if digest == self._request.generators.get(name) and not (name == "torch.rng" and seeded)
+        }
 
     def begin(self, index: int) -> None:
         self._event_index = index
@@ -190,6 +200,31 @@ def _noting_imports(modules: "ModuleState | None") -> Iterator[None]:
         yield
     finally:
         delattr(loader, "exec_module")
+
+
+@contextlib.contextmanager
+def _noting_seeds() -> Iterator[list[bool]]:
+    """Note whether torch's generator is seeded meanwhile."""
+    import torch
+
+    noted: list[bool] = []
+    places = [(torch, "manual_seed"), (torch.random, "manual_seed"), (torch, "set_rng_state"), (torch.random, "set_rng_state")]
+    originals = [getattr(owner, name) for owner, name in places]
+
+    def noting(original: Any) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            noted.append(True)
+            return original(*arguments, **keywords)
+
+        return call
+
+    for (owner, name), original in zip(places, originals, strict=True):
+        setattr(owner, name, noting(original))
+    try:
+        yield noted
+    finally:
+        for (owner, name), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
 
 
 class _Progress:

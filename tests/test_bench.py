@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from conftest import interruptible
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -331,7 +332,7 @@ def test_an_interrupted_bench_leaves_no_child(tmp_path: Path) -> None:
     app = f"import os, time\ndef handler(e, c):\n    open({str(note)!r}, 'w').write(str(os.getpid()))\n    time.sleep(60)"
     plain = plain_of(tmp_path, app)
     script = f"from tidalctl.bench.processes import *; run_eager(PlainFunction(**{msgspec.structs.asdict(plain)!r}), '{{}}')"
-    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, preexec_fn=interruptible)
     deadline = time.monotonic() + 20
     while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -69,16 +69,15 @@ LIES = """
 import torch
 import tidalctl
 
-current = {}
 
 
 @tidalctl.init(static=True)
 def load(event):
-    return torch.full((2,), float(current["x"]))
+    return torch.full((2,), float(torch.current))
 
 
 def handler(event, context):
-    current.update(event)
+    torch.current = event["x"]
     return load(event).tolist()
 """
 SAMPLES = """
@@ -174,7 +173,7 @@ def test_a_bundle_of_another_torch_runs_init_the_ordinary_way_and_answers_right(
 
 
 def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoiled: Path) -> None:
-    change_fingerprint(spoiled, cpu_capability="Z80")
+    change_fingerprint(spoiled, cpu_capability="Z80", cpu_flags="other")
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
     assert "Z80" in report["fallback"]

@@ -34,6 +34,9 @@ def _settings() -> dict[str, tuple[Any, Any]]:
     return known
 
 
+GENERATORS = ("torch.rng", "random", "numpy.random")
+
+
 def _set_environ(values: dict[str, str | None]) -> None:
     """Set variables, and take away those that are None."""
     for name, value in values.items():

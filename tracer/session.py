@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.ambient import ambient_digests, changed, read_ambient
+from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
@@ -97,6 +97,7 @@ class Session:
             threads=everywhere.count,
             peak_rss=_peak_rss(),
             ambient=ambient_digests(changed(before, read_ambient())),
+            generators=ambient_digests({name: before[name] for name in GENERATORS if name in before}),
             skeleton=skeleton_digest(self.state),
         )
         self.writer.write(self.call)

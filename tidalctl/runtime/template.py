@@ -121,6 +121,8 @@ class Template:
             return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
         if argv is not None and argv != manifest.guard.argv:
             return f"the function was traced with the arguments {list(manifest.guard.argv)}"
+        if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
+            return other_cpu  # found out before the function's import, since it decides where its files are looked for
         return self._other_environ()
 
     def _other_environ(self) -> str:
@@ -183,7 +185,7 @@ class Template:
             return f"{mark.name} was called with other arguments than in the trace"
         if not guard.static and not agrees(self._event, guard.event_reads, guard.event_whole):
             return f"{mark.name} reads fields of the event that differ from the traced ones"
-        if guard.generators and not self.restored:
+        if guard.generators:
             from tidalctl.ambient import ambient_digests, read_ambient
 
             here = read_ambient()
