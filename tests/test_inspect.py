@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
-from test_artifacts_hostile import EVENT, sample_records, write_bundle, write_trace
+from sample_artifacts import EVENT, sample_records, write_bundle, write_trace
 from typer.testing import CliRunner
 
 from tidalctl.artifacts import trace as tr
