@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NotAnArtifact, PathEscapes, TidalError, Truncated
@@ -54,13 +53,11 @@ def near_bundles(path: Path) -> str | None:
     return f"there is: {', '.join(found[:5])}" if found else None
 
 
-def file_digest(path: Path, progress: Callable[[int], None] | None = None) -> str:
+def file_digest(path: Path) -> str:
     digest = hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
-            if progress:
-                progress(len(chunk))
     return digest.hexdigest()
 
 

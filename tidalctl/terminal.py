@@ -146,22 +146,8 @@ def print_paragraph(console: "Console", title: str, text: str) -> None:
 
 
 @contextmanager
-def progress(title: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that `advance(nbytes)` moves on; where stderr is no terminal nothing is shown and nothing is imported."""
-    if not sys.stderr.isatty():
-        yield lambda nbytes: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(title), total=total)
-        yield lambda nbytes: bar.advance(task, nbytes)
-
-
-@contextmanager
-def transfer_progress(title: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar as `progress` shows, for work that learns its size as it goes: `report(done, total)`. None where nobody looks."""
+def transfer_progress(title: str, total: int | None = None) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr for work that tells how far it is: `report(done, total)`. None, and nothing imported, where that is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -169,5 +155,20 @@ def transfer_progress(title: str) -> Iterator[Callable[[int, int], None] | None]
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
-        task = bar.add_task(printable(title), total=None)
+        task = bar.add_task(printable(title), total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """The same bar for work of a known size that is told step by step: `advance(nbytes)`."""
+    with transfer_progress(title, total) as report:
+        done = 0
+
+        def advance(nbytes: int) -> None:
+            nonlocal done
+            done += nbytes
+            if report is not None:
+                report(done, total)
+
+        yield advance
