@@ -147,7 +147,7 @@ def print_paragraph(console: "Console", title: str, text: str) -> None:
 
 @contextmanager
 def transfer_progress(title: str, total: int | None = None) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr for work that tells how far it is: `report(done, total)`. None, and nothing imported, where that is no terminal."""
+    """A bar on stderr for work that tells how far it is: `report(done, total)`. None where stderr is no terminal."""
     if not sys.stderr.isatty():
         yield None
         return
