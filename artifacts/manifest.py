@@ -13,15 +13,16 @@ import msgspec
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 SKELETON = "skeleton.pickle"
+PREFIX = "prefix.pickle"
 PREWARM = "prewarm.json"
 DYNAMIC_INIT = "dynamic_init.py"
 CODE = "code"
-STRATEGIES = ("snapshot", "eager")
+STRATEGIES = ("snapshot", "script", "replay", "eager")
 
 
 class BundleFile(Record, frozen=True):
@@ -62,6 +63,34 @@ class Guard(Record, frozen=True):
     memo: bool = False  # init gives the same object each time it is called, not a fresh one
 
 
+class Prefix(Record, frozen=True):
+    """The static statements of init, from one source line to another, and the names that they leave for the rest of it."""
+
+    lines: tuple[int, int]
+    carried: tuple[str, ...]
+    skeleton: str = SKELETON  # the file that holds what they leave
+    generators: dict[str, str] = {}  # as a guard's, of these statements alone
+    memo: bool = False
+
+
+class Answer(Record, frozen=True):
+    """A tensor of init that a replay takes from the template, entry `weight`, and does not make again: a read or an operator's output.
+
+    Without a `weight` the read is done, and only its identity is taken from here. A read answers for `key` of `file` while the file has
+    the size and time that the provenance notes. `file` is absolute, or begins with `project:`. `digest` is that of the content that
+    the tape takes identities from.
+    """
+
+    weight: str
+    identity: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    file: str = ""
+    key: str = ""
+    digest: str = ""
+
+
 class Fallback(Record, frozen=True):
     """A part that is done again the ordinary way, and why."""
 
@@ -74,7 +103,8 @@ class Manifest(Record, frozen=True):
     """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
 
     `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
-    result the skeleton holds. `strategy` is how the state is made: `snapshot`, or `eager` where none could be taken.
+    result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
+    dynamic_init.py makes; `replay`, init itself from what its static statements left, or with its reads answered; or `eager`.
     """
 
     schema: int
@@ -93,6 +123,11 @@ class Manifest(Record, frozen=True):
     executed: tuple[str, ...]
     readahead: tuple[str, ...]
     fallbacks: tuple[Fallback, ...] = ()
+    dynamic: tuple[
+        str, ...
+    ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
+    prefix: Prefix | None = None
+    answers: tuple[Answer, ...] = ()
     format: str = FORMAT
     digest: str = ""
 
@@ -156,6 +191,12 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
             raise Corrupt(f"{where}: weight {weight.name} reaches past the end of {weight.file}", again)
     if manifest.strategy not in STRATEGIES:
         raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
-    needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy == "snapshot" else {DYNAMIC_INIT}
+    needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
+    if manifest.prefix is not None:
+        needed.add(manifest.prefix.skeleton)
+    names = {weight.name for weight in manifest.weights}
+    for answer in manifest.answers:
+        if answer.weight and answer.weight not in names:
+            raise Corrupt(f"{where} answers with a weight that it does not list: {answer.weight}", again)
     for name in sorted(needed - manifest.files.keys()):
         raise Corrupt(f"{where} lists no {name}", again)

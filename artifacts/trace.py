@@ -16,8 +16,9 @@ import msgspec
 
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
+from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 1
+SCHEMA = 2
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
 MAX_ITEMS = 2**18  # of one list or map in a record
@@ -86,10 +87,11 @@ class Source(Record, frozen=True):
 
 
 class Weight(Record, frozen=True, tag="weight"):
-    """One tensor storage of the state. `names` are the paths that lead to it, the shortest first.
+    """One tensor storage of the state that init gave for `event`. `names` are the paths that lead to it, the shortest first.
 
     `operators` are the operators of init that lie between the sources and the weight. An origin that was not seen is
-    the source `unknown`, with an empty key.
+    the source `unknown`, with an empty key. `identity` is a hash over all of that, arguments and content of the sources included.
+    `value` is the tape's number of the tensor that was found over it.
     """
 
     index: int
@@ -101,6 +103,9 @@ class Weight(Record, frozen=True, tag="weight"):
     digest: str
     sources: tuple[Source, ...]
     operators: tuple[str, ...]
+    event: int = 0
+    identity: str = ""
+    value: int = -1
 
 
 class InitCall(Record, frozen=True, tag="init"):
@@ -118,6 +123,9 @@ class InitCall(Record, frozen=True, tag="init"):
     peak_rss: int
     ambient: dict[str, str] = {}  # digests of process-wide settings that init changed
     generators: dict[str, str] = {}  # digests of the random generators' states before init
+    event_compared: tuple[str, ...] = ()  # keys whose values were compared or looked up, so that each may matter by itself
+    numbers_compared: tuple[str, ...] = ()  # keys of JSON files that the event names, of whose numbers the same holds
+    probed: dict[str, bool] = {}  # paths that the event names and that init asked about, and whether they were there
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
 
 
@@ -183,6 +191,8 @@ AnyRecord = (
     | Executed
     | FileOpened
     | EnvironReads
+    | TapeRead
+    | TapeStep
     | Weight
     | InitCall
     | FirstUse
