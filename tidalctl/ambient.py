@@ -34,6 +34,8 @@ def _settings() -> dict[str, tuple[Any, Any]]:
     return known
 
 
+_OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compiler comes first, always the same
+
 GENERATORS = ("torch.rng", "random", "numpy.random")
 
 
@@ -57,6 +59,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         if name == "environ":
             variables: dict[str, str | None] = {k: v for k, v in value.items() if before[name].get(k) != v}
             variables |= dict.fromkeys(before[name].keys() - value.keys())
+            variables = {k: v for k, v in variables.items() if k not in _OF_TORCH}
             if variables:
                 found[name] = variables
         elif name not in before or not _same(before[name], value):

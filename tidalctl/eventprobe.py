@@ -5,7 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-_ABSENT = {"absent": True}  # digested for a key that was asked for and not there
+from tidalctl.noted import noted
+
+ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 
 
 def digest_value(value: Any) -> str:
@@ -25,19 +27,24 @@ class EventProbe(dict[str, Any]):
         super().__init__()
         self._values = dict(event)
         self.reads: dict[str, str] = {}
+        self.compared: set[str] = set()
         self.whole = False
 
     def _read(self, key: Any) -> None:
         if isinstance(key, str) and key not in self.reads:
-            self.reads[key] = digest_value([self._values[key]] if key in self._values else _ABSENT)
+            self.reads[key] = digest_value([self._values[key]] if key in self._values else ABSENT)
+
+    def _noted(self, key: Any) -> Any:
+        """A value as it is handed out: texts and numbers note what is done with them."""
+        return noted(self._values[key], (lambda: self.compared.add(key),))
 
     def __getitem__(self, key: Any) -> Any:
         self._read(key)
-        return self._values[key]
+        return self._noted(key)
 
     def get(self, key: Any, default: Any = None) -> Any:
         self._read(key)
-        return self._values.get(key, default)
+        return self._noted(key) if key in self._values else default
 
     def __contains__(self, key: Any) -> bool:
         self._read(key)
@@ -75,7 +82,7 @@ def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:
         return False
     if whole and digest_value(event) != whole:
         return False
-    return all(digest_value([event[key]] if key in event else _ABSENT) == seen for key, seen in reads.items())
+    return all(digest_value([event[key]] if key in event else ABSENT) == seen for key, seen in reads.items())
 
 
 def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:

@@ -1,9 +1,13 @@
-"""Loaders, watched: which file and key the tensors that they hand out came from.
+"""Loaders, watched: which file and key the tensors that they hand out came from. What they do inside goes onto no tape.
 
 Watched: safetensors (`safe_open`, its slices, `load_file`), `torch.load`, `torch.from_numpy` over a memory map, and GGUF files read
 with the `gguf` package. Each is wrapped when its module has been imported, and unwrapped at the end.
+
+In a replay there is no tape, but answers: then the first two hand out the template's tensors, where it has them.
 """
 
+import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -12,22 +16,28 @@ from typing import Any
 
 import torch
 
-from tidalctl.artifacts.storages import tensors_of
+from tidalctl.artifacts.storages import storage_names
 from tidalctl.artifacts.trace import Source
-from tidalctl.tracer.lineage import LineageTable
+from tidalctl.lineage.answered_reads import AnsweredFile, Answers, loaded_with
+from tidalctl.lineage.tape import Tape
 
 
 class LoaderWatch:
-    """A context in which loaders note their sources in the table, and the files that they open through `note_file`."""
+    """A context in which loaders note their sources on `tape`, where there is one, and the files that they open by `note_file`.
 
-    def __init__(self, table: LineageTable, note_file: Callable[[str], None]) -> None:
-        self._table = table
+    With `answers` they are asked before anything is read.
+    """
+
+    def __init__(self, note_file: Callable[[str], None], answers: Answers | None = None) -> None:
+        self.tape: Tape | None = None
+        self.answers = answers
         self._note_file = note_file
         self._undo: list[tuple[Any, str, Any]] = []
         self._gguf_keys: dict[int, Source] = {}
         self._last = threading.local()
 
     def __enter__(self) -> "LoaderWatch":
+        self._modules_before = frozenset(sys.modules)
         self._replace(torch, "load", self._torch_load(torch.load))
         self._replace(torch.serialization, "load", torch.load)
         self._replace(torch, "from_numpy", self._from_numpy(torch.from_numpy))
@@ -41,7 +51,8 @@ class LoaderWatch:
         for owner, name, original in reversed(self._undo):
             setattr(owner, name, original)
         # `from safetensors import safe_open` in a module that was imported meanwhile holds the wrapper under its own name
-        for module in list(sys.modules.values()):
+        for imported in sys.modules.keys() - self._modules_before:
+            module = sys.modules.get(imported)
             for name, value in list(getattr(module, "__dict__", {}).items()):
                 if id(value) in ours:
                     setattr(module, name, ours[id(value)])
@@ -50,7 +61,7 @@ class LoaderWatch:
         """A module has just run; wrap what it offers."""
         if module.__name__ == "safetensors":
             self._everywhere(module, "safe_open", self._safe_open(module.safe_open))
-        elif module.__name__ == "gguf":
+        elif module.__name__ == "gguf" and self.answers is None:
             self._replace(module.GGUFReader, "__init__", self._gguf_reader(module.GGUFReader.__init__))
             self._everywhere(module, "dequantize", self._dequantize(module.dequantize))
 
@@ -70,12 +81,16 @@ class LoaderWatch:
         watch = self
 
         class WatchedSlice:
-            def __init__(self, inner: Any, source: Source) -> None:
-                self._inner, self._source = inner, source
+            def __init__(self, inner: Any, source: Source, answered: AnsweredFile | None) -> None:
+                self._inner, self._source, self._answered = inner, source, answered
 
             def __getitem__(self, index: Any) -> Any:
-                tensor = self._inner[index]
-                whole = index in (..., slice(None)) or index == (slice(None),)
+                whole = index is ... or index in (slice(None), (slice(None),))
+                with watch._quiet():
+                    tensor = self._answered.part(self._source.key, self._inner, index, whole) if self._answered else None
+                    if tensor is not None:
+                        return tensor
+                    tensor = self._inner[index]
                 watch._note(tensor, self._source, () if whole else (f"slice {index!r}",))
                 return tensor
 
@@ -87,6 +102,7 @@ class LoaderWatch:
                 self._file = str(filename)
                 watch._note_file(self._file)
                 self._inner = original(filename, *arguments, **keywords)
+                self._answered = watch._answered_file(self._file, *arguments, **keywords)
 
             def __enter__(self) -> Any:
                 self._inner.__enter__()
@@ -96,19 +112,27 @@ class LoaderWatch:
                 return self._inner.__exit__(*error)
 
             def get_tensor(self, name: str) -> Any:
-                tensor = self._inner.get_tensor(name)
+                with watch._quiet():
+                    # a slice reads nothing, and raises what the read would
+                    tensor = self._answered.whole(name, self._inner.get_slice(name)) if self._answered else None
+                    if tensor is not None:
+                        return tensor
+                    tensor = self._inner.get_tensor(name)
                 watch._note(tensor, Source(file=self._file, key=name))
                 return tensor
 
             def get_tensors(self, *arguments: Any, **keywords: Any) -> Any:
-                tensors = self._inner.get_tensors(*arguments, **keywords)
+                if self._answered and not arguments and not keywords:
+                    return {name: self.get_tensor(name) for name in self._inner.offset_keys()}
+                with watch._quiet():
+                    tensors = self._inner.get_tensors(*arguments, **keywords)
                 if isinstance(tensors, dict):
                     for name, tensor in tensors.items():
                         watch._note(tensor, Source(file=self._file, key=name))
                 return tensors
 
             def get_slice(self, name: str) -> Any:
-                return WatchedSlice(self._inner.get_slice(name), Source(file=self._file, key=name))
+                return WatchedSlice(self._inner.get_slice(name), Source(file=self._file, key=name), self._answered)
 
             def __getattr__(self, name: str) -> Any:
                 return getattr(self._inner, name)
@@ -116,23 +140,42 @@ class LoaderWatch:
         return WatchedFile
 
     def _note(self, tensor: Any, source: Source, operators: tuple[str, ...] = ()) -> None:
-        if isinstance(tensor, torch.Tensor):
-            self._table.note_source(tensor, source, operators)
+        if isinstance(tensor, torch.Tensor) and self.tape is not None:
+            self.tape.note_source(tensor, source, operators)
+
+    def _quiet(self) -> contextlib.AbstractContextManager[None]:
+        listener = self.tape or self.answers
+        return listener.quiet() if listener is not None else contextlib.nullcontext()
+
+    def _answered_file(
+        self, file: str, framework: Any = "", device: Any = "cpu", *others: Any, backend: str = "mmap", **more: Any
+    ) -> AnsweredFile | None:
+        """Answers for a file that safe_open was called for with these arguments; None where there are none."""
+        if self.answers is None or framework not in ("pt", "torch", "pytorch") or str(device) != "cpu" or others or more:
+            return None
+        found = self.answers.of_file(file)
+        return AnsweredFile(self.answers, found, backend == "mmap") if found else None
 
     def _torch_load(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def load(f: Any, *arguments: Any, **keywords: Any) -> Any:
-            loaded = original(f, *arguments, **keywords)
-            file = str(getattr(f, "name", f)) if not isinstance(f, str | bytes) else str(f)
+            with self._quiet():
+                if self.answers is not None:
+                    return loaded_with(self.answers, original, f, *arguments, **keywords)
+                loaded = original(f, *arguments, **keywords)
+            file = os.fsdecode(f) if isinstance(f, str | bytes | os.PathLike) else str(getattr(f, "name", f))
             self._note_file(file)
-            for key, tensor in tensors_of(loaded):
-                self._note(tensor, Source(file=file, key=key))
+            for names, tensor, _ in storage_names(loaded).values():
+                self._note(tensor, Source(file=file, key=names[0]))
             return loaded
 
         return load
 
     def _from_numpy(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def from_numpy(array: Any) -> torch.Tensor:
-            tensor = original(array)
+            if self.tape is None:
+                return original(array)
+            with self._quiet():
+                tensor = original(array)
             source = self._memory_map(array)
             if source is not None:
                 self._note(tensor, source)

@@ -1,0 +1,43 @@
+"""What feeds a tape: a dispatch mode for a thread's operators, and the host's own ways to look at a tensor."""
+
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tidalctl.lineage.everywhere import UnderMode
+from tidalctl.lineage.tape import Tape
+
+_HOST_READS = ("numpy", "tolist", "__array__")
+
+
+class LineageMode(TorchDispatchMode):
+    """Feeds a tape from the operators of one thread. Make one for each thread."""
+
+    def __init__(self, tape: Tape) -> None:
+        super().__init__()
+        self._tape = tape
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._tape.quiet.on:
+            return func(*args, **kwargs)
+        call = self._tape.before(func, args, kwargs)
+        out = func(*args, **kwargs)
+        self._tape.after(func, args, kwargs, call, out)
+        return out
+
+
+def recording(tape: Tape) -> UnderMode:
+    """A context in which all that this thread, and threads that start meanwhile, do with tensors goes onto a tape."""
+
+    def noting(name: str, original: Any) -> Any:
+        def read(tensor: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
+            tape.note_host_read(tensor, f"host.{name.strip('_')}")
+            return original(tensor, *arguments, **keywords)
+
+        return read
+
+    return UnderMode(lambda: LineageMode(tape), _HOST_READS, noting)
