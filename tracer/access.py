@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.storages import storage_of
-from tidalctl.tracer.lineage import operator_name
+from tidalctl.lineage.identity import operator_name
 
 RANGE = "tidalctl#"  # profiler ranges around each launch carry the number of its signature
 

@@ -92,7 +92,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
                     if not watched:
                         from tidalctl.tracer.session import Session
 
-                        watched.append(Session(writer, clock, files.note))
+                        watched.append(Session(writer, clock, request.root, files.note))
                         watching.enter_context(watched[0].watch)
                     return watched[0]
 

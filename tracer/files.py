@@ -1,6 +1,6 @@
 """Files that the traced process opened: through Python's audit events, and, for native readers, through its memory map.
 
-A native library that reads a file without mapping it (a tokenizer's `from_file`) is seen only where tracer/sources.py wraps it.
+A native library that reads a file without mapping it (a tokenizer's `from_file`) is seen only where lineage/loaders.py wraps it.
 """
 
 import os

@@ -1,7 +1,6 @@
 """The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
 
 import json
-import resource
 import sys
 import threading
 import time
@@ -12,38 +11,41 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
+from tidalctl.ambient import GENERATORS, apply_ambient, read_ambient
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
-from tidalctl.artifacts.skeleton import skeleton_digest
-from tidalctl.artifacts.storages import digest_of, storage_names, storage_of, tensors_of
+from tidalctl.artifacts.storages import storage_of, tensors_of
 from tidalctl.context import Init
-from tidalctl.eventprobe import EventProbe, agrees, arguments_digest, digest_value
 from tidalctl.function import Handler, json_text, pieces
+from tidalctl.lineage.identity import SourceDigests
+from tidalctl.lineage.loaders import LoaderWatch
+from tidalctl.lineage.tape import Tape
+from tidalctl.lineage.threads import InEveryThread
 from tidalctl.tracer.access import AccessMode, AccessRecord, ModuleStack
 from tidalctl.tracer.clock import TraceClock
+from tidalctl.tracer.initcall import RecordedInit, peak_rss, record_init
 from tidalctl.tracer.kernels import kernel_signatures
-from tidalctl.tracer.lineage import LineageMode, LineageTable
-from tidalctl.tracer.sources import LoaderWatch
-from tidalctl.tracer.threads import InEveryThread
 
 
 class Session:
-    """One traced process. `state` is what init gave; the weights are its storages, numbered as they were found."""
+    """One traced process. The weights are the storages of the states that init gave, numbered as they were found."""
 
-    def __init__(self, writer: t.TraceWriter, clock: TraceClock, note_file: Callable[[str], None]) -> None:
+    def __init__(self, writer: t.TraceWriter, clock: TraceClock, root: str, note_file: Callable[[str], None]) -> None:
         self.writer = writer
         self.clock = clock
-        self.table = LineageTable()
-        self.watch = LoaderWatch(self.table, note_file)
+        self.watch = LoaderWatch(note_file)
         self.executed: set[str] = set()
         self.state: Any = None
-        self.call: t.InitCall | None = None
+        self._root = root
+        self._digests = SourceDigests()
+        self._inits: list[RecordedInit] = []
         self._event: dict[str, Any] = {}
         self._event_index = 0
+        self._generators: dict[str, Any] = {}
         self._access = AccessRecord()
         self._weights: dict[int, int] = {}
+        self._weight_count = 0
         self._module_names: dict[int, str] = {}
         self._stack = ModuleStack(self._module_names)
 
@@ -53,84 +55,59 @@ class Session:
     # -- init
 
     def answer_init(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call runs under lineage; a later one gets the same state where it would make the same."""
+        """The first call for an event runs under lineage; a later one gets the same state where it would make the same."""
         event = self._event  # another dict, or a copy, is an argument like any other
-        digest = arguments_digest(event, arguments, keywords)
-        known = self.call
-        if known is not None and known.name == mark.name and known.arguments == (digest or "") and digest is not None:
-            whole = digest_value(self._first_event) if known.event_whole else ""
-            if known.static or agrees(event, known.event_reads, whole):
-                return self.state
+        for known in self._inits:
+            if known.answers(mark, event, arguments, keywords):
+                self._turn_to(known)
+                return known.state
         began = time.perf_counter()
         self._watch_code(False)  # init's code is not the handler's, and to be told of each of its calls would double its time
         try:
             with self.clock.entering("init"), _disable_current_modes():
-                if known is not None:
+                seen = any(known.call.event == self._event_index for known in self._inits)
+                if seen or (self._inits and self._inits[0].call.name != mark.name):
                     return mark.function(*arguments, **keywords)
-                return self._first_init(mark, arguments, keywords, event, digest)
+                return self._recorded(mark, arguments, keywords, event)
         finally:
             self._watch_code(self.clock.phase == "handler")
             self._access.paused_s += time.perf_counter() - began
 
-    def _first_init(
-        self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], digest: str | None
-    ) -> Any:
-        self._first_event = event
-        probe = EventProbe(event)
-        before = read_ambient()
-        began = time.perf_counter()
-        everywhere = InEveryThread(lambda: LineageMode(self.table))
-        with everywhere, LineageMode(self.table):
-            self.state = _call_with_probe(mark.function, arguments, keywords, event, probe)
-        if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
-            probe.whole = True
-        duration = time.perf_counter() - began
-        self.call = t.InitCall(
-            name=mark.name,
-            static=mark.static,
-            event=self._event_index,
-            arguments=digest or "",
-            event_reads=probe.reads,
-            event_whole=probe.whole,
-            duration_s=duration,
-            operators=self.table.operators,
-            threads=everywhere.count,
-            peak_rss=_peak_rss(),
-            ambient=ambient_digests(changed(before, read_ambient())),
-            generators=ambient_digests({name: before[name] for name in GENERATORS if name in before}),
-            skeleton=skeleton_digest(self.state),
-        )
-        self.writer.write(self.call)
+    def _recorded(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any]) -> Any:
+        tape = Tape(self._event_index, self._root, self._digests.of)
+        self.watch.tape = tape
+        try:
+            made = record_init(mark, arguments, keywords, event, tape)
+        finally:
+            self.watch.tape = None
+        self.writer.write(made.call)
         with self.clock.charging("digests"):
-            self._write_weights()
-        return self.state
+            for path, module in _modules_of(made.state):
+                self._module_names.setdefault(id(module), path)
+            for weight, address in made.weights(self._weight_count):
+                made.addresses[address] = weight.index
+                self.writer.write(weight)
+            self._weight_count += len(made.addresses)
+            if not mark.static:
+                for record in tape.records:
+                    self.writer.write(record)
+        self._inits.append(made)
+        self._turn_to(made)
+        return made.state
 
-    def _write_weights(self) -> None:
-        for path, module in _modules_of(self.state):
-            self._module_names.setdefault(id(module), path)
-        for index, (address, (names, tensor, storage)) in enumerate(storage_names(self.state).items()):
-            self._weights[address] = index
-            origin = self.table.origin(storage)
-            self.writer.write(
-                t.Weight(
-                    index=index,
-                    names=tuple(names),
-                    dtype=str(tensor.dtype).removeprefix("torch."),
-                    shape=tuple(tensor.shape),
-                    nbytes=storage.nbytes(),
-                    device=str(storage.device),
-                    digest=digest_of(storage),
-                    sources=origin.sources,
-                    operators=origin.operators,
-                )
-            )
-        self._access.weights = self._weights
+    def _turn_to(self, made: RecordedInit) -> None:
+        self.state = made.state if self.state is None else self.state
+        self._weights = self._access.weights = made.addresses
 
     # -- the handler
 
     def invoke(self, handler: Handler, event: dict[str, Any], index: int, tensorboard: str) -> None:
         """Run the handler twice on one event, alike instrumented, and write what the first call did."""
         self._event, self._event_index = event, index
+        # each event finds the generators as a process of its own would
+        now = read_ambient()
+        self._generators = self._generators or {name: now[name] for name in GENERATORS if name in now}
+        apply_ambient(self._generators)
         first = self._timed_call(handler, event, tensorboard)
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):
@@ -160,7 +137,7 @@ class Session:
                 first_piece_s=first.first_piece_s,
                 second_call_s=second.seconds,
                 operators=record.operators,
-                peak_rss=_peak_rss(),
+                peak_rss=peak_rss(),
                 repeatable=first.output == second.output,
             )
         )
@@ -208,20 +185,6 @@ class Session:
             self.executed.add(frame.f_code.co_filename)
 
 
-def _call_with_probe(
-    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], probe: EventProbe
-) -> Any:
-    """Call init with the probe in the event's place, and with the event where something in it can't take a probe."""
-    try:
-        return function(
-            *(probe if value is event else value for value in arguments),
-            **{key: probe if value is event else value for key, value in keywords.items()},
-        )
-    except Exception:  # noqa: BLE001 - if the probe was not the reason, the same comes again
-        probe.whole = True
-        return function(*arguments, **keywords)
-
-
 class _Call:
     def __init__(
         self,
@@ -254,10 +217,6 @@ def _modules_of(state: Any) -> list[tuple[str, torch.nn.Module]]:
         if isinstance(value, torch.nn.Module):
             found += [(".".join(filter(None, (top, name))), module) for name, module in value.named_modules()]
     return found
-
-
-def _peak_rss() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def environment(imports: list[t.Import], state: Any) -> t.Environment:

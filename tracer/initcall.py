@@ -1,0 +1,117 @@
+"""One call of init, recorded: what it read of the event, what it made, and how each of its weights came to be."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
+from tidalctl.artifacts import trace as t
+from tidalctl.artifacts.skeleton import skeleton_digest
+from tidalctl.artifacts.storages import digest_of, storage_names
+from tidalctl.context import Init
+from tidalctl.eventprobe import EventProbe, agrees, arguments_digest, digest_value
+from tidalctl.lineage.mode import recording
+from tidalctl.lineage.tape import Tape
+from tidalctl.noted import NotedMath
+from tidalctl.tracer.probes import PathProbes
+from tidalctl.tracer.requestjson import RequestJson
+
+
+class RecordedInit:
+    """A recorded call and the state that it gave. `addresses` maps its storages to the numbers of their weights."""
+
+    def __init__(self, call: t.InitCall, state: Any, event: dict[str, Any], digest: str | None, tape: Tape) -> None:
+        self.call = call
+        self.state = state
+        self.tape = tape
+        self.addresses: dict[int, int] = {}
+        self._event = event
+        self._digest = digest
+
+    def answers(self, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+        """Whether another call would give the same state, in everything that this one saw."""
+        if self.call.name != mark.name or self._digest is None:
+            return False
+        if arguments_digest(event, arguments, keywords) != self._digest:
+            return False
+        whole = digest_value(self._event) if self.call.event_whole else ""
+        return self.call.static or agrees(event, self.call.event_reads, whole)
+
+    def weights(self, first: int) -> Iterator[tuple[t.Weight, int]]:
+        """The state's weights, numbered from `first`, each with its storage's address."""
+        for index, (address, (names, tensor, storage)) in enumerate(storage_names(self.state).items()):
+            history = self.tape.history(storage)
+            number = self.tape.number(tensor)
+            history = history or self.tape.history(storage)
+            assert history is not None
+            weight = t.Weight(
+                index=first + index,
+                event=self.call.event,
+                names=tuple(names),
+                dtype=str(tensor.dtype).removeprefix("torch."),
+                shape=tuple(tensor.shape),
+                nbytes=storage.nbytes(),
+                device=str(storage.device),
+                digest=digest_of(storage),
+                sources=history.sources,
+                operators=history.operators,
+                identity=history.identity,
+                value=number,
+            )
+            yield weight, address
+
+
+def record_init(
+    mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], tape: Tape
+) -> RecordedInit:
+    """Run init under the tape, with a probe in the event's place."""
+    probe = EventProbe(event)
+    before = read_ambient()
+    began = time.perf_counter()
+    with recording(tape) as recorder, NotedMath(), RequestJson(event) as numbers, PathProbes(event) as probes:
+        state = _call_with_probe(mark.function, arguments, keywords, event, probe)
+    if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
+        probe.whole = True
+    duration = time.perf_counter() - began
+    digest = arguments_digest(event, arguments, keywords)
+    skeleton = skeleton_digest(state)  # before what was compared is read: what stays in the state counts
+    call = t.InitCall(
+        name=mark.name,
+        static=mark.static,
+        event=tape.event,
+        arguments=digest or "",
+        event_reads=dict(probe.reads),
+        event_whole=probe.whole,
+        event_compared=tuple(sorted(probe.compared)),
+        duration_s=duration,
+        operators=tape.operators,
+        threads=recorder.threads,
+        peak_rss=peak_rss(),
+        ambient=ambient_digests(changed(before, read_ambient())),
+        generators=ambient_digests({name: before[name] for name in GENERATORS if name in before}),
+        numbers_compared=tuple(sorted(numbers.compared)),
+        probed=dict(sorted(probes.found.items())),
+        skeleton=skeleton,
+    )
+    return RecordedInit(call, state, event, digest, tape)
+
+
+def _call_with_probe(
+    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], probe: EventProbe
+) -> Any:
+    """Call init with the probe in the event's place, and with the event where something in it can't take a probe."""
+    try:
+        return function(
+            *(probe if value is event else value for value in arguments),
+            **{key: probe if value is event else value for key, value in keywords.items()},
+        )
+    except Exception:  # noqa: BLE001 - if the probe was not the reason, the same comes again
+        probe.whole = True
+        return function(*arguments, **keywords)
+
+
+def peak_rss() -> int:
+    """The most memory that this process has held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
