@@ -4,12 +4,12 @@ import datetime
 import json
 import platform
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tidalctl import __version__
-from tidalctl.artifacts.bundle import file_digest, remove
+from tidalctl.artifacts.bundle import file_digest
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import (
     DYNAMIC_INIT,
@@ -17,9 +17,9 @@ from tidalctl.artifacts.manifest import (
     PREWARM,
     PROVENANCE,
     SCHEMA,
-    SKELETON,
     BundleFile,
     BundleWeight,
+    Fallback,
     Manifest,
     encode_manifest,
     seal,
@@ -37,40 +37,40 @@ from tidalctl.artifacts.trace import (
     Weight,
     WeightWritten,
 )
-from tidalctl.compiler.classify import Classification
+from tidalctl.artifacts.weights import Placement
 from tidalctl.compiler.dynamic import dynamic_init_source
 from tidalctl.compiler.ship import readahead_of
-from tidalctl.compiler.snapshot import SnapshotReport
+
+if TYPE_CHECKING:
+    from tidalctl.compiler.attempt import Attempt
 
 
-def access_order(trace: Trace) -> list[FirstUse]:
+def access_order(trace: Trace) -> dict[str, FirstUse]:
     """The first use of each weight over all events, in order; weights that only a later event used follow."""
-    first: dict[int, FirstUse] = {}
+    names = {weight.index: weight.names[0] for weight in trace.of(Weight)}
+    first: dict[str, FirstUse] = {}
     for use in trace.of(FirstUse):
-        first.setdefault(use.weight, use)
-    return list(first.values())
+        first.setdefault(names[use.weight], use)
+    return first
 
 
-def write_files(
-    trace: Trace,
-    call: InitCall,
-    classification: Classification,
-    report: SnapshotReport,
-    reproducible: bool,
-    partial: Path,
-) -> Manifest:
+def use_digests(trace: Trace) -> dict[str, FirstUse]:
+    """The first use of each content that the state's weights have, over all events, in order."""
+    digests = {weight.index: weight.digest for weight in trace.of(Weight)}
+    first: dict[str, FirstUse] = {}
+    for use in trace.of(FirstUse):
+        first.setdefault(digests[use.weight], use)
+    return first
+
+
+def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
     """Write everything but the snapshot, which is there already, and the manifest over all of it."""
-    header = trace.header
-    snapshot = classification.strategy == "snapshot"
-    if not snapshot:
-        for name in (SKELETON, *(shard.file for shard in report.shards)):
-            remove(partial / name)
+    header, init = trace.header, made.report.init or _init_name(trace)
     function = f"{header.function.module}:{header.function.handler}"
-    (partial / DYNAMIC_INIT).write_text(
-        dynamic_init_source(function, call.name, classification.strategy, classification.guard), encoding="utf-8"
-    )
+    (partial / DYNAMIC_INIT).write_text(_dynamic_init(function, init, made), encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
-    digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in report.shards} if snapshot else {}
+    shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
+    digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(
         p for p in partial.rglob("*") if p.is_file() and p.name not in digests and p.name not in (MANIFEST, PROVENANCE)
     )
@@ -86,36 +86,55 @@ def write_files(
         schema=SCHEMA,
         tidalctl=__version__,
         function=header.function,
-        init=call.name,
-        strategy=classification.strategy,
-        guard=classification.guard,
+        init=init,
+        strategy=made.kind,
+        guard=made.guard,
         fingerprint=environment.fingerprint,
         events=tuple(event.digest for event in header.events),
         reproducible=reproducible,
         files=dict(sorted(files.items())),
-        weights=_weights(trace, report) if snapshot else (),
-        globals=report.globals if snapshot else (),
+        weights=(*_weights(trace, made), *_answer_weights(trace, made)) if made.kind != "eager" else (),
+        globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
         executed=tuple(record.name for record in modules if record.file in ran),
         readahead=readahead_of(trace, header.root),
-        fallbacks=classification.fallbacks,
+        fallbacks=fallbacks,
+        dynamic=made.dynamic,
+        prefix=made.prefix,
+        answers=made.answers,
     )
     sealed = seal(manifest)
     (partial / MANIFEST).write_bytes(encode_manifest(sealed))
-    (partial / PROVENANCE).write_bytes(_provenance(trace))
+    (partial / PROVENANCE).write_bytes(_provenance(trace, made))
     return sealed
 
 
-def _weights(trace: Trace, report: SnapshotReport) -> tuple[BundleWeight, ...]:
+def _init_name(trace: Trace) -> str:
+    call = trace.one(InitCall)
+    return call.name if call is not None else ""
+
+
+def _dynamic_init(function: str, init: str, made: "Attempt") -> str:
+    if made.kind == "script":
+        return made.source
+    lines = made.prefix.lines if made.prefix is not None else None
+    carried = made.prefix.carried if made.prefix is not None else ()
+    return dynamic_init_source(function, init, made.kind, made.guard, lines=lines, carried=carried)
+
+
+def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
     """The weights as they lie in the files, with what the trace knows about each."""
-    traced = {weight.names[0]: weight for weight in trace.of(Weight)}
-    uses = {use.weight: (place, use) for place, use in enumerate(access_order(trace))}
-    written = {record.weight for record in trace.of(WeightWritten)}
+    report = made.report
+    traced = {weight.names[0]: weight for weight in reversed(trace.of(Weight))}
+    names = {weight.index: weight.names[0] for weight in trace.of(Weight)}
+    uses = {name: (place, use) for place, (name, use) in enumerate(access_order(trace).items())}
+    written = {names[record.weight] for record in trace.of(WeightWritten)}
     found = []
     for placement in report.placements:
         entry = placement.entry
-        weight = traced.get(entry.name)
-        place, use = uses.get(weight.index, (None, None)) if weight is not None else (None, None)
+        name = report.aliases.get(entry.name, entry.name)
+        weight = traced.get(name)
+        place, use = uses.get(name, (None, None))
         found.append(
             BundleWeight(
                 name=entry.name,
@@ -130,7 +149,7 @@ def _weights(trace: Trace, report: SnapshotReport) -> tuple[BundleWeight, ...]:
                 first_use_s=round(use.time_s, 6) if use is not None else None,
                 module=use.module if use is not None else "",
                 operator=use.operator if use is not None else "",
-                written=weight is not None and weight.index in written,
+                written=name in written,
                 folded=weight.operators if weight is not None else (),
                 sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
                 if weight is not None
@@ -138,6 +157,34 @@ def _weights(trace: Trace, report: SnapshotReport) -> tuple[BundleWeight, ...]:
             )
         )
     return tuple(found)
+
+
+def _answer_weights(trace: Trace, made: "Attempt") -> list[BundleWeight]:
+    """What a replay's reads are answered with."""
+    if not made.answers or made.captured is None:
+        return []
+    uses = {digest: (place, use) for place, (digest, use) in enumerate(use_digests(trace).items())}
+    return [
+        _answer_weight(placement, made.captured.digests[placement.entry.name], uses) for placement in made.captured.placements
+    ]
+
+
+def _answer_weight(placement: Placement, digest: str, uses: dict[str, tuple[int, FirstUse]]) -> BundleWeight:
+    place, use = uses.get(digest, (None, None))
+    return BundleWeight(
+        name=placement.entry.name,
+        dtype=placement.entry.dtype,
+        shape=placement.entry.shape,
+        nbytes=placement.entry.nbytes,
+        device="cpu",
+        file=placement.file,
+        offset=placement.offset,
+        sha256=digest,
+        first_use=place,
+        first_use_s=round(use.time_s, 6) if use is not None else None,
+        module=use.module if use is not None else "",
+        operator=use.operator if use is not None else "",
+    )
 
 
 def _source_name(file: str, key: str, trace: Trace) -> str:
@@ -166,7 +213,7 @@ def _prewarm(trace: Trace) -> bytes:
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _provenance(trace: Trace) -> bytes:
+def _provenance(trace: Trace, made: "Attempt") -> bytes:
     """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
     opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
@@ -177,6 +224,7 @@ def _provenance(trace: Trace) -> bytes:
         "root": header.root,
         "cwd": header.cwd,
         "argv": list(header.argv),
+        "sources": {file: list(known) for file, known in sorted(made.sources.items())},
         "read": sorted(dict.fromkeys(opened)),
         "code_files": sorted(dict.fromkeys(code)),
     }

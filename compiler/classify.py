@@ -1,76 +1,71 @@
-"""What of the state may be reused for which events. Today's answer is for the whole state: a snapshot with a guard, or none.
+"""Whether what a second, plain run gave may stand for the init of other starts, and what those must agree in.
 
-A weight is static when its lineage and content are the same for every event. With one traced event that can't be seen by
-comparing, so it is argued: an init that read nothing of the event took the same path as for any other.
+A weight is static when its lineage and content are the same for every event. Where init read nothing of the event, that needs no
+second event: it took the same path as for any other.
 """
 
-from collections.abc import Sequence
-from typing import Any
-
-from tidalctl.artifacts.manifest import Fallback, Guard
-from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import InitCall, Weight
+from tidalctl.artifacts.manifest import Guard
+from tidalctl.artifacts.tape import DRAWN
+from tidalctl.artifacts.trace import EnvironReads, InitCall, Trace
 from tidalctl.compiler.snapshot import SnapshotReport
+from tidalctl.compiler.strategy import Strategy
 from tidalctl.eventprobe import digest_value
 
 
-class Classification(Record, frozen=True):
-    strategy: str
-    guard: Guard
-    fallbacks: tuple[Fallback, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-def classify(
-    call: InitCall,
-    weights: Sequence[Weight],
-    report: SnapshotReport,
-    event: Any,
-    environ: dict[str, str],
-    argv: tuple[str, ...],
-) -> Classification:
-    """Decide from what the traced init did and what a second, plain run of it gave."""
-    cause = _refusal(call, weights, report)
-    reads, whole = dict(call.event_reads), digest_value(event) if call.event_whole else ""
-    looked = bool(reads or whole)
-    guard = Guard(
-        static=not looked,
+def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace) -> Guard:
+    """What a start must agree in: for `snapshot` also what init read of the event, where it read any."""
+    call, event = strategy.inits[0].call, strategy.inits[0].event
+    reads = dict(call.event_reads) if kind == "snapshot" else {}
+    whole = digest_value(event) if call.event_whole and kind == "snapshot" else ""
+    return Guard(
+        static=not (reads or whole),
         event_reads=reads,
         event_whole=whole,
-        arguments=call.arguments,
-        environ=environ,
-        argv=argv,
+        arguments="" if kind == "replay" else call.arguments,
+        environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
+        argv=trace.header.argv,
         generators=report.generators,
         memo=report.memo,
     )
-    if cause:
-        return Classification(strategy="eager", guard=guard, fallbacks=(Fallback(part="state", strategy="eager", cause=cause),))
-    notes = []
-    if looked:
-        seen = "all of the event" if whole else ", ".join(f'event["{key}"]' for key in sorted(reads))
-        notes.append(
-            f"{call.name} read {seen}: the snapshot answers events that agree in that, others run init the ordinary way"
-        )
-        if call.static:
-            notes.append(f"{call.name} is marked static=True, and it is not")
-    elif not call.static:
-        notes.append(f"{call.name} read nothing of the event, so the snapshot answers all; static=True would say so")
-    return Classification(strategy="snapshot", guard=guard, notes=tuple(notes))
 
 
-def _refusal(call: InitCall, weights: Sequence[Weight], report: SnapshotReport) -> str:
-    """Why there can be no snapshot; empty where there can."""
+def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
+    """Why the snapshot that was taken can't be used; empty where it can."""
+    call = strategy.inits[0].call
     if report.cause:
         return report.cause
-    if not call.arguments:
+    if kind != "replay" and not call.arguments:
         return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
-    stored = {alias: report.digests.get(name) for name, aliases in report.names.items() for alias in aliases}
-    for weight in weights:
-        name = weight.names[0]
-        if name in stored and stored[name] is not None and stored[name] != weight.digest:
-            return (
-                f"{name}: init gave another content in a second run, so that it is not static (random numbers without a seed?)"
-            )
-    if report.differs is not None and call.static:
-        return f"{call.name} is marked static=True, and gave another state for event {report.differs}"
+    if kind == "script" and report.memo:
+        return f"{call.name} keeps its state in a global, and may give it again for another event"
+    if kind == "script" and report.globals_differ:
+        return f"{call.name} sets {report.globals_differ} otherwise for another event"
+    return not_reproducible(strategy, report) or _drawn(kind, call, strategy, report)
+
+
+def not_reproducible(strategy: Strategy, report: SnapshotReport) -> str:
+    """Which weight of which event came out otherwise in the plain run than in the trace; empty where all came out alike."""
+    recorded = {init.call.event: init for init in strategy.inits}
+    first = strategy.inits[0]
+    for event, state in sorted(report.states.items()):
+        # an event that agreed with the first in all that init saw of it was not recorded, and has to have the first's state
+        init = recorded.get(event, first if len(recorded) == 1 else None)
+        if init is None:
+            continue
+        for weight in init.weights:
+            name = weight.names[0]
+            if state.get(name, weight.digest) != weight.digest:
+                if event != init.call.event:
+                    mark = "is marked static=True, and " if init.call.static else ""
+                    return f"{init.call.name} {mark}gave another state for event {event}, though it read nothing of it that differs"
+                return f"{name}: init gave another content in a second run, so that it is not static (random numbers without a seed?)"
+    return ""
+
+
+def _drawn(kind: str, call: InitCall, strategy: Strategy, report: SnapshotReport) -> str:
+    """Weights that hold random numbers drawn without a seed are never static, even where two runs drew the same."""
+    stored = set(report.digests.values())
+    for weight in strategy.inits[0].weights:
+        if weight.identity.startswith(DRAWN) and (kind != "replay" or weight.digest in stored):
+            return f"{weight.names[0]}: {call.name} draws it at random without a seed, so that it is not reproducible"
     return ""

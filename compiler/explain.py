@@ -6,17 +6,28 @@ from tidalctl.artifacts.trace import InitCall
 
 
 class Verdict(Record, frozen=True):
-    """What the proof found: how many events were answered alike, or why they can't be compared."""
+    """What the proof found: how many events were answered alike, or why they can't be compared; and what tracing init cost."""
 
     events: int
     reproducible: bool
+    static: tuple[str, ...] = ()  # weights that were the same for all events
+    init_s: float = 0.0
+    traced_init_s: float = 0.0
+
+
+_HOW = {
+    "snapshot": "snapshot",
+    "script": "script (a snapshot, of which dynamic_init.py makes what depends on the event)",
+    "replay": "replay (init's own code for what depends on the event)",
+    "eager": "eager (init as it is)",
+}
 
 
 def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnings: tuple[str, ...]) -> list[str]:
     """The lines that every compile ends with."""
     weights = sum(weight.nbytes for weight in manifest.weights)
     never = sum(weight.nbytes for weight in manifest.weights if weight.first_use is None)
-    lines = [f"  state     {manifest.strategy}: {len(manifest.weights)} weights, {weights / 1e6:.0f} MB in access order"]
+    lines = [f"  state     {_HOW[manifest.strategy]}: {len(manifest.weights)} weights, {weights / 1e6:.0f} MB in access order"]
     if never and weights:
         lines[0] += f" ({never / 1e6:.0f} MB never used, last)"
     if not verdict.reproducible:
@@ -35,9 +46,9 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     return lines
 
 
-def explanation(manifest: Manifest, call: InitCall) -> list[str]:
-    """The layout with sizes and first uses, what was folded, and what fell back."""
-    lines = ["layout, in the order of first use:"]
+def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[str]:
+    """How each part of the state is made and why, the layout with sizes and first uses, what was folded, and what fell back."""
+    lines = ["how the state is made:", *_parts(manifest, call), "", "layout, in the order of first use:"]
     lines.append(f"  {'size':>10}  {'first use':>10}  weight")
     for weight in manifest.weights:
         first = "never" if weight.first_use_s is None else f"{weight.first_use_s * 1e3:8.1f} ms"
@@ -52,10 +63,50 @@ def explanation(manifest: Manifest, call: InitCall) -> list[str]:
         )
     for (source, how), sizes in sorted(folded.items(), key=lambda item: -sum(item[1])):
         lines.append(f"  {len(sizes):>5} weights, {sum(sizes) / 1e6:8.1f} MB  {source}: {how}")
-    lines.append(f"  {call.name} as a whole took {call.duration_s:.1f} s in the trace")
+    plainly = f", and {verdict.init_s:.1f} s plainly" if verdict.init_s else ""
+    lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
     lines += [f"  {f.part}: {f.strategy}, because of {f.cause}" for f in manifest.fallbacks] or ["  nothing"]
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]
+    return lines
+
+
+def _parts(manifest: Manifest, call: InitCall) -> list[str]:
+    """Each part of the state with its strategy and the reason for it."""
+    dynamic, prefix = len(manifest.dynamic), manifest.prefix
+    looked = "; ".join(f.cause for f in manifest.fallbacks if f.part == "dynamic init")
+    lines = []
+    if manifest.strategy == "snapshot":
+        serves = "any event" if manifest.guard.static else "events that agree with the traced one in what init read"
+        lines.append(f"  all of it: snapshot, for {serves}")
+    elif manifest.strategy == "script":
+        static = len([weight for weight in manifest.weights if weight.name not in manifest.dynamic])
+        lines.append(f"  {static} weights and all that is no tensor: snapshot, because the traced events have them alike")
+        lines.append(
+            f"  {dynamic} weights: script, because the events differ in them and dynamic_init.py makes them from the event"
+        )
+    elif manifest.strategy == "replay":
+        why = looked or "with one traced event nobody can tell what depends on it"
+        if prefix is not None:
+            names = ", ".join(prefix.carried)
+            lines.append(
+                f"  {names}: snapshot, because lines {prefix.lines[0]}–{prefix.lines[1]} of init never look at the event"
+            )
+        if manifest.answers:
+            lines.append(
+                f"  {len(manifest.answers)} tensors that init reads or computes: answered from the template, the rest is run"
+            )
+        lines.append(f"  the rest: replay, because {why}")
+    else:
+        lines.append(
+            f"  all of it: eager, because of {manifest.fallbacks[-1].cause if manifest.fallbacks else 'no state was taken'}"
+        )
+    if manifest.strategy == "script" and prefix is not None:
+        lines.append(
+            f"  for events that the script does not serve: replay from what lines {prefix.lines[0]}–{prefix.lines[1]} of init leave"
+        )
+    elif manifest.strategy in ("script", "snapshot") and not manifest.guard.static:
+        lines.append(f"  for other events: eager, {call.name} as it is")
     return lines

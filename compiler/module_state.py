@@ -9,7 +9,7 @@ import io
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tidalctl.artifacts.skeleton import SkeletonPickler
@@ -48,6 +48,11 @@ class ModuleState:
             if module in self._modules and self._globals.get((module, name)) != _digest(value):
                 found.setdefault(module, {})[name] = value
         return found
+
+    def digests(self, places: Iterable[Place]) -> dict[str, str]:
+        """What globals hold now, by name."""
+        now = dict(self._project_globals())
+        return {f"{module}.{name}": _digest(now.get((module, name))) for module, name in places}
 
     def changed_attribute(self) -> str:
         """A class attribute that init set, empty where it set none."""

@@ -1,9 +1,10 @@
-"""`compile`: trace → snapshot → classify → ship → write → prove → publish, each a small pass."""
+"""`compile`: traces → decide → ship → attempt, write and prove, from the best strategy downwards → publish."""
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,27 +18,18 @@ from tidalctl.artifacts.bundle import (
     unlisted_files,
 )
 from tidalctl.artifacts.errors import CheckFailed, TidalError
-from tidalctl.artifacts.manifest import (
-    CODE,
-    Fallback,
-    Manifest,
-)
+from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
 from tidalctl.artifacts.records import Record, digest_json
-from tidalctl.artifacts.trace import (
-    EnvironReads,
-    FileOpened,
-    InitCall,
-    Invocation,
-    Trace,
-    Weight,
-    read_trace,
-)
-from tidalctl.compiler.assemble import access_order, write_files
-from tidalctl.compiler.classify import Classification, classify
+from tidalctl.artifacts.trace import FileOpened, InitCall, Invocation, Trace, read_trace
+from tidalctl.compiler.assemble import write_files
+from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
+from tidalctl.compiler.classify import not_reproducible
 from tidalctl.compiler.explain import Verdict
-from tidalctl.compiler.processes import plain_run, run_from_bundle, same_output, take_snapshot
+from tidalctl.compiler.merge import merge_traces
+from tidalctl.compiler.processes import plain_run, run_from_bundle, same_output
 from tidalctl.compiler.ship import copy_shipment, plan_shipment
-from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot import SnapshotReport
+from tidalctl.compiler.strategy import Strategy, decide
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -53,8 +45,8 @@ class Compiled(Record, frozen=True):
     warnings: tuple[str, ...]
 
 
-def compile_trace(
-    path: Path,
+def compile_traces(
+    paths: Sequence[Path],
     output: Path,
     *,
     shard_size: int | None = None,
@@ -62,14 +54,16 @@ def compile_trace(
     progress: Progress | None = None,
     say: Say = lambda line: None,
 ) -> Compiled:
-    """Make the bundle `output` from the trace at `path`, prove it, and give it its name.
+    """Make the bundle `output` from one or more traces of one function, prove it, and give it its name.
 
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. Raises TidalError
-    where the trace can't be used, the output exists, or what it was traced with has changed.
+    where a trace can't be used, the output exists, or what it was traced with has changed.
     """
     refuse_existing(output, force)
-    trace = read_trace(path)
-    call = _usable(trace, path)
+    traces = [read_trace(path) for path in paths]
+    for trace, path in zip(traces, paths, strict=True):
+        _refuse_unusable(trace, path)
+    trace = merge_traces(traces, paths)
     output = output.absolute()
     clear_stale_partials(output)
     # both beside the bundle, under names that the next compile knows to clear
@@ -77,7 +71,8 @@ def compile_trace(
     partial.mkdir()
     try:
         work.mkdir()
-        compiled = _build(trace, call, partial, work, shard_size, progress, say)
+        place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size)
+        compiled = _build(place, progress, say)
         sync_tree(partial)
         publish(partial, output)
     finally:
@@ -86,8 +81,8 @@ def compile_trace(
     return compiled
 
 
-def _usable(trace: Trace, path: Path) -> InitCall:
-    """The trace's init, where all is there that a compile needs."""
+def _refuse_unusable(trace: Trace, path: Path) -> None:
+    """Raise TidalError unless all is there that a compile needs."""
     if not trace.complete:
         raise TidalError(f"{path} is incomplete: the function raised or was killed", f"what it did: tidalctl inspect {path}")
     call = trace.one(InitCall)
@@ -102,52 +97,52 @@ def _usable(trace: Trace, path: Path) -> InitCall:
     for record in trace.of(FileOpened):
         if record.phase == "init" and not record.mapped and record.size > 0 and not Path(record.path).exists():
             raise TidalError(f"{record.path}, which init read in the trace, is gone", "put it back, or trace again without it")
-    return call
 
 
-def _build(
-    trace: Trace, call: InitCall, partial: Path, work: Path, shard_size: int | None, progress: Progress | None, say: Say
-) -> Compiled:
-    header, weights = trace.header, trace.of(Weight)
-    names = {weight.index: weight.names[0] for weight in weights}
-    order = tuple(names[use.weight] for use in access_order(trace))
-    request = SnapshotRequest(
-        function=header.function,
-        root=header.root,
-        argv=header.argv,
-        events=tuple(event.text for event in header.events),
-        report=str(work / "snapshot.json"),
-        folder=str(partial),
-        order=order,
-        shard_size=shard_size,
-        ambient=call.ambient,
-        generators=call.generators,
-    )
-    say("running the function once more, plainly, to take its state")
-    report = take_snapshot(header, request, progress)
-    _refuse_changed_checkpoint(trace, weights, report)
-    reproducible, report = _reproducible(trace, call, report, work, say)
-    event = json.loads(header.events[call.event].text)
+def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
+    trace, partial = place.trace, place.partial
+    strategy = decide(trace)
+    call = strategy.inits[0].call
     shipment = plan_shipment(trace)
-    copy_shipment(shipment, Path(header.root), partial / CODE)
-    classification = classify(
-        call, weights, report, event, (trace.one(EnvironReads) or EnvironReads(variables={})).variables, header.argv
-    )
-    manifest = write_files(trace, call, classification, report, reproducible, partial)
-    say("answering the traced events from the bundle in a fresh process")
-    manifest = _prove(trace, call, manifest, classification, report, partial)
+    copy_shipment(shipment, Path(trace.header.root), partial / CODE)
+    fallbacks, notes = list(strategy.fallbacks), list(strategy.notes)
+    for kind in {"script": ("script", "replay"), "replay": ("replay",), "snapshot": ("snapshot",)}[strategy.kind]:
+        say("running the function once more, plainly, to take its state")
+        made = attempt(kind, strategy, place, progress)
+        _refuse_changed_checkpoint(strategy, trace, made.report)
+        reproducible, made = _reproducible(place, call, made, say)
+        if not made.cause:
+            manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
+            say("answering the traced events from the bundle in a fresh process")
+            difference = _difference(place, manifest, made.report)
+            made = msgspec.structs.replace(made, cause=f"the proof: {difference}" if difference else "")
+        if not made.cause:
+            break
+        clear(place, made)
+        lower = "replay" if kind == "script" else "eager"
+        fallbacks.append(Fallback(part="state", strategy=lower, cause=made.cause))
+    if made.cause:
+        made = msgspec.structs.replace(made, kind="eager", dynamic=(), prefix=None, answers=())
+        manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
+        say("answering the traced events from the bundle in a fresh process")
+        if difference := _difference(place, manifest, made.report):
+            raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
     warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
-    notes = classification.notes
-    if report.kept_globals and manifest.strategy == "snapshot":
-        notes = (*notes, f"init also sets {', '.join(report.kept_globals)}: kept with the state")
-    verdict = Verdict(events=len(header.events), reproducible=reproducible)
-    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=tuple(warnings))
+    if made.report.kept_globals and manifest.strategy != "eager":
+        notes.append(f"init also sets {', '.join(made.report.kept_globals)}: kept with the state")
+    verdict = Verdict(
+        events=len(trace.header.events),
+        reproducible=reproducible,
+        static=strategy.static,
+        init_s=made.report.init_s,
+        traced_init_s=call.duration_s,
+    )
+    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=(*notes, *made.notes), warnings=tuple(warnings))
 
 
-def _refuse_changed_checkpoint(trace: Trace, weights: list[Weight], report: SnapshotReport) -> None:
+def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:
     """A file that init reads and that changed since the trace, with weights that changed too, makes the trace worthless."""
-    stored = {alias: report.digests.get(name) for name, aliases in report.names.items() for alias in aliases}
-    if all(stored.get(weight.names[0]) in (weight.digest, None) for weight in weights) and not report.cause:
+    if not not_reproducible(strategy, report) and not report.cause:
         return
     for record in trace.of(FileOpened):
         if record.phase == "init" and not record.mapped:
@@ -163,45 +158,25 @@ def _target(trace: Trace) -> str:
     return f"{Path(trace.header.root, function.source)}:{function.handler}"
 
 
-def _reproducible(trace: Trace, call: InitCall, report: SnapshotReport, work: Path, say: Say) -> tuple[bool, SnapshotReport]:
-    """Whether two plain runs answer alike, and build alike: where they do not, the report gets the cause.
+def _reproducible(place: Workplace, call: InitCall, made: Attempt, say: Say) -> tuple[bool, Attempt]:
+    """Whether two plain runs answer alike, and build alike: where they do not, the attempt gets the cause.
 
     The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason.
     """
+    trace, report = place.trace, made.report
     traced = [invocation.output for invocation in trace.of(Invocation)]
     alike = [digest_json(json.loads(text)) for text in report.outputs] == traced
-    if alike and (report.cause or call.skeleton == report.skeleton):
-        return True, report
+    if alike and (made.cause or call.skeleton == report.skeleton):
+        return True, made
     say(f"its {'state' if alike else 'answer'} is not the traced one; running it again to see whether it ever is the same")
-    again = plain_run(trace.header, [event.text for event in trace.header.events], work)
-    if again.skeleton != report.skeleton:
+    again = plain_run(trace.header, [event.text for event in trace.header.events], place.work)
+    if not report.outputs:  # nothing was run in this attempt
+        return [digest_json(json.loads(text)) for text in again.outputs] == traced, msgspec.structs.replace(made, report=again)
+    if again.skeleton != report.skeleton and made.kind != "replay":
         cause = f"what {call.name} builds is not the same in two runs (random numbers, times, hashes or addresses in it?)"
-        report = msgspec.structs.replace(report, cause=report.cause or cause)
+        made = msgspec.structs.replace(made, cause=made.cause or cause)
     pairs = zip(report.outputs, again.outputs, strict=True)
-    return all(same_output(json.loads(one), json.loads(other)) for one, other in pairs), report
-
-
-def _prove(
-    trace: Trace,
-    call: InitCall,
-    manifest: Manifest,
-    classification: Classification,
-    report: SnapshotReport,
-    partial: Path,
-) -> Manifest:
-    """Answer every traced event from the bundle in a fresh process. A snapshot that answers wrongly is given up for eager init.
-
-    Raises CheckFailed where even that answers otherwise than the plain function.
-    """
-    difference = _difference(trace, manifest, report, partial)
-    if difference and manifest.strategy == "snapshot":
-        given_up = Fallback(part="state", strategy="eager", cause=f"the proof: {difference}")
-        classification = msgspec.structs.replace(classification, strategy="eager", fallbacks=(given_up,))
-        manifest = write_files(trace, call, classification, report, manifest.reproducible, partial)
-        difference = _difference(trace, manifest, report, partial)
-    if difference:
-        raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
-    return manifest
+    return all(same_output(json.loads(one), json.loads(other)) for one, other in pairs), made
 
 
 def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
@@ -212,11 +187,30 @@ def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
     return [f"the function writes {name.removeprefix('code/')} beside its own source, and so into the bundle" for name in found]
 
 
-def _difference(trace: Trace, manifest: Manifest, report: SnapshotReport, partial: Path) -> str:
-    for index, (event, expected) in enumerate(zip(trace.header.events, report.outputs, strict=True)):
-        answer = run_from_bundle(partial, trace.header, event.text)
+def _difference(place: Workplace, manifest: Manifest, report: SnapshotReport) -> str:
+    """What the bundle makes otherwise than the plain function for a traced event; empty where all is the same."""
+    header = place.trace.header
+    for index, event in enumerate(header.events):
+        answer = run_from_bundle(place.partial, header, event.text)
         if "failed" in answer:
             return f"event {index}: {answer['failed']}"
-        if manifest.reproducible and not same_output(answer["output"], json.loads(expected)):
-            return f"event {index}: the answer differs"
+        if answer["strategy"] != manifest.strategy and (index == 0 or manifest.strategy == "script"):
+            return f"event {index}: {answer['fallback']}"
+        if not manifest.reproducible:
+            continue
+        found = _other(manifest, answer, report.outputs[index], report.states.get(index, {}))
+        if found and index:  # the plain run answered all events in one process, and the function may remember
+            alone = plain_run(header, [event.text], place.work)
+            found = _other(manifest, answer, alone.outputs[0], alone.states.get(0, {}))
+        if found:
+            return f"event {index}: {found}"
     return ""
+
+
+def _other(manifest: Manifest, answer: dict[str, Any], output: str, state: dict[str, str]) -> str:
+    if not same_output(answer["output"], json.loads(output)):
+        return "the answer differs"
+    made = answer["state"]
+    if manifest.strategy == "eager" or made is None or made == state:
+        return ""
+    return f"{min(name for name in {*state, *made} if state.get(name) != made.get(name))} is not what init makes"

@@ -1,5 +1,6 @@
-"""What the snapshot child and the compiler tell each other."""
+"""What the snapshot child, the capture child and the compiler tell each other."""
 
+from tidalctl.artifacts.manifest import Prefix
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.weights import Placement
 
@@ -7,8 +8,10 @@ from tidalctl.artifacts.weights import Placement
 class SnapshotRequest(Record, frozen=True):
     """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.
 
-    `order` names the weights in access order. `ambient` are digests of the settings that the traced init left: only those that
-    come out alike are kept.
+    `order` names the weights in access order, and `traced` gives their digests. `ambient` are digests of the settings that the traced
+    init left: only those that come out alike are kept. `prefix` asks for a snapshot of what init's static statements leave, and
+    `whole` allows one of the whole state where they leave nothing. `bases` is a weights file whose entries take the place of those
+    of the same name, or come besides; of `dynamic` weights nothing else is stored.
     """
 
     function: Function
@@ -18,9 +21,16 @@ class SnapshotRequest(Record, frozen=True):
     report: str
     folder: str = ""
     order: tuple[str, ...] = ()
+    traced: dict[str, str] = {}
     shard_size: int | None = None
     ambient: dict[str, str] = {}
     generators: dict[str, str] = {}  # digests of the generators' states before the traced init
+    prefix: bool = False
+    beside: bool = False  # store what the static statements leave besides the whole state, over the same weights
+    whole: bool = True
+    bases: str = ""
+    dynamic: tuple[str, ...] = ()
+    redraws: bool = False  # torch's generator is left to the program
     progress: int = -1  # file descriptor
 
 
@@ -31,19 +41,54 @@ class ShardWritten(Record, frozen=True):
 
 
 class SnapshotReport(Record, frozen=True):
-    """`digests` are the weights' by name. `cause` says why there is no snapshot; `differs` which event's init gave another state."""
+    """`digests` are the stored weights' by name. `cause` says why there is no snapshot.
+
+    `states` are the digests of the weights of each event's state as the plain function made it, by name, and `aliases` the traced
+    names of stored weights that have another name there. `init_s` is how long the plain init took.
+    """
 
     outputs: tuple[str, ...]
     init: str = ""
     cause: str = ""
-    differs: int | None = None
     placements: tuple[Placement, ...] = ()
     names: dict[str, tuple[str, ...]] = {}
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
+    aliases: dict[str, str] = {}
     shards: tuple[ShardWritten, ...] = ()
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
+    globals_differ: str = ""  # one that init sets otherwise for another event
     generators: dict[str, str] = {}
     memo: bool = False
-    skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same
+    prefix: Prefix | None = None
+    no_prefix: str = ""
+    init_s: float = 0.0
+    states: dict[int, dict[str, str]] = {}
+    skeleton: str = ""  # digest of the first state's skeleton, to tell whether two runs built the same
+
+
+class CaptureRequest(Record, frozen=True):
+    """Run init on the events under lineage, and write what had the identities in `wanted` into `folder`, under their names.
+
+    `generator` is the digest of a state of the random generator that is wanted, too.
+    """
+
+    function: Function
+    root: str
+    argv: tuple[str, ...]
+    events: tuple[str, ...]
+    wanted: dict[str, str]
+    folder: str
+    stem: str
+    report: str
+    generator: str = ""
+    shard_size: int | None = None
+
+
+class CaptureReport(Record, frozen=True):
+    """What was found, as it lies in the files. `shapes` are those of the tensors that had the identities."""
+
+    placements: tuple[Placement, ...]
+    digests: dict[str, str]
+    shards: tuple[ShardWritten, ...]

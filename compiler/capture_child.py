@@ -1,0 +1,101 @@
+"""The capture's process: runs init under lineage and writes what some of its tensors held before later steps wrote over them."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidalctl.ambient import GENERATORS, apply_ambient, read_ambient
+from tidalctl.artifacts.errors import CheckFailed
+from tidalctl.artifacts.program import GENERATOR
+from tidalctl.artifacts.weights import Entry, plan_shards, write_shard
+from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, ShardWritten
+from tidalctl.compiler.snapshot_child import leave
+from tidalctl.compiler.watches import after_imports
+from tidalctl.context import Init, answer_inits_with
+from tidalctl.function import enter_project, import_handler, pieces
+
+
+class _Enough(BaseException):
+    """Init has run; nothing of the handler is wanted. No `except Exception` of the function's stops it."""
+
+
+class Capturer:
+    """Answers the first call of init for each event, and keeps what is wanted of it."""
+
+    def __init__(self, request: CaptureRequest) -> None:
+        self._request = request
+        self.tensors: dict[str, Any] = {}
+
+    def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        from tidalctl.lineage.capture import CapturingTape
+        from tidalctl.lineage.loaders import LoaderWatch
+        from tidalctl.lineage.mode import recording
+
+        wanted = {identity for name, identity in self._request.wanted.items() if name not in self.tensors}
+        tape = CapturingTape(wanted, self._request.generator, root=self._request.root)
+        with LoaderWatch(lambda path: None) as watch, after_imports(watch.imported), recording(tape):
+            watch.tape = tape
+            mark.function(*arguments, **keywords)
+        for name, identity in self._request.wanted.items():
+            if identity in tape.captured:
+                self.tensors.setdefault(name, tape.captured[identity])
+        if tape.generator_state is not None:
+            self.tensors[GENERATOR] = tape.generator_state
+        raise _Enough
+
+
+def main(path: str) -> None:
+    request = msgspec.json.decode(Path(path).read_bytes(), type=CaptureRequest)
+    os.unlink(path)
+    leave(lambda: _run(request), request.folder)
+
+
+def _run(request: CaptureRequest) -> None:
+    enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
+    capturer = Capturer(request)
+    generators: dict[str, Any] = {}
+    answer_inits_with(capturer.answer)
+    handler = import_handler(request.function)
+    for text in request.events:
+        now = read_ambient()
+        generators = generators or {name: now[name] for name in GENERATORS if name in now}
+        apply_ambient(generators)
+        try:
+            for _ in pieces(handler(json.loads(text), None)):
+                pass
+        except _Enough:
+            continue
+    missing = sorted(request.wanted.keys() - capturer.tensors.keys())
+    if missing or (request.generator and GENERATOR not in capturer.tensors):
+        raise CheckFailed(f"init did not make {(missing or [GENERATOR])[0]} again as it was made in the trace")
+    _write(request, capturer.tensors)
+
+
+def _write(request: CaptureRequest, tensors: dict[str, Any]) -> None:
+    from tidalctl.artifacts.storages import chunks_of
+
+    names = [*request.wanted, *([GENERATOR] if request.generator else [])]
+    entries = []
+    for name in names:
+        tensor = tensors[name]
+        entries.append(
+            Entry(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape), nbytes=tensor.nbytes)
+        )
+    shards = plan_shards(entries, request.shard_size, request.stem)
+    digests: dict[str, str] = {}
+    written = []
+    for shard in shards:
+        whole, own = write_shard(
+            Path(request.folder), shard, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None
+        )
+        digests |= own
+        written.append(ShardWritten(file=shard.file, size=shard.size, sha256=whole))
+    report = CaptureReport(
+        placements=tuple(placement for shard in shards for placement in shard.placements),
+        digests=digests,
+        shards=tuple(written),
+    )
+    Path(request.report).write_bytes(msgspec.json.encode(report))

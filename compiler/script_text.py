@@ -1,0 +1,119 @@
+"""Texts of a trace as Python: quoted, or checked to be a name, or an expression of a small language.
+
+Everything that came from a trace goes through here, so that nothing in a program can become code of its own.
+"""
+
+import ast
+import keyword
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+# marks where a variable or a name (of a leaf, a key, a weight) will stand, so that steps of equal form have equal text;
+# private-use characters, which quoted() escapes, so that no text of a trace can look like a mark
+VALUE, NAME = "\ue000%d\ue001", "\ue002%d\ue003"
+
+
+def quoted(text: str) -> str:
+    """A Python literal on one line, in double quotes where that is as good, with everything that does not print escaped."""
+    literal = repr(text)
+    return '"' + literal[1:-1].replace("\\'", "'") + '"' if literal[0] == "'" and '"' not in text else literal
+
+
+def identifier(text: Any) -> str:
+    if not isinstance(text, str) or not (text.isascii() and text.isidentifier()) or keyword.iskeyword(text):
+        raise ValueError(f"{text!r} is not a name")
+    return text
+
+
+def in_torch(name: Any) -> str:
+    """`float16` and `torch.float16` are the same dtype."""
+    return "torch." + identifier(str(name).removeprefix("torch."))
+
+
+def values_in(argument: Any) -> Iterator[int]:
+    """The numbers of the values that an argument names, those in expressions included."""
+    if isinstance(argument, list | tuple):
+        for item in argument:
+            yield from values_in(item)
+    elif isinstance(argument, Mapping):
+        if set(argument) == {"value"}:
+            yield int(argument["value"])
+        elif set(argument) == {"expression"}:
+            yield from shapes_in(argument["expression"])
+        else:
+            for item in argument.values():
+                yield from values_in(item)
+
+
+def expressions_in(argument: Any) -> Iterator[str]:
+    if isinstance(argument, list | tuple):
+        for item in argument:
+            yield from expressions_in(item)
+    elif isinstance(argument, Mapping):
+        for key, item in argument.items():
+            if key == "expression":
+                yield item
+            else:
+                yield from expressions_in(item)
+
+
+def parsed(expression: str) -> ast.AST:
+    try:
+        return ast.parse(expression, mode="eval")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{expression!r} is not an expression: {error}") from None
+
+
+def shapes_in(expression: str) -> Iterator[int]:
+    """The values whose shape an expression asks for."""
+    for node in ast.walk(parsed(expression)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "shape":
+            yield _shape(node)[0]
+
+
+def names_in(expression: str) -> set[str]:
+    return {node.id for node in ast.walk(parsed(expression)) if isinstance(node, ast.Name)}
+
+
+def _shape(node: ast.Call) -> tuple[int, int]:
+    numbers = [item.value for item in node.args if isinstance(item, ast.Constant) and type(item.value) is int]
+    if len(numbers) != 2 or len(node.args) != 2 or node.keywords:
+        raise ValueError("shape() takes the number of a value and a dimension")
+    return numbers[0], numbers[1]
+
+
+_PLAIN_NODES = (ast.Expression, ast.Constant, ast.Subscript, ast.BinOp, ast.UnaryOp, ast.Load, ast.operator, ast.unaryop)
+
+
+class _Rewriting(ast.NodeTransformer):
+    """Refuses what is not in the language of expressions. Texts that stand as the id of a Name are written as they are."""
+
+    def __init__(self, names: Mapping[str, str], shape: Callable[[int, int], str]) -> None:
+        self._names, self._say_shape = names, shape
+
+    def generic_visit(self, node: ast.AST) -> ast.AST:
+        if not isinstance(node, _PLAIN_NODES):
+            raise ValueError(f"{type(node).__name__} in an expression")  # noqa: TRY004
+        return super().generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        if node.id not in self._names:
+            raise ValueError(f"{node.id} in an expression")
+        return ast.Name(id=self._names[node.id], ctx=ast.Load())
+
+    def visit_Constant(self, node: ast.Constant) -> ast.AST:
+        if not isinstance(node.value, bool | int | float | str):
+            raise ValueError(f"{node.value!r} in an expression")  # noqa: TRY004
+        return ast.Name(id=quoted(node.value), ctx=ast.Load()) if isinstance(node.value, str) else node
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if ast.unparse(node.func) == "shape":
+            return ast.Name(id=self._say_shape(*_shape(node)), ctx=ast.Load())
+        if ast.unparse(node.func) not in ("math.sqrt", "int", "float") or node.keywords:
+            raise ValueError(f"{ast.unparse(node.func)}() in an expression")
+        return ast.Call(func=node.func, args=[self.visit(item) for item in node.args], keywords=[])
+
+
+def expression_text(expression: str, names: Mapping[str, str], shape: Callable[[int, int], str]) -> str:
+    """An expression with `names` put for its names. Only event, files, subscripts, arithmetic, math.sqrt, int, float and shape pass."""
+    return ast.unparse(_Rewriting(names, shape).visit(parsed(expression)))

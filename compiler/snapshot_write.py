@@ -1,0 +1,222 @@
+"""A state written to disk: its skeleton, and its weights in access order.
+
+The state is written while the handler waits for it, before anything can change it; weights go from their memory to the file in
+pieces, so that no second copy of them exists.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from tidalctl.artifacts.manifest import PREFIX, SKELETON
+from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, shallow, why_not_picklable
+from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
+from tidalctl.artifacts.weights import DTYPES, Entry, plan_shards, write_shard
+from tidalctl.compiler.snapshot import ShardWritten, SnapshotRequest
+
+if TYPE_CHECKING:
+    from tidalctl.compiler.module_state import Place
+
+Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
+
+
+class NotStored(Exception):
+    """Why a state can't be stored, with the path to the culprit."""
+
+
+class SnapshotWriter:
+    """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of SnapshotReport."""
+
+    def __init__(self, request: SnapshotRequest, extras: dict[str, torch.Tensor] | None = None) -> None:
+        self._request = request
+        self._folder = Path(request.folder)
+        self._extras = extras or {}
+        self.report: dict[str, Any] = {}
+
+    def write(
+        self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: "dict[int, Place]"
+    ) -> None:
+        """Raises NotStored, or OSError where the disk is full."""
+        found = storage_names(state)
+        names = {address: names[0] for address, (names, _, _) in found.items()}
+        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, ambient, new_globals, names, shared)
+        self.report["globals"] = globals_
+        self.report["kept_globals"] = tuple(f"{module}.{name}" for module, values in new_globals.items() for name in values)
+        self._write_weights(found, pickler.storages)
+
+    def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
+        bases = {**(read_bases(Path(self._request.bases)) if self._request.bases else {}), **self._extras}
+        aliases = self._aliases(found, storages)
+        position = {name: index for index, name in enumerate(self._request.order)}
+        stored = {name: storage for name, storage in storages.items() if name not in self._request.dynamic}
+        names: list[str] = [name for name in storages if name in stored or name in bases]
+        names += [name for name in bases if name not in storages]
+        ranks = {name: position.get(aliases.get(name) or name, len(position)) for name in names}
+        ordered = sorted(names, key=ranks.__getitem__)
+        entries: list[Entry] = []
+        contents: dict[str, torch.UntypedStorage] = {}
+        for name in ordered:
+            if name in bases:
+                entries.append(_entry(name, bases[name]))
+                contents[name] = bases[name].untyped_storage()
+            else:
+                tensor = found[storages[name]._cdata][1] if storages[name]._cdata in found else None
+                entries.append(_entry(name, tensor, storages[name]))
+                contents[name] = storages[name]
+        tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
+        shards = plan_shards(entries, self._request.shard_size)
+        digests: dict[str, str] = {}
+        written = []
+        for shard in shards:
+            whole_digest, own = write_shard(self._folder, shard, lambda p: chunks_of(contents[p.entry.name]), tell)
+            digests |= own
+            written.append(ShardWritten(file=shard.file, size=shard.size, sha256=whole_digest))
+        self.report |= {
+            "placements": tuple(placement for shard in shards for placement in shard.placements),
+            "names": {names[0]: tuple(names) for names, _, _ in found.values()},
+            "devices": {name: str(storage.device) for name, storage in contents.items()},
+            "digests": digests,
+            "aliases": aliases,
+            "shards": tuple(written),
+        }
+
+    def _aliases(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> dict[str, str]:
+        """The traced names of weights that go by another name here: of the same content, or else of the same end of the name."""
+        traced = self._request.traced
+        if not self._request.prefix or all(name in traced for name in storages):
+            return {}
+        by_digest = {digest: name for name, digest in reversed(traced.items())}
+        aliases: dict[str, str] = {}
+        for name, storage in storages.items():
+            same = by_digest.get(digest_of(storage)) or _alike(name, traced)
+            if same:
+                aliases[name] = same
+        return aliases
+
+
+class PrefixWriter:
+    """Writes what the static statements leave over the entries that the whole state has, each content in an entry of its own.
+
+    `extras` are contents that the whole state has no entry for, copied, since the rest of init may write over them.
+    """
+
+    def __init__(self, request: SnapshotRequest) -> None:
+        self._request = request
+        self.extras: dict[str, torch.Tensor] = {}
+        self.globals: tuple[str, ...] = ()
+
+    def write(
+        self, carried: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: "dict[int, Place]"
+    ) -> None:
+        """Raises NotStored."""
+        bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
+        entries: dict[str, list[str]] = {}
+        for name, digest in self._request.traced.items():
+            if name not in self._request.dynamic:
+                entries.setdefault(digest, []).append(name)
+        for name, tensor in bases.items():
+            entries.setdefault(digest_of(tensor.untyped_storage()), []).append(name)
+        names = {}
+        for address, (paths, _, storage) in storage_names(carried).items():
+            alike = entries.get(digest_of(storage), [])
+            end = paths[0].rpartition(".")[0].rpartition(".")[2] + "." + paths[0].rpartition(".")[2]
+            name = next((name for name in alike if name.endswith(end)), alike[0] if alike else "")
+            if name:
+                alike.remove(name)
+            else:
+                name = f".prefix.{len(self.extras)}"
+                self.extras[name] = torch.empty(0, dtype=torch.uint8).set_(storage.clone())  # type: ignore[call-overload]
+            names[address] = name
+        path = Path(self._request.folder) / PREFIX
+        pickler, self.globals = write_skeleton(path, carried, ambient, new_globals, names, shared)
+        if unnamed := sorted(pickler.storages.keys() - set(names.values())):
+            path.unlink()
+            raise NotStored(f"{unnamed[0]} can't be reached by attributes and items")
+
+
+def write_skeleton(
+    path: Path,
+    state: Any,
+    ambient: dict[str, Any],
+    new_globals: dict[str, dict[str, Any]],
+    names: dict[int, str],
+    shared: "dict[int, Place]",
+) -> tuple[SkeletonPickler, tuple[str, ...]]:
+    """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
+    hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
+    skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
+    with open(path, "wb") as file:
+        pickler = SkeletonPickler(file, names, shared)
+        try:
+            with shallow():
+                pickler.dump(skeleton)
+        except Exception as error:
+            raise NotStored(_cause(state, new_globals, error, lambda value: why_not_picklable(value, shared))) from error
+    if overlap := pickler.overlap():
+        raise NotStored(f"state: {overlap}")
+    with open(path, "rb") as file:
+        unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
+        try:
+            unpickler.load()
+        except Exception as error:
+            raise NotStored(f"state: it can be pickled but not unpickled: {type(error).__name__}: {error}") from error
+    local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
+    if local:
+        raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
+    return pickler, tuple(sorted(unpickler.seen))
+
+
+def _alike(name: str, traced: dict[str, str]) -> str:
+    """The one traced name that shares the most of its end with `name`; empty where there is none, or several."""
+    parts = name.split(".")
+    for begin in range(1, len(parts) - 1):
+        end = "." + ".".join(parts[begin:])
+        if len(ends := [other for other in traced if f".{other}".endswith(end)]) == 1:
+            return ends[0]
+    return ""
+
+
+def _entry(name: str, tensor: torch.Tensor | None, storage: torch.UntypedStorage | None = None) -> Entry:
+    storage = tensor.untyped_storage() if storage is None and tensor is not None else storage
+    assert storage is not None
+    dtype = "uint8" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+    if tensor is not None and dtype in DTYPES and covers(tensor, storage):
+        return Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), nbytes=storage.nbytes())
+    return Entry(name=name, dtype="uint8", shape=(storage.nbytes(),), nbytes=storage.nbytes())
+
+
+def read_bases(path: Path) -> dict[str, torch.Tensor]:
+    """What the capture child wrote, mapped; names of padding left out."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if not name.startswith(".pad.")}  # noqa: SIM118
+
+
+class Progress:
+    """Tells the parent how many bytes of how many are written, at most a hundred times."""
+
+    def __init__(self, descriptor: int, total: int) -> None:
+        self._descriptor = descriptor
+        self._total = total
+        self._done = self._told = 0
+
+    def __call__(self, size: int) -> None:
+        self._done += size
+        if self._descriptor >= 0 and self._done - self._told >= max(self._total // 100, 1):
+            self._told = self._done
+            os.write(self._descriptor, f"{self._done} {self._total}\n".encode())
+
+
+def _cause(state: Any, new_globals: dict[str, Any], error: Exception, explain: Any) -> str:
+    found: str = explain(state)
+    if "second time" not in found:
+        return found
+    for module, values in new_globals.items():
+        for name, value in values.items():
+            inner: str = explain(value)
+            if "second time" not in inner:
+                return inner.replace("state", f"{module}.{name}", 1)
+    return f"state: {type(error).__name__}: {error}"

@@ -1,0 +1,98 @@
+"""How the state will be made for the events to come: decided from the traces alone, before anything is run again."""
+
+import json
+from collections.abc import Sequence
+
+from tidalctl.artifacts.manifest import Fallback
+from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.tape import TapeRead, TapeStep
+from tidalctl.artifacts.trace import FileOpened, InitCall, Trace, Weight
+from tidalctl.compiler.expressions import bounded
+from tidalctl.compiler.program import EventInit, Planned, plan_program, static_weights
+from tidalctl.compiler.slicing import NotSliced
+
+
+class Strategy(Record, frozen=True):
+    """`kind` is snapshot, script or replay. `request_files` are files of a request, which no snapshot may hold the content of."""
+
+    kind: str
+    inits: tuple[EventInit, ...]
+    planned: Planned | None = None
+    static: tuple[str, ...] = ()
+    request_files: tuple[str, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def recorded_inits(trace: Trace) -> tuple[EventInit, ...]:
+    """The calls of init that were recorded, the first of each event whose init saw something else than those before."""
+    opened = tuple(dict.fromkeys(f.given for f in trace.of(FileOpened) if f.phase == "init" and f.given and not f.mapped))
+    weights: dict[int, list[Weight]] = {}
+    records: dict[int, list[TapeRead | TapeStep]] = {}
+    for record in trace.records:
+        if isinstance(record, Weight):
+            weights.setdefault(record.event, []).append(record)
+        elif isinstance(record, TapeRead | TapeStep):
+            records.setdefault(record.event, []).append(record)
+    found = (
+        EventInit(
+            event=json.loads(trace.header.events[call.event].text),
+            call=call,
+            weights=tuple(weights.get(call.event, ())),
+            records=tuple(records.get(call.event, ())),
+            opened=opened,
+        )
+        for call in trace.of(InitCall)
+    )
+    # what saw the same of its event, in two traces say, tells nothing new
+    return tuple({_saw(init): init for init in reversed(list(found))}.values())[::-1]
+
+
+def _saw(init: EventInit) -> str:
+    call = init.call
+    whole = init.event if call.event_whole else None
+    return repr((call.name, call.arguments, sorted(call.event_reads.items()), whole))
+
+
+def decide(trace: Trace) -> Strategy:
+    inits = recorded_inits(trace)
+    calls = [init.call for init in inits]
+    looked = any(call.event_reads or call.event_whole for call in calls)
+    files = request_files(inits)
+    static = tuple(sorted(static_weights(inits, files)))
+    name = calls[0].name
+    if not looked:
+        return Strategy(kind="snapshot", inits=inits, static=static)
+    notes = [f"{name} is marked static=True, and it reads {_seen(calls)}"] if any(call.static for call in calls) else []
+    if len(inits) == 1:
+        notes.append(
+            f"{name} read {_seen(calls)}: one traced event can't tell what depends on that; give --event twice, or a second trace"
+        )
+        return Strategy(kind="replay", inits=inits, static=static, request_files=files, notes=tuple(notes))
+    try:
+        planned = plan_program(inits, trace.header.cwd, files)
+    except NotSliced as error:
+        fallback = Fallback(part="dynamic init", strategy="replay", cause=str(error))
+        return Strategy(
+            kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,), notes=tuple(notes)
+        )
+    return Strategy(kind="script", inits=inits, planned=planned, static=static, request_files=files, notes=tuple(notes))
+
+
+def _seen(calls: Sequence[InitCall]) -> str:
+    if any(call.event_whole for call in calls):
+        return "all of the event"
+    return ", ".join(f'event["{key}"]' for key in sorted({key for call in calls for key in call.event_reads}))
+
+
+def request_files(inits: Sequence[EventInit]) -> tuple[str, ...]:
+    """Files opened in init whose path a text of the event stands in."""
+    keys = {key for init in inits for key in init.call.event_reads}
+    whole = any(init.call.event_whole for init in inits)
+    texts = {
+        value
+        for init in inits
+        for key, value in init.event.items()
+        if isinstance(value, str) and value and (whole or key in keys)
+    }
+    return tuple(given for given in inits[0].opened if any(bounded(given, value) for value in texts))

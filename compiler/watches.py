@@ -1,0 +1,68 @@
+"""What the snapshot's process watches while init runs: modules that it imports, and random generators that it seeds."""
+
+import contextlib
+import importlib.machinery
+import random
+import sys
+import types
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tidalctl.compiler.module_state import ModuleState
+
+
+@contextlib.contextmanager
+def after_imports(tell: Callable[[types.ModuleType], None]) -> Iterator[None]:
+    """Tell of each module of source that is imported meanwhile, when it has run."""
+    loader = importlib.machinery.SourceFileLoader
+    original = loader.exec_module
+    inherited = "exec_module" not in vars(loader)  # and put back as such; another watch may be around this one
+
+    def exec_module(self: importlib.machinery.SourceFileLoader, module: types.ModuleType) -> None:
+        original(self, module)
+        tell(module)
+
+    setattr(loader, "exec_module", exec_module)  # noqa: B010 - a method
+    try:
+        yield
+    finally:
+        if inherited:
+            delattr(loader, "exec_module")
+        else:
+            setattr(loader, "exec_module", original)  # noqa: B010
+
+
+def noting_imports(modules: "ModuleState") -> contextlib.AbstractContextManager[None]:
+    """Tell the module state of the project's own modules that are imported meanwhile."""
+    return after_imports(lambda module: modules.note_module(module.__name__) if modules.owns(module) else None)
+
+
+@contextlib.contextmanager
+def noting_seeds() -> Iterator[set[str]]:
+    """Note which generators are seeded meanwhile, by the names that ambient.py gives them."""
+    import torch
+
+    noted: set[str] = set()
+    places: list[tuple[Any, str, str]] = [
+        (owner, name, "torch.rng") for owner in (torch, torch.random) for name in ("manual_seed", "set_rng_state")
+    ]
+    places += [(random, name, "random") for name in ("seed", "setstate")]
+    if "numpy.random" in sys.modules:
+        places += [(sys.modules["numpy.random"], name, "numpy.random") for name in ("seed", "set_state")]
+    originals = [getattr(owner, name) for owner, name, _ in places]
+
+    def noting(original: Any, generator: str) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            noted.add(generator)
+            return original(*arguments, **keywords)
+
+        return call
+
+    for (owner, name, generator), original in zip(places, originals, strict=True):
+        setattr(owner, name, noting(original, generator))
+    try:
+        yield noted
+    finally:
+        for (owner, name, _), original in zip(places, originals, strict=True):
+            setattr(owner, name, original)
