@@ -9,14 +9,17 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.compiler.explain import explanation, summary
-from tidalctl.compiler.pipeline import Compiled, compile_trace
+from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.terminal import transfer_progress
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def compile(  # noqa: A001 - the verb's own name
-    trace: Annotated[Path, typer.Argument(help="The trace, as `tidalctl trace` made it.")],
+    traces: Annotated[
+        list[Path],
+        typer.Argument(metavar="TRACE…", help="The trace, as `tidalctl trace` made it, and later ones of the same function."),
+    ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")
     ] = None,
@@ -29,15 +32,14 @@ def compile(  # noqa: A001 - the verb's own name
         bool, typer.Option("--json", help="Print one JSON object: the bundle, its digest, strategy and notes.")
     ] = False,
 ) -> None:
-    """Turn a trace into a template bundle, and prove that it answers as the plain function does."""
-    if not trace.exists():
-        near = sorted(p.name for p in trace.absolute().parent.glob("*.trace")) if trace.absolute().parent.is_dir() else []
-        hint = f"there is: {', '.join(near[:5])}" if near else "make one: tidalctl trace app.py --event '{…}'"
-        raise TidalError(f"no trace at {trace}", hint)
-    output = output or Path(trace.name.removesuffix(".trace") + ".bundle")
+    """Turn traces of a function into a template bundle, and prove that it answers as the plain function does."""
+    for trace in traces:
+        _refuse_missing(trace)
+    first = traces[0]
+    output = output or Path(first.name.removesuffix(".trace") + ".bundle")
     with transfer_progress("writing weights") as progress:
-        compiled = compile_trace(
-            trace,
+        compiled = compile_traces(
+            traces,
             output,
             shard_size=_bytes(shard_size) if shard_size else None,
             force=force,
@@ -45,14 +47,21 @@ def compile(  # noqa: A001 - the verb's own name
             say=lambda line: typer.echo(f"  {line}", err=True),
         )
     manifest = compiled.manifest
-    typer.echo(f"compiled {trace} → {output}", err=True)
+    typer.echo(f"compiled {', '.join(map(str, traces))} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
     if as_json:
         typer.echo(json.dumps(_report(compiled, output), ensure_ascii=False))
     elif explain:
-        typer.echo("\n".join(explanation(manifest, compiled.call)))
+        typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
+
+
+def _refuse_missing(trace: Path) -> None:
+    if not trace.exists():
+        near = sorted(p.name for p in trace.absolute().parent.glob("*.trace")) if trace.absolute().parent.is_dir() else []
+        hint = f"there is: {', '.join(near[:5])}" if near else "make one: tidalctl trace app.py --event '{…}'"
+        raise TidalError(f"no trace at {trace}", hint)
 
 
 def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
@@ -62,6 +71,9 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "bundle": str(output),
         "digest": manifest.digest,
         "strategy": manifest.strategy,
+        "dynamic": list(manifest.dynamic),
+        "init_s": compiled.verdict.init_s,
+        "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
         "events": compiled.verdict.events,
         "weights": len(manifest.weights),

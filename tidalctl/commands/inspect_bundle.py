@@ -81,7 +81,8 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("init", document["init"]),
             ("digest", document["digest"]),
             ("strategy", document["strategy"]),
-            ("serves", _guard_text(document["guard"])),
+            ("serves", _serves_text(document)),
+            *_part_facts(document),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
             *((f"event {index}", digest) for index, digest in enumerate(document["events"])),
@@ -101,6 +102,27 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
         console.print(f"\n{DYNAMIC_INIT}, sha256 {script['sha256'][:12]}", style="bold")
         console.print(text, soft_wrap=True)
     print_paragraph(console, "plan", _plan(document))
+
+
+def _serves_text(document: dict[str, Any]) -> str:
+    strategy = document["strategy"]
+    if strategy == "script":
+        return f"events that {DYNAMIC_INIT} has nothing against"
+    return "any event" if strategy in ("replay", "eager") else _guard_text(document["guard"])
+
+
+def _part_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of the state is not simply in the bundle."""
+    facts = []
+    if document["dynamic"]:
+        facts.append(("dynamic", f"{count_text(len(document['dynamic']), 'weight')}, made by {DYNAMIC_INIT}"))
+    if prefix := document["prefix"]:
+        lines = f"{prefix['lines'][0]}–{prefix['lines'][1]}"
+        lower = " (for events that the script does not serve)" if document["strategy"] == "script" else ""
+        facts.append(("static lines", f"{lines} of init, which leave {', '.join(prefix['carried'])}{lower}"))
+    if document["answers"]:
+        facts.append(("answers", f"{count_text(len(document['answers']), 'tensor')} that init need not read or compute"))
+    return facts
 
 
 def _guard_text(guard: dict[str, Any]) -> str:
@@ -159,17 +181,24 @@ def _plan(document: dict[str, Any]) -> str:
     weights = document["weights"]
     total = sum(weight["nbytes"] for weight in weights)
     modules = count_text(len(document["modules"]), "module")
-    if document["strategy"] != "snapshot":
+    if document["strategy"] == "eager":
         cause = next((lost["cause"] for lost in document["fallbacks"] if lost["part"] == "state"), "no snapshot could be taken")
         return f"A run imports the function's {modules}, reading them ahead, and runs init the ordinary way: {cause}."
     shards = len({weight["file"] for weight in weights})
     used = sum(weight["nbytes"] for weight in weights if weight["first_use"] is not None)
+    made = {
+        "snapshot": "then it unpickles the skeleton over the mapped weights in place of init",
+        "script": f"then {DYNAMIC_INIT} makes the dynamic weights, and the skeleton is unpickled over all of them in place of init",
+        "replay": "then init runs from what its static statements left, or with its reads answered from the weights",
+    }[document["strategy"]]
     words = [
         f"A run reads {size_text(total)} of weights from {count_text(shards, 'file')} in the order of first use"
         f" ({size_text(used)} of it is used), checking digests, beside the imports of {modules};"
-        " then it unpickles the skeleton over the mapped weights in place of init, and calls the handler.",
-        f"It does so for {_guard_text(document['guard'])}.",
+        f" {made}, and calls the handler.",
+        f"It does so for {_serves_text(document)}.",
     ]
-    if not document["guard"]["static"]:
+    if document["strategy"] == "script":
+        words.append(f"For other events init runs {'from its static lines' if document['prefix'] else 'the ordinary way'}.")
+    elif document["strategy"] == "snapshot" and not document["guard"]["static"]:
         words.append("For other events init runs the ordinary way.")
     return " ".join(words)

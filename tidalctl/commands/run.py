@@ -20,6 +20,7 @@ def run(
     timeline: Annotated[Path | None, typer.Option("--timeline", help="Write the start as Chrome trace events.")] = None,
     verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the bundle's digests while it loads.")] = True,
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
+    state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
     """Answer one event from a bundle, started fast.
 
@@ -34,6 +35,7 @@ def run(
             "timeline": str(timeline) if timeline else "",
             "verify": verify,
             "eager": eager,
+            "state": state,
             "argv": tuple(context.args),
         }
     )

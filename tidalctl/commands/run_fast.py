@@ -6,7 +6,13 @@ left to the framework, which has the better words. A test holds the two alike.
 
 from collections.abc import Sequence
 
-FLAGS = {"--json": ("json", True), "--no-verify": ("verify", False), "--verify": ("verify", True), "--eager": ("eager", True)}
+FLAGS = {
+    "--json": ("json", True),
+    "--no-verify": ("verify", False),
+    "--verify": ("verify", True),
+    "--eager": ("eager", True),
+    "--state": ("state", True),
+}
 VALUES = {"--event": "event", "-e": "event", "--timeline": "timeline"}
 
 

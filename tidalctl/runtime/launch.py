@@ -27,6 +27,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     timeline: str = ""
     verify: bool = True
     eager: bool = False
+    state: bool = False
     argv: tuple[str, ...] = ()
 
 
@@ -47,6 +48,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     template = Template(Path(options.bundle), timeline, options.verify)
+    template.wants_digests = options.state
     output: list[Any] = []
     streams = False
     try:
@@ -110,7 +112,8 @@ def show_traceback(error: BaseException) -> None:
 
 
 def _hint(template: Template) -> str | None:
-    return f"init ran the ordinary way, because {template.fallback}" if template.fallback else None
+    how = "from its static statements" if template.strategy == "replay" else "the ordinary way"
+    return f"init ran {how}, because {template.fallback}" if template.fallback else None
 
 
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "digest": template.manifest.digest,
         "output": output,
         "streamed": streams,
-        "strategy": "eager" if template.fallback and not template.restored else "snapshot",
+        "strategy": template.strategy,
         "fallback": template.fallback,
         "verified": options.verify,
         "ttft_s": timeline.since_start("first token"),
@@ -136,6 +139,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "streamed_bytes": template.reader.streamed,
         "misses": len(unforeseen),
         "unforeseen_modules": unforeseen,
+        **({"state": template.state_digests} if options.state else {}),
     }
 
 
@@ -146,8 +150,9 @@ ROWS = (
     ("imports", "imports"),
     ("wait", "weights waited for"),
     ("map", "weights mapped"),
+    ("dynamic init", "dynamic weights made"),
     ("restore", "state restored"),
-    ("init", "init, the ordinary way"),
+    ("init", "init, or the rest of it"),
     ("compute", "handler"),
 )
 
@@ -162,5 +167,6 @@ def phase_table(report: dict[str, Any]) -> str:
         f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}"
     )
     if report["fallback"]:
-        lines.append(f"  init ran the ordinary way: {report['fallback']}")
+        how = "from its static statements" if report["strategy"] == "replay" else "the ordinary way"
+        lines.append(f"  init ran {how}: {report['fallback']}")
     return "\n".join(lines)

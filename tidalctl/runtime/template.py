@@ -4,16 +4,15 @@ Each call of init gives a fresh state over a fresh private mapping, as the plain
 template can't answer is done the ordinary way, and `fallback` says why.
 """
 
-import functools
+import contextlib
 import gc
-import importlib
 import json
 import os
 import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
@@ -21,12 +20,15 @@ from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
-from tidalctl.eventprobe import agrees, arguments_digest
+from tidalctl.eventprobe import agrees, arguments_digest, digest_value
 from tidalctl.function import Handler, enter_project, import_handler
-from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.mapping import PrivateMapping, read_ahead
 from tidalctl.runtime.reader import Reader
 from tidalctl.runtime.sources import import_from, importable, module_names
 from tidalctl.runtime.timeline import Timeline
+
+if TYPE_CHECKING:
+    from tidalctl.runtime.replay import EntryMemory, Replay
 
 
 class Template:
@@ -37,6 +39,11 @@ class Template:
         self.timeline = timeline
         self.fallback: str | None = None
         self.restored = 0
+        self.strategy = ""  # what made the latest state, or will
+        self.state_digests: dict[str, str] | None = None  # of the first state, where they are asked for
+        self.wants_digests = False
+        self.answered_bytes = 0
+        self._memory: EntryMemory | None = None
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
@@ -47,7 +54,7 @@ class Template:
         self._event: Any = None
         self._never = ""
         self._event_fallback: str | None = None
-        self._kept: Any = None
+        self._kept: dict[str, Any] = {}
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._modules_before = frozenset(sys.modules)
@@ -73,7 +80,8 @@ class Template:
         self._never = "--eager was given" if eager else self._unusable(argv)
         self.begin(event)
         code = self.path / CODE
-        home = code if self.fallback is None else self._project() or code
+        snapshot = self.fallback is None and self.strategy != "replay"
+        home = code if snapshot else self._project() or code
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
         self._refuse_taken_modules(files)
         if argv is None:
@@ -107,16 +115,27 @@ class Template:
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
         self._event = event
+        self._event_digest = _digest(event)
         self.fallback = self._never or None
-        if self.fallback is None and not self._serves(event):
-            self.fallback = f"{self.manifest.init} reads fields of the event that differ from the traced ones"
-        self._event_fallback = self.fallback
+        self.strategy = "eager" if self.fallback else self.manifest.strategy
+        if self.fallback is None:
+            self.fallback = self._not_served(event) or None
+            if self.fallback:
+                self._step_down()
+        self._event_fallback = self.fallback if self.strategy == "eager" else None
+        self._event_strategy = self.strategy
+
+    def _step_down(self) -> None:
+        """To what init's static statements leave, where a script's bundle holds that, and else to init itself."""
+        prefix = self.manifest.prefix
+        self.strategy = "replay" if self.strategy == "script" and prefix is not None else "eager"
 
     def _unusable(self, argv: tuple[str, ...] | None) -> str:
         """Why the snapshot can't be used for any event here; empty where it can."""
         manifest = self.manifest
-        if manifest.strategy != "snapshot":
-            return next((f.cause for f in manifest.fallbacks if f.part == "state"), "the bundle holds no snapshot")
+        if manifest.strategy == "eager":
+            causes = [fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "eager"]
+            return causes[-1] if causes else "the bundle holds no state"
         if other := fp.changed_distributions(manifest.fingerprint, sys.path):
             return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
         if argv is not None and argv != manifest.guard.argv:
@@ -143,13 +162,18 @@ class Template:
             if module not in sys.modules:
                 __import__(module)
 
-    def _serves(self, event: Any) -> bool:
-        """Ask the bundle's dynamic init, which is what compile wrote for this function."""
-        if self._dynamic is None:
-            source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
-            self._dynamic = types.ModuleType("tidalctl_dynamic_init")
-            exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
-        return bool(self._dynamic.serves(event))
+    def _not_served(self, event: Any) -> str:
+        """Ask the bundle's dynamic init, which is what compile wrote for this function, and let the files that it will read be read."""
+        with self.timeline.span("start"):
+            if self._dynamic is None:
+                source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
+                self._dynamic = types.ModuleType("tidalctl_dynamic_init")
+                exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
+            if self.manifest.strategy == "script":
+                with contextlib.suppress(KeyError, TypeError):  # refusal() says it in words
+                    for path in self._dynamic.files(event):
+                        read_ahead(Path(path))
+            return str(self._dynamic.refusal(event))
 
     def _project(self) -> Path | None:
         """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
@@ -161,19 +185,96 @@ class Template:
 
     def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         self._check_machine()
+        if self._event_digest != _digest(self._event):  # the handler has changed it since
+            self.begin(self._event)
+        self.strategy = self._event_strategy  # whatever became of an earlier call
         reason = self._event_fallback or self._refusal(mark, arguments, keywords)
+        state = None
+        while not reason:
+            try:
+                state = self._made(mark, arguments, keywords)
+                break
+            except self._not_made() as error:
+                self.fallback = f"{DYNAMIC_INIT} could not make its part: {error}"
+                self._step_down()
+                reason = self.fallback if self.strategy == "eager" else self._refusal(mark, arguments, keywords)
         if reason:
+            self.strategy = "eager"
             self.fallback = self.fallback or reason
             with self.timeline.span("init"):
                 state = mark.function(*arguments, **keywords)
-        elif self.manifest.guard.memo and self.restored:
-            state = self._kept
-        else:
-            with self.timeline.span("wait"):
-                self.reader.wait()
-            state = self._restore()
-            self._kept = state if self.manifest.guard.memo else None
+        if self.wants_digests and self.state_digests is None:
+            from tidalctl.runtime.restore import digests_of
+
+            self.state_digests = digests_of(state)
         self.collector.resume()
+        return state
+
+    @staticmethod
+    def _not_made() -> tuple[type[Exception], ...]:
+        from tidalctl.prefix import NoPrefix
+        from tidalctl.runtime.restore import NotBuilt
+
+        return NotBuilt, NoPrefix
+
+    def _made(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The state by the bundle's strategy."""
+        if self.strategy != "replay":
+            return self._restored(SKELETON, self.manifest.guard.memo)
+        function = mark.function
+        if self.manifest.prefix is not None:
+            from tidalctl.prefix import split_init
+
+            split = split_init(mark.function)
+            prefix = self.manifest.prefix
+            memo = prefix.memo if self.manifest.strategy == "script" else self.manifest.guard.memo
+            carried = self._restored(prefix.skeleton, memo)
+
+            def function(*given: Any, **named: Any) -> Any:
+                return split.suffix(dict(carried), *given, **named)
+
+        replay = self._replaying()
+        with self.timeline.span("init"):
+            if replay is None:
+                return function(*arguments, **keywords)
+            state = replay.run(function, arguments, keywords)
+        self.answered_bytes += replay.answered_bytes
+        return state
+
+    def _replaying(self) -> "Replay | None":
+        """What answers init's reads from the template, where the bundle holds answers."""
+        if not self.manifest.answers:
+            return None
+        from tidalctl.runtime.replay import EntryMemory, Replay
+
+        with self.timeline.span("wait"):
+            self.reader.wait()
+        with self.timeline.span("map"):
+            if self._memory is None:
+                first = dict(self.reader.mappings)
+                self._memory = EntryMemory(
+                    self.manifest.weights, lambda name: first.pop(name, None) or PrivateMapping(self.path / name)
+                )
+            provenance = json.loads((self.path / PROVENANCE).read_bytes())
+        root = str(self._project() or self.path / CODE)
+        return Replay(self.manifest.answers, provenance, root, self._memory)
+
+    def _restored(self, skeleton: str, memo: bool) -> Any:
+        """What a skeleton holds, anew, or again where init gives the same object each time."""
+        if memo and skeleton in self._kept:
+            return self._kept[skeleton]
+        with self.timeline.span("wait"):
+            self.reader.wait()
+        from tidalctl.runtime.restore import restore
+
+        with self.timeline.span("map"):
+            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
+            mappings = self.reader.mappings if not self.restored else self._map_again()
+        script = self._dynamic if self.strategy == "script" else None
+        self.restored += 1
+        state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event)
+        if memo:
+            self._kept[skeleton] = state
         return state
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
@@ -181,57 +282,27 @@ class Template:
         guard = self.manifest.guard
         if mark.name != self.manifest.init:
             return f"{mark.name} is not the init that was traced ({self.manifest.init})"
+        if self.strategy == "replay":
+            return self._other_generators() or self._other_environ()
         if arguments_digest(self._event, arguments, keywords) != guard.arguments:
             return f"{mark.name} was called with other arguments than in the trace"
         if not guard.static and not agrees(self._event, guard.event_reads, guard.event_whole):
             return f"{mark.name} reads fields of the event that differ from the traced ones"
-        if guard.generators:
+        return self._other_generators() or self._other_environ()
+
+    def _other_generators(self) -> str:
+        prefix = self.manifest.prefix
+        lower = prefix is not None and self.strategy != self.manifest.strategy
+        generators = prefix.generators if prefix is not None and lower else self.manifest.guard.generators
+        if generators:
             from tidalctl.ambient import ambient_digests, read_ambient
 
             here = read_ambient()
-            now = ambient_digests({name: here[name] for name in guard.generators if name in here})
-            for name, seen in guard.generators.items():
+            now = ambient_digests({name: here[name] for name in generators if name in here})
+            for name, seen in generators.items():
                 if now.get(name) != seen:
-                    return f"{mark.name} uses {name}, which was set otherwise before it"
-        return self._other_environ()
-
-    def _restore(self) -> Any:
-        """Unpickle the skeleton over the mapped weights, and set what init had set besides."""
-        import torch
-
-        from tidalctl.ambient import apply_ambient
-        from tidalctl.artifacts.skeleton import SkeletonUnpickler
-
-        timeline = self.timeline
-        with timeline.span("map"):
-            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
-            mappings = self.reader.mappings if not self.restored else self._map_again()
-            weights = {weight.name: weight for weight in self.manifest.weights}
-        self.restored += 1
-
-        @functools.cache  # views of one storage must share it, as they did
-        def storage_of(name: str) -> torch.UntypedStorage:
-            weight = weights.get(name)
-            if weight is None:
-                raise Corrupt(
-                    f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again"
-                )
-            if weight.nbytes == 0:
-                return torch.UntypedStorage(0, device=weight.device)
-            memory = mappings[weight.file].memory
-            storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
-            return storage if weight.device == "cpu" else storage.to(device=torch.device(weight.device))
-
-        with timeline.span("restore"), open(self.path / SKELETON, "rb") as file:
-            skeleton = SkeletonUnpickler(file, storage_of, self.manifest.globals).load()
-        with timeline.span("ambient"):
-            for module, values in skeleton["globals"].items():
-                vars(importlib.import_module(module)).update(values)
-            apply_ambient(skeleton["ambient"])
-            handles = torch.utils.hooks.RemovableHandle
-            handles.next_id = max(handles.next_id, skeleton["hooks"])
-        timeline.mark("restored")
-        return skeleton["state"]
+                    return f"{self.manifest.init} uses {name}, which was set otherwise before it"
+        return ""
 
     def _map_again(self) -> dict[str, PrivateMapping]:
         return {name: PrivateMapping(self.path / name) for name in self.reader.mappings}
@@ -240,6 +311,14 @@ class Template:
         """Modules that this process imported and the trace did not list: the misses of a start."""
         foreseen = self._modules_before.union(self.manifest.modules)
         return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))
+
+
+def _digest(event: Any) -> str:
+    """Of an event as it is now; empty where it is no JSON."""
+    try:
+        return digest_value(event)
+    except (TypeError, ValueError):
+        return ""
 
 
 def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any]:

@@ -1,0 +1,101 @@
+"""A state from a bundle: the skeleton unpickled over mapped weights, and over those that the dynamic init makes."""
+
+import functools
+import importlib
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tidalctl.ambient import apply_ambient
+from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.skeleton import SkeletonUnpickler
+from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.timeline import Timeline
+
+Mappings = dict[str, PrivateMapping]
+
+
+class NotBuilt(Exception):
+    """The dynamic init could not make its weights after all, and has left no trace of having tried."""
+
+
+class Storages:
+    """A bundle's weights as storages over private mappings, one for each name, however many views there are of it."""
+
+    def __init__(self, manifest: Manifest, mappings: Mappings) -> None:
+        self._weights: dict[str, BundleWeight] = {weight.name: weight for weight in manifest.weights}
+        self._mappings = mappings
+        self.of = functools.cache(self._of)
+
+    def _of(self, name: str) -> torch.UntypedStorage:
+        weight = self._weights.get(name)
+        if weight is None:
+            raise Corrupt(
+                f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again"
+            )
+        if weight.nbytes == 0:
+            return torch.UntypedStorage(0, device=weight.device)
+        memory = self._mappings[weight.file].memory
+        storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
+        return storage if weight.device == "cpu" else storage.to(device=torch.device(weight.device))
+
+
+def restore(
+    skeleton_file: Path,
+    manifest: Manifest,
+    mappings: Mappings,
+    timeline: Timeline,
+    dynamic: types.ModuleType | None,
+    event: Any,
+) -> Any:
+    """Build what a skeleton is of, and set what init had set besides. Raises NotBuilt where the dynamic init fails."""
+    storages = Storages(manifest, mappings)
+    built: dict[str, torch.UntypedStorage] = {}
+    if dynamic is not None:
+        with timeline.span("dynamic init"):
+            built = _built(manifest, storages, dynamic, event)
+
+    def storage_of(name: str) -> torch.UntypedStorage:
+        return built[name] if name in built else storages.of(name)
+
+    with timeline.span("restore"), open(skeleton_file, "rb") as file:
+        skeleton = SkeletonUnpickler(file, storage_of, manifest.globals).load()
+    with timeline.span("ambient"):
+        for module, values in skeleton["globals"].items():
+            vars(importlib.import_module(module)).update(values)
+        apply_ambient(skeleton["ambient"])
+        handles = torch.utils.hooks.RemovableHandle
+        handles.next_id = max(handles.next_id, skeleton["hooks"])
+    timeline.mark("restored")
+    return skeleton["state"]
+
+
+def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:
+    """The weights that the dynamic init makes for the event, by name."""
+    leaves = dynamic.leaves()
+
+    def weight(name: str) -> torch.Tensor:
+        dtype, shape, strides, offset = leaves[name]
+        flat = torch.empty(0, dtype=getattr(torch, dtype)).set_(storages.of(name))  # type: ignore[call-overload]
+        return flat.as_strided(shape, strides, offset)
+
+    before = torch.get_rng_state()
+    try:
+        made: dict[str, torch.Tensor] = dynamic.build(event, weight)
+        missing = sorted(set(manifest.dynamic) - made.keys())
+        if missing:
+            raise ValueError(f"it made no {missing[0]}")
+    except Exception as error:
+        torch.set_rng_state(before)
+        raise NotBuilt(f"{type(error).__name__}: {error}") from error
+    return {name: tensor.untyped_storage() for name, tensor in made.items()}
+
+
+def digests_of(state: Any) -> dict[str, str]:
+    """sha256 of each weight of a state, by name."""
+    from tidalctl.artifacts.storages import digest_of, storage_names
+
+    return {names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()}
