@@ -1,0 +1,22 @@
+"""A LoRA adapter for each request, attached by PEFT and left unmerged.
+
+The event is `{"adapter": folder, "prompt": str, "max_new_tokens": int}`.
+"""
+
+from basemodel import answer, ask, load_base
+from peft import PeftModel
+
+import tidalctl
+
+
+@tidalctl.init
+def load(event):
+    base, tokenizer = load_base()
+    model = PeftModel.from_pretrained(base, event["adapter"])
+    return {"model": model.eval(), "tokenizer": tokenizer}
+
+
+def handler(event, context):
+    state = load(event)
+    tokenizer = state["tokenizer"]
+    yield from answer(state["model"], tokenizer, ask(tokenizer, event["prompt"]), event.get("max_new_tokens", 32))
