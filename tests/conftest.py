@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+
+# A suite says the same of the same code each time; `--hypothesis-profile=explore` looks for what it has not met yet.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", derandomize=False)
+hypothesis.settings.load_profile("same")
 
 APPS = Path(__file__).parent / "apps"
 TIDALCTL = (sys.executable, "-P", "-m", "tidalctl")

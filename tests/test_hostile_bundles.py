@@ -152,8 +152,8 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(tmp_path: Path) ->
 
 
 def test_a_bundle_of_a_newer_schema_is_refused_as_such(bundle: Path) -> None:
-    body = {**SEALED, "schema": 2, "unheard": "of"}
-    with pytest.raises(NewerSchema, match="schema 2"):
+    body = {**SEALED, "schema": 3, "unheard": "of"}
+    with pytest.raises(NewerSchema, match="schema 3"):
         decode_manifest(json.dumps(body).encode(), bundle)
 
 
