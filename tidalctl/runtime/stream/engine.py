@@ -1,0 +1,233 @@
+"""Brings groups in, in order, and lets compute wait for one. Scheduling and accounting; of devices it knows three calls.
+
+Workers take the next group, have the device bring it in, and have it checked; then it is released to compute. A group that compute
+asks for before its turn jumps the queue. One that the trace saw no use of, and that is not there when it is asked for, is a miss.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.groups import Group
+
+WORKERS = 2  # one reads while the other's group is hashed
+
+
+class Device(Protocol):
+    """Where groups go. Calls come from many threads, each group's in this order, and release the interpreter lock while they block."""
+
+    def bring(self, group: Group) -> None:
+        """Bring its bytes to where compute will read them, or on their way there. Raises OSError or TidalError."""
+
+    def check(self, group: Group) -> None:
+        """Raise TidalError where the bytes that were brought are not the manifest's."""
+
+    def wait(self, group: Group) -> None:
+        """From the thread that computes: what it launches from now on sees the group's bytes."""
+
+
+class Engine:
+    """Groups on their way to a device. `need` and `wait` raise what went wrong with a group, each time.
+
+    `ahead` bounds the bytes that are brought in beyond the furthest group that was needed (None: no bound). `pace` is in bytes a
+    second, for measurements on a slower link than there is; the first `resident` bytes are exempt from it. With `jump` off, a needed
+    group waits for its turn.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Group],
+        device: Device,
+        *,
+        check: bool = True,
+        ahead: int | None = None,
+        pace: float | None = None,
+        resident: int = 0,
+        order: Sequence[int] | None = None,
+        jump: bool = True,
+    ) -> None:
+        self._groups = groups
+        self._device = device
+        self._checks = check
+        self._ahead = ahead
+        self._pace = pace
+        self._resident = resident
+        self._jump = jump
+        self._queue = deque(order if order is not None else range(len(groups)))
+        self._urgent: deque[int] = deque()
+        self._taken = [False] * len(groups)
+        self._released = [False] * len(groups)
+        self._needed = [False] * len(groups)
+        self._errors: dict[int, BaseException] = {}
+        self._pending = len(groups)
+        self._begun = self._used = 0  # bytes that workers have taken up, and of the furthest place that was needed
+        self._begun_at = _begins(groups)
+        self._unbounded = ahead is None
+        self._changed = threading.Condition()
+        self._hashing = threading.Semaphore(max((os.cpu_count() or 2) - 1, 1))  # one core is left to the function
+        self._link = threading.Lock()
+        self._link_free = 0.0
+        self.misses = 0
+        self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
+        self.on_done: Callable[[], None] = lambda: None  # called once, by a worker or by start, when the last group is in
+        self.on_stall: Callable[[Group, int, int], None] = lambda group, begin_ns, end_ns: None  # by whoever waited
+        self.on_span: Callable[[str, int, int], None] = lambda name, begin_ns, end_ns: None
+        self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(WORKERS)]
+
+    def start(self) -> None:
+        if not self._groups:
+            self.on_done()
+            return
+        self._link_free = time.monotonic()
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def done(self) -> bool:
+        """Whether every group is in and right."""
+        return self._pending == 0 and not self._errors
+
+    def released(self, index: int) -> bool:
+        """Whether this group may be read."""
+        return self._released[index]
+
+    def need(self, indices: Iterable[int]) -> None:
+        """Return when these groups may be read. Raises what went wrong with one of them."""
+        if self.done:
+            return
+        for index in indices:
+            if not self._released[index]:
+                self._stall(index)
+            elif not self._needed[index]:
+                with self._changed:
+                    self._note(index)
+            self._device.wait(self._groups[index])
+
+    def wait(self) -> None:
+        """Return when every group is in and right. Raises what went wrong with the first that is not."""
+        with self._changed:
+            self._unbounded = True
+            self._changed.notify_all()
+            while self._pending and not self._errors:
+                self._changed.wait()
+            self._raise(min(self._errors, default=None))
+
+    def _stall(self, index: int) -> None:
+        begin = time.monotonic_ns()
+        with self._changed:
+            if self._jump and not self._taken[index]:
+                self._urgent.append(index)
+            self.misses += self._groups[index].first_use is None
+            self._note(index)
+            while not self._released[index] and index not in self._errors:
+                self._changed.wait()
+            self._raise(index if index in self._errors else None)
+        group, end = self._groups[index], time.monotonic_ns()
+        self.stalls.append((group, begin, end))
+        self.on_stall(group, begin, end)
+
+    def _note(self, index: int) -> None:
+        """Compute is here: readers may go so much further."""
+        self._needed[index] = True
+        self._used = max(self._used, self._begun_at[index] + self._groups[index].nbytes)
+        self._changed.notify_all()
+
+    def _raise(self, index: int | None) -> None:
+        if index is not None:
+            raise self._errors[index]
+
+    # -- the workers
+
+    def _work(self) -> None:
+        index = None
+        try:
+            while (index := self._next()) is not None:
+                self._bring(index)
+        except BaseException as error:  # noqa: BLE001 - whatever a reader dies of, nobody may wait for it for ever
+            with self._changed:
+                for other, released in enumerate(self._released):
+                    if not released:
+                        self._errors.setdefault(other, _died(error))
+                self._changed.notify_all()
+
+    def _next(self) -> int | None:
+        """The group to bring in now; None when there is no more. Waits while readers are as far ahead as they may be."""
+        with self._changed:
+            while True:
+                queue = self._urgent or self._queue
+                while queue and self._taken[queue[0]]:
+                    queue.popleft()
+                if not queue:
+                    if self._urgent or self._queue:
+                        continue
+                    return None
+                group = self._groups[queue[0]]
+                if queue is self._urgent or self._unbounded or self._begun + group.nbytes <= self._used + (self._ahead or 0):
+                    index = queue.popleft()
+                    self._taken[index] = True
+                    self._begun += group.nbytes
+                    return index
+                self._changed.wait()
+
+    def _bring(self, index: int) -> None:
+        group = self._groups[index]
+        try:
+            with self._span("read weights ahead"):
+                self._device.bring(group)
+            if self._checks:
+                with self._hashing, self._span("check weights"):
+                    self._device.check(group)
+            self._keep_pace(group)
+        except (OSError, TidalError) as error:
+            with self._changed:
+                self._errors[index] = error
+                self._pending -= 1
+                self._changed.notify_all()
+            return
+        with self._changed:
+            self._released[index] = True
+            self._pending -= 1
+            last = self._pending == 0
+            self._changed.notify_all()
+        if last:
+            self.on_done()
+
+    @contextlib.contextmanager
+    def _span(self, name: str) -> Iterator[None]:
+        begin = time.monotonic_ns()
+        try:
+            yield
+        finally:
+            self.on_span(name, begin, time.monotonic_ns())
+
+    def _keep_pace(self, group: Group) -> None:
+        """Hold a group back until a link of `pace` bytes a second would have brought it."""
+        if self._pace is None:
+            return
+        with self._link:
+            carried = group.nbytes
+            if self._resident > 0:
+                carried, self._resident = max(carried - self._resident, 0), max(self._resident - carried, 0)
+            self._link_free = max(self._link_free, 0.0) + carried / self._pace
+            arrives = self._link_free
+        time.sleep(max(arrives - time.monotonic(), 0))
+
+
+def _begins(groups: Sequence[Group]) -> list[int]:
+    """Bytes before each group, in order."""
+    total, found = 0, []
+    for group in groups:
+        found.append(total)
+        total += group.nbytes
+    return found
+
+
+def _died(error: BaseException) -> TidalError:
+    return TidalError(
+        f"a reader of weights died: {type(error).__name__}: {error}", "run again; with --eager it needs no reader"
+    )

@@ -1,0 +1,85 @@
+"""Makes a module wait for the weights that it owns, before its forward, until the last group is in.
+
+One hook for all modules of the process (torch's global forward pre-hook), so that no module of the user's carries anything of ours: it
+copies, pickles and prints as ever. It goes when the last weight is in.
+
+Limits: a weight that is read otherwise than through its own module's call does not wait. On the CPU it is read all the same, since the
+mapped file is the memory; that it was right is known before output leaves (see weights.WeightStream.refuse_wrong).
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+
+class Gate:
+    """Open for modules whose groups are in; `need` is asked for the others."""
+
+    def __init__(self, need: Callable[[Iterable[int]], None]) -> None:
+        self._need = need
+        self._groups: dict[int, Sequence[int]] = {}  # by a storage's address
+        self._unsorted: list[int] = []  # addresses of the state that is being made
+        self._lock = threading.Lock()
+        self._hook: Any = None
+        self._open = False
+
+    def watch(self, storage: torch.UntypedStorage, groups: Sequence[int]) -> None:
+        """This storage's content is in these groups."""
+        if not self._open and storage.nbytes():
+            self._groups[storage.data_ptr()] = groups
+            self._unsorted.append(storage.data_ptr())
+
+    def close(self, state: Any) -> None:
+        """From now on modules wait. What no module of the state owns is waited for here, since nobody could later."""
+        owned = {_address(tensor) for module in _modules(state) for tensor in _own(module)}
+        known, addresses, self._unsorted = self._groups, self._unsorted, []
+        self._need(index for address in addresses if address not in owned for index in known.get(address, ()))
+        with self._lock:
+            if not self._open and self._hook is None:
+                self._hook = register_module_forward_pre_hook(self._before)
+
+    def open(self) -> None:
+        """Everything is in: nobody waits any more."""
+        with self._lock:
+            self._open = True
+            if self._hook is not None:
+                self._hook.remove()
+                self._hook = None
+            self._groups = {}
+
+    def _before(self, module: torch.nn.Module, arguments: Any) -> None:
+        known = self._groups
+        for tensor in _own(module):
+            if (groups := known.get(_address(tensor))) is not None:
+                self._need(groups)
+
+
+def _own(module: torch.nn.Module) -> Iterator[torch.Tensor]:
+    for tensors in (module._parameters, module._buffers):
+        yield from (tensor for tensor in tensors.values() if tensor is not None)
+
+
+def _modules(state: Any, depth: int = 3) -> Iterator[torch.nn.Module]:
+    """The modules that lie within a few steps of a state's top. Those that lie deeper count as nobody's."""
+    if isinstance(state, torch.nn.Module):
+        yield from state.modules()
+    elif depth:
+        if isinstance(state, dict):
+            children: Iterable[Any] = state.values()
+        elif isinstance(state, list | tuple):
+            children = state
+        else:
+            children = getattr(state, "__dict__", {}).values()
+        for child in list(children):
+            if not isinstance(child, str | int | float | torch.Tensor | type):
+                yield from _modules(child, depth - 1)
+
+
+def _address(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):  # a wrapper without memory of its own
+        return 0

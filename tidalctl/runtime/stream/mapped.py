@@ -1,0 +1,74 @@
+"""The device of the CPU: the mapped file is the memory, so that bringing a group in is reading it into the page cache.
+
+Compute reads a private mapping, whose written pages are its own; hashes are taken through a shared one of the same file, since what a
+handler has written meanwhile is no corruption. There is no copy.
+"""
+
+import errno
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.groups import Group
+from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
+
+STEP = 16 * 2**20  # bytes a call
+AGAIN = "compile the bundle again"
+
+
+class MappedDevice:
+    """Weights files of one bundle, by name. Each is opened once: a file that takes the name later is not this one."""
+
+    def __init__(self, bundle: Path, files: Iterable[str]) -> None:
+        self._bundle = bundle
+        self.files = {name: WeightsFile(bundle / name) for name in files}
+        self.mappings: dict[str, PrivateMapping] = {name: file.map_privately() for name, file in self.files.items()}
+        self.populates = True  # whether the kernel enters ranges in the page table at once
+
+    def map_again(self) -> dict[str, PrivateMapping]:
+        """Fresh private mappings, in which nothing has been written."""
+        return {name: file.map_privately() for name, file in self.files.items()}
+
+    def resident(self) -> int:
+        """Bytes of the files that are in memory now."""
+        return sum(file.resident() for file in self.files.values())
+
+    def bring(self, group: Group) -> None:
+        file = self.files[group.file]
+        if file.changed():
+            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+        for begin in range(group.begin, group.end, STEP):
+            length = min(STEP, group.end - begin)
+            code = self.mappings[group.file].enter(begin, length) if self.populates else errno.EINVAL
+            if code == errno.EINVAL:  # an older kernel: read it, and let faults enter the pages
+                self.populates = False
+                code = 0 if file.read(begin, length) == length else errno.EFAULT
+            if code == errno.EFAULT:
+                raise Truncated(f"{self._bundle}: {group.file} can't be read to its end", AGAIN)
+            if code:
+                raise OSError(code, os.strerror(code), str(self._bundle / group.file))
+
+    def check(self, group: Group) -> None:
+        file = self.files[group.file]
+        for weight in group.weights:
+            digest = hashlib.sha256()
+            for begin in range(weight.offset, weight.offset + weight.nbytes, STEP):
+                with file.view(begin, min(STEP, weight.offset + weight.nbytes - begin)) as chunk:
+                    digest.update(chunk)
+            if digest.hexdigest() != weight.sha256:
+                raise Corrupt(
+                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its sha256 differs)", AGAIN
+                )
+        if file.changed():
+            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+
+    def wait(self, group: Group) -> None:
+        """Nothing to wait for: what is in the page cache is in memory."""
+
+    def refuse_changed(self) -> None:
+        """Raise Corrupt where somebody has written to a file since it was opened: its pages are the weights."""
+        for name, file in self.files.items():
+            if file.changed():
+                raise Corrupt(f"{self._bundle}: {name} was changed while it was in use", AGAIN)
