@@ -27,10 +27,15 @@ class Timeline:
         self.started_ns = min(started_ns, entered_ns)
         self.marks: dict[str, int] = {"entered": entered_ns}
         self.spans: list[tuple[str, int, int, str]] = []
+        self.stalls: list[tuple[str, str, int, int]] = []  # weight, the module that needed it, begin, end
         self.add("process start", self.started_ns, entered_ns)
 
     def add(self, name: str, begin_ns: int, end_ns: int) -> None:
         self.spans.append((name, begin_ns, end_ns, threading.current_thread().name))
+
+    def add_stall(self, weight: str, module: str, begin_ns: int, end_ns: int) -> None:
+        """The main thread stood still for a weight. Part of whatever phase it stood in: `phases` knows nothing of it."""
+        self.stalls.append((weight, module, begin_ns, end_ns))
 
     def mark(self, name: str) -> None:
         self.marks.setdefault(name, time.monotonic_ns())
@@ -84,6 +89,19 @@ class Timeline:
                 "dur": (end - begin) / 1e3,
             }
             for name, begin, end, thread in self.spans
+        ]
+        events += [
+            {
+                "ph": "X",
+                "name": f"stall: {weight}",
+                "cat": "stall",
+                "pid": pid,
+                "tid": threads["MainThread"],
+                "ts": (begin - self.started_ns) / 1e3,
+                "dur": (end - begin) / 1e3,
+                "args": {"weight": weight, "module": module},
+            }
+            for weight, module, begin, end in self.stalls
         ]
         events += [
             {"ph": "i", "s": "p", "name": name, "pid": pid, "tid": 0, "ts": (at - self.started_ns) / 1e3}
