@@ -22,6 +22,7 @@ PREFIX = "prefix.pickle"
 PREWARM = "prewarm.json"
 DYNAMIC_INIT = "dynamic_init.py"
 CODE = "code"
+PACK = "code.pack"
 STRATEGIES = ("snapshot", "script", "replay", "eager")
 
 
@@ -128,6 +129,7 @@ class Manifest(Record, frozen=True):
     ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
     prefix: Prefix | None = None
     answers: tuple[Answer, ...] = ()
+    pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
     format: str = FORMAT
     digest: str = ""
 
@@ -194,6 +196,8 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
     needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
     if manifest.prefix is not None:
         needed.add(manifest.prefix.skeleton)
+    if manifest.pack:
+        needed.add(PACK)
     names = {weight.name for weight in manifest.weights}
     for answer in manifest.answers:
         if answer.weight and answer.weight not in names:

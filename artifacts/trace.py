@@ -54,6 +54,7 @@ class Import(Record, frozen=True, tag="import"):
     self_s: float
     total_s: float
     phase: str  # start (there before the function), import, init or handler
+    plain: bool = False  # Python's own loader of source files made it, with nothing of anybody else's in between
 
 
 class Executed(Record, frozen=True, tag="executed"):

@@ -39,6 +39,8 @@ from tidalctl.artifacts.trace import (
 )
 from tidalctl.artifacts.weights import Placement
 from tidalctl.compiler.dynamic import dynamic_init_source
+from tidalctl.compiler.pack import pack_code, source_times
+from tidalctl.compiler.plan import StartTimes
 from tidalctl.compiler.ship import readahead_of
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
     function = f"{header.function.module}:{header.function.handler}"
     (partial / DYNAMIC_INIT).write_text(_dynamic_init(function, init, made), encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
+    pack = pack_code(trace, partial)
     shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(
@@ -102,10 +105,11 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
         dynamic=made.dynamic,
         prefix=made.prefix,
         answers=made.answers,
+        pack=pack,
     )
     sealed = seal(manifest)
     (partial / MANIFEST).write_bytes(encode_manifest(sealed))
-    (partial / PROVENANCE).write_bytes(_provenance(trace, made))
+    (partial / PROVENANCE).write_bytes(_provenance(trace, made, source_times(trace, partial)))
     return sealed
 
 
@@ -213,7 +217,7 @@ def _prewarm(trace: Trace) -> bytes:
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _provenance(trace: Trace, made: "Attempt") -> bytes:
+def _provenance(trace: Trace, made: "Attempt", times: dict[str, dict[str, int]]) -> bytes:
     """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
     opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
@@ -227,5 +231,13 @@ def _provenance(trace: Trace, made: "Attempt") -> bytes:
         "sources": {file: list(known) for file, known in sorted(made.sources.items())},
         "read": sorted(dict.fromkeys(opened)),
         "code_files": sorted(dict.fromkeys(code)),
+        **times,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def add_start_times(bundle: Path, times: StartTimes | None) -> None:
+    """Note how the proof's start went, for `tidalctl plan`. Times are no part of the bundle's identity."""
+    if times is not None:
+        body = json.loads((bundle / PROVENANCE).read_bytes())
+        (bundle / PROVENANCE).write_bytes(json.dumps(body | {"start": msgspec.to_builtins(times)}, indent=1).encode() + b"\n")

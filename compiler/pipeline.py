@@ -21,11 +21,12 @@ from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import FileOpened, InitCall, Invocation, Trace, read_trace
-from tidalctl.compiler.assemble import write_files
+from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
 from tidalctl.compiler.classify import not_reproducible
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merge import merge_traces
+from tidalctl.compiler.plan import StartTimes
 from tidalctl.compiler.processes import plain_run, run_from_bundle, same_output
 from tidalctl.compiler.ship import copy_shipment, plan_shipment
 from tidalctl.compiler.snapshot import SnapshotReport
@@ -114,9 +115,10 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         if not made.cause:
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
             say("answering the traced events from the bundle in a fresh process")
-            difference = _difference(place, manifest, made.report)
+            difference, times = _proof(place, manifest, made.report)
             made = msgspec.structs.replace(made, cause=f"the proof: {difference}" if difference else "")
         if not made.cause:
+            add_start_times(partial, times)
             break
         clear(place, made)
         lower = "replay" if kind == "script" else "eager"
@@ -125,7 +127,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         made = msgspec.structs.replace(made, kind="eager", dynamic=(), prefix=None, answers=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
-        if difference := _difference(place, manifest, made.report):
+        if difference := _proof(place, manifest, made.report)[0]:
             raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
     warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
     if made.report.kept_globals and manifest.strategy != "eager":
@@ -187,15 +189,16 @@ def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
     return [f"the function writes {name.removeprefix('code/')} beside its own source, and so into the bundle" for name in found]
 
 
-def _difference(place: Workplace, manifest: Manifest, report: SnapshotReport) -> str:
-    """What the bundle makes otherwise than the plain function for a traced event; empty where all is the same."""
-    header = place.trace.header
+def _proof(place: Workplace, manifest: Manifest, report: SnapshotReport) -> tuple[str, StartTimes | None]:
+    """What the bundle makes otherwise than the plain function for a traced event, empty where nothing; and how the first started."""
+    header, times = place.trace.header, None
     for index, event in enumerate(header.events):
         answer = run_from_bundle(place.partial, header, event.text)
         if "failed" in answer:
-            return f"event {index}: {answer['failed']}"
+            return f"event {index}: {answer['failed']}", None
         if answer["strategy"] != manifest.strategy and (index == 0 or manifest.strategy == "script"):
-            return f"event {index}: {answer['fallback']}"
+            return f"event {index}: {answer['fallback']}", None
+        times = times or _start_times(place.trace, answer)
         if not manifest.reproducible:
             continue
         found = _other(manifest, answer, report.outputs[index], report.states.get(index, {}))
@@ -203,8 +206,22 @@ def _difference(place: Workplace, manifest: Manifest, report: SnapshotReport) ->
             alone = plain_run(header, [event.text], place.work)
             found = _other(manifest, answer, alone.outputs[0], alone.states.get(0, {}))
         if found:
-            return f"event {index}: {found}"
-    return ""
+            return f"event {index}: {found}", None
+    return "", times
+
+
+def _start_times(trace: Trace, answer: dict[str, Any]) -> StartTimes | None:
+    """The start that a proof's report tells of, without what the proof itself took. None where no state was restored."""
+    traced = trace.one(Invocation)
+    if traced is None or answer["ready_s"] is None or answer["opened_s"] is None:
+        return None
+    own = answer["phases"].get("state digests", 0.0) + answer["stalled_s"]
+    return StartTimes(
+        begin_s=answer["opened_s"],
+        ready_s=answer["ready_s"],
+        compute_s=max(answer["ttft_s"] - answer["ready_s"] - own, 0.0),
+        traced_compute_s=traced.first_piece_s or traced.first_call_s,
+    )
 
 
 def _other(manifest: Manifest, answer: dict[str, Any], output: str, state: dict[str, str]) -> str:

@@ -190,7 +190,7 @@ def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoi
 )
 def test_a_bundle_of_another_interpreter_or_machine_is_refused(spoiled: Path, changes: dict[str, str], told: str) -> None:
     change_fingerprint(spoiled, **changes)
-    for options in ([], ["--no-verify"], ["--eager"]):
+    for options in ([], ["--verify", "off"], ["--eager"]):
         tidalctl("run", spoiled, "--event", json.dumps(DECODE), *options, cwd=spoiled.parent).one_error(told)
 
 

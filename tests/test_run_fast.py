@@ -13,7 +13,9 @@ from tidalctl.runtime.launch import RunOptions
 LINES = [
     ["a.bundle", "--event", "{}"],
     ["a.bundle", "-e", "{}", "--json"],
-    ["--event={}", "a.bundle", "--no-verify"],
+    ["--event={}", "a.bundle", "--verify", "off"],
+    ["a.bundle", "--verify=full", "--event", "{}", "--report", "r.html"],
+    ["a.bundle", "--event", "{}", "--readahead", "1.5GiB"],
     ["--eager", "a.bundle", "--event", "-", "--timeline", "t.json"],
     ["a.bundle", "--timeline=t.json", "--event", "e.json", "--", "--flag", "x"],
 ]
@@ -43,6 +45,7 @@ def test_both_parsers_give_the_same_options(line: list[str], monkeypatch: pytest
         ["a", "--event"],
         ["a", "--help"],
         ["a", "--event", "{}", "--typo"],
+        ["a", "--event", "{}", "--verify", "perhaps"],
     ],
     ids=" ".join,
 )

@@ -5,7 +5,7 @@ import json
 from conftest import Chain, python
 
 LOOK = """
-import gc, json, sys, threading
+import gc, json, sys, threading, time
 import torch
 from tidalctl import load_bundle
 from torch.nn.modules import module as hooks
@@ -14,12 +14,17 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 function = load_bundle(sys.argv[1])
 stream = function(json.loads(sys.argv[2]))
 next(stream)
+function.template.weights.wait()
+ours = lambda: [thread.name for thread in threading.enumerate() if thread.name.startswith(("reader", "stream"))]
+until = time.monotonic() + 5  # each is at the end of what it does
+while ours() and time.monotonic() < until:
+    time.sleep(0.01)
 print(json.dumps({
     "modes": len(_get_current_dispatch_mode_stack()),
     "hooks": len(hooks._global_forward_hooks) + len(hooks._global_forward_pre_hooks),
     "profile": sys.getprofile() is not None or sys.gettrace() is not None,
     "collector": gc.isenabled(),
-    "threads": [thread.name for thread in threading.enumerate() if thread.name.startswith("reader")],
+    "threads": ours(),
 }))
 """
 

@@ -9,7 +9,7 @@ import typer
 from tidalctl import __version__
 from tidalctl.artifacts.errors import TidalError
 
-VERBS = ("trace", "compile", "run", "inspect", "verify", "bench")
+VERBS = ("trace", "compile", "run", "inspect", "plan", "verify", "bench")
 TAKES_ARGUMENTS = ("trace", "run")  # what stands after -- reaches the function
 
 

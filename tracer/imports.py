@@ -69,7 +69,7 @@ class ImportRecorder:
     def imports(self) -> list[Import]:
         """Every module, in the order in which the imports began; first those that were there before the function."""
         found = [
-            (-1, Import(name=name, file=_file_of(sys.modules[name]), self_s=0.0, total_s=0.0, phase="start"))
+            (-1, _record(name, sys.modules[name], 0.0, 0.0, "start"))
             for name in sorted(self._known)
             if sys.modules.get(name) is not None and not name.startswith("tidalctl") and name != "__main__"
         ]
@@ -78,8 +78,23 @@ class ImportRecorder:
                 continue
             order, phase = self._began.get(name, (len(self._began), self._clock.phase))
             self_s, total_s = self._times.get(name, (0.0, 0.0))
-            found.append((order, Import(name=name, file=_file_of(module), self_s=self_s, total_s=total_s, phase=phase)))
+            found.append((order, _record(name, module, self_s, total_s, phase)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+
+
+def _record(name: str, module: ModuleType, self_s: float, total_s: float, phase: str) -> Import:
+    return Import(name=name, file=_file_of(module), self_s=self_s, total_s=total_s, phase=phase, plain=_plain(name, module))
+
+
+def _plain(name: str, module: ModuleType) -> bool:
+    """Whether importing the module again would run what Python itself makes of its source file."""
+    spec = getattr(module, "__spec__", None)
+    loader = getattr(spec, "loader", None)
+    return (
+        type(loader) is importlib.machinery.SourceFileLoader
+        and vars(loader) == {"name": name, "path": getattr(spec, "origin", None)}  # nobody has hung a function on it
+        and getattr(spec, "name", None) == name
+    )
 
 
 def _file_of(module: ModuleType) -> str:

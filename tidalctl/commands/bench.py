@@ -26,16 +26,19 @@ def bench(
         CacheChoice, typer.Option("--cache", help="Whether files are in memory before a run (checked with mincore).")
     ] = CacheChoice.WARM,
     json: Annotated[bool, typer.Option("--json", help="Print every sample as JSON instead of the table.")] = False,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the bench as a page to look at (HTML).")] = None,
 ) -> None:
     """Measure fresh processes in turn, the plain function's and the bundle's, to the first token.
 
     The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they differ.
     """
-    from tidalctl.artifacts.errors import CheckFailed
+    from tidalctl.artifacts.errors import CheckFailed, TidalError
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.function import parse_event
 
+    if report and not report.absolute().parent.is_dir():
+        raise TidalError(f"--report {report}: no such folder", "make it first")
     subject = open_subject(bundle)
     request, _ = parse_event(event)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
@@ -53,6 +56,10 @@ def bench(
         from tidalctl.bench.render import render
 
         render(measured, Console(highlight=False))
+    if report:
+        from tidalctl.bench.report_page import bench_page
+
+        report.write_text(bench_page(measured), encoding="utf-8")
     if measured.differing:
         raise CheckFailed(
             f"outputs differ from the plain function's in {len(measured.differing)} of {len(measured.samples)} runs",

@@ -1,18 +1,16 @@
 """`tidalctl compile`: turn a trace into a template bundle."""
 
 import json
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.commands.size import parse_size
 from tidalctl.compiler.explain import explanation, summary
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.terminal import transfer_progress
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def compile(  # noqa: A001 - the verb's own name
@@ -41,7 +39,7 @@ def compile(  # noqa: A001 - the verb's own name
         compiled = compile_traces(
             traces,
             output,
-            shard_size=_bytes(shard_size) if shard_size else None,
+            shard_size=parse_size("--shard-size", shard_size) if shard_size else None,
             force=force,
             progress=progress,
             say=lambda line: typer.echo(f"  {line}", err=True),
@@ -82,11 +80,3 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "notes": list(compiled.notes),
         "warnings": list(compiled.warnings),
     }
-
-
-def _bytes(text: str) -> int:
-    """A size such as 5GB, 500MiB or 1000000, in bytes."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?)B?", text.strip().upper())
-    if found is None or float(found[1]) <= 0:
-        raise TidalError(f"--shard-size {text!r} is not a size", "for example: --shard-size 5GB")
-    return int(float(found[1]) * _UNITS[found[2]])

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidalctl.artifacts.bundle import check_file
+from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.errors import Corrupt, NewerSchema
-from tidalctl.artifacts.manifest import DYNAMIC_INIT, PREWARM, PROVENANCE, Manifest
+from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, Manifest
 from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
@@ -35,10 +36,22 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "size": sum(stored.size for stored in manifest.files.values()),
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": name in executed} for name in manifest.modules],
+        "code_pack": _code_pack(manifest, path),
         "prewarm": _prewarm(manifest, path),
         "dynamic_init": _dynamic_init(manifest, path),
         "provenance": _provenance(path),
     }
+
+
+def _code_pack(manifest: Manifest, path: Path) -> dict[str, Any] | None:
+    """The pack's size and modules. Its index is checked; its bytecode, which is not shown, is not."""
+    if not manifest.pack:
+        return None
+    pack = PackFile(path / PACK, manifest.pack)
+    pack.close()
+    index = pack.index
+    names = [{"name": module.name, "size": module.length, "late": module.late} for module in index.modules]
+    return {"size": manifest.files[PACK].size, "magic": index.magic, "segments": len(index.segments), "modules": names}
 
 
 def _prewarm(manifest: Manifest, path: Path) -> list[Any] | None:
@@ -83,6 +96,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("strategy", document["strategy"]),
             ("serves", _serves_text(document)),
             *_part_facts(document),
+            *_pack_fact(document["code_pack"]),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
             *((f"event {index}", digest) for index, digest in enumerate(document["events"])),
@@ -123,6 +137,14 @@ def _part_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     if document["answers"]:
         facts.append(("answers", f"{count_text(len(document['answers']), 'tensor')} that init need not read or compute"))
     return facts
+
+
+def _pack_fact(pack: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if pack is None:
+        return []
+    late = sum(module["late"] for module in pack["modules"])
+    words = f"{count_text(len(pack['modules']), 'module')}, {size_text(pack['size'])} of bytecode"
+    return [("code pack", f"{words}; {late:,} imported while the weights come in" if late else words)]
 
 
 def _guard_text(guard: dict[str, Any]) -> str:

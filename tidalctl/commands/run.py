@@ -1,11 +1,19 @@
 """`tidalctl run`: answer one event from a bundle."""
 
+import enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
+
+
+class Verify(enum.StrEnum):
+    STREAM = "stream"
+    FULL = "full"
+    OFF = "off"
 
 
 def run(
@@ -18,7 +26,15 @@ def run(
         bool, typer.Option("--json", help="Print one JSON report, the output in it, instead of the output.")
     ] = False,
     timeline: Annotated[Path | None, typer.Option("--timeline", help="Write the start as Chrome trace events.")] = None,
-    verify: Annotated[bool, typer.Option("--verify/--no-verify", help="Check the bundle's digests while it loads.")] = True,
+    report: Annotated[Path | None, typer.Option("--report", help="Write the start as a page to look at (HTML).")] = None,
+    verify: Annotated[
+        Verify,
+        typer.Option("--verify", help="Check weights as they arrive, whole files before the start, or nothing."),
+    ] = Verify.STREAM,
+    readahead: Annotated[
+        str,
+        typer.Option("--readahead", help="Read weights at most so far ahead of their use: 2GB, 500MiB.  [default: no bound]"),
+    ] = "",
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
     state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
@@ -33,7 +49,9 @@ def run(
             "event": event,
             "json": json,
             "timeline": str(timeline) if timeline else "",
-            "verify": verify,
+            "report": str(report) if report else "",
+            "verify": verify.value,
+            "ahead": parse_size("--readahead", readahead) if readahead else None,
             "eager": eager,
             "state": state,
             "argv": tuple(context.args),

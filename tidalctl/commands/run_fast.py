@@ -6,14 +6,20 @@ left to the framework, which has the better words. A test holds the two alike.
 
 from collections.abc import Sequence
 
+VERIFY = ("stream", "full", "off")
 FLAGS = {
     "--json": ("json", True),
-    "--no-verify": ("verify", False),
-    "--verify": ("verify", True),
     "--eager": ("eager", True),
     "--state": ("state", True),
 }
-VALUES = {"--event": "event", "-e": "event", "--timeline": "timeline"}
+VALUES = {
+    "--event": "event",
+    "-e": "event",
+    "--timeline": "timeline",
+    "--report": "report",
+    "--verify": "verify",
+    "--readahead": "ahead",
+}
 
 
 def parse(arguments: Sequence[str]) -> dict[str, object] | None:
@@ -38,4 +44,9 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
             return None
         else:
             found["bundle"] = argument
-    return found if "bundle" in found and "event" in found else None
+    if "ahead" in found:
+        from tidalctl.commands.size import parse_size
+
+        found["ahead"] = parse_size("--readahead", str(found["ahead"]))
+    known = found.get("verify", "stream") in VERIFY
+    return found if known and "bundle" in found and "event" in found else None

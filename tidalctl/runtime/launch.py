@@ -11,7 +11,9 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function import is_stream, json_text, parse_event, pieces
+from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
+from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template, guarded
 from tidalctl.runtime.timeline import Timeline, process_start_ns
 
@@ -25,7 +27,9 @@ class RunOptions(msgspec.Struct, frozen=True):
     event: str
     json: bool = False
     timeline: str = ""
-    verify: bool = True
+    report: str = ""
+    verify: str = "stream"  # stream, full or off
+    ahead: int | None = None  # bytes that are read beyond what was needed
     eager: bool = False
     state: bool = False
     argv: tuple[str, ...] = ()
@@ -43,11 +47,14 @@ def start(fields: dict[str, Any]) -> int:
 
 def run(options: RunOptions, timeline: Timeline) -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
-    if options.timeline and not Path(options.timeline).absolute().parent.is_dir():
-        raise TidalError(f"--timeline {options.timeline}: no such folder", "make it first")
+    files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
+    for option, file in files.items():
+        if not file.parent.is_dir():
+            raise TidalError(f"--{option} {getattr(options, option)}: no such folder", "make it first")
     with timeline.span("start"):
         event, _ = parse_event(options.event)
-    template = Template(Path(options.bundle), timeline, options.verify)
+    end_clearly()
+    template = Template(Path(options.bundle), timeline, StreamOptions(verify=options.verify, ahead=options.ahead))
     template.wants_digests = options.state
     output: list[Any] = []
     streams = False
@@ -56,7 +63,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         with timeline.span("compute"):
             result = handler(event, None)
             streams = is_stream(result)
-            for piece in guarded(pieces(result), template.reader):
+            for piece in guarded(pieces(result), template):
                 timeline.mark("first token")
                 template.collector.resume()
                 text = json_text(piece)
@@ -70,16 +77,20 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     except _ReaderGone as gone:
         raise BrokenPipeError from gone
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-        template.reader.wait()
+        template.wait()
         show_traceback(error)
         raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
     finally:
         template.collector.resume()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
-    if options.timeline:
-        Path(options.timeline).write_bytes(timeline.chrome_trace())
+    if "timeline" in files:
+        files["timeline"].write_bytes(timeline.chrome_trace())
     report = _report(options, template, output if streams else output[0], streams)
+    if "report" in files:
+        from tidalctl.runtime.report_page import write_page
+
+        write_page(files["report"], timeline, report)
     if options.json:
         print(json.dumps(report, ensure_ascii=False), flush=True)
     else:
@@ -118,7 +129,7 @@ def _hint(template: Template) -> str | None:
 
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
     timeline = template.timeline
-    unforeseen = template.unforeseen_modules()
+    unforeseen, weights = template.unforeseen_modules(), template.weights
     return {
         "schema": SCHEMA,
         "bundle": options.bundle,
@@ -127,7 +138,8 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "streamed": streams,
         "strategy": template.strategy,
         "fallback": template.fallback,
-        "verified": options.verify,
+        "verified": options.verify != "off",
+        "verify": options.verify,
         "ttft_s": timeline.since_start("first token"),
         "total_s": timeline.since_start("done"),
         "own_s": timeline.own_s(),
@@ -135,10 +147,16 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "started_ns": timeline.started_ns,
         "first_token_ns": timeline.marks.get("first token"),
         "done_ns": timeline.marks.get("done"),
-        "weights_bytes": template.reader.bytes,
-        "streamed_bytes": template.reader.streamed,
+        "weights_bytes": weights.bytes,
+        "streamed_bytes": weights.streamed,
+        "io": weights.io,
+        "weight_misses": weights.engine.misses,
+        "stalled_s": round(sum(end - begin for _, begin, end in weights.engine.stalls) / 1e9, 6),
+        "opened_s": timeline.since_start("weights asked for"),
+        "ready_s": timeline.since_start("state made"),
         "misses": len(unforeseen),
         "unforeseen_modules": unforeseen,
+        "modules": template.module_counts(),
         **({"state": template.state_digests} if options.state else {}),
     }
 
@@ -166,6 +184,11 @@ def phase_table(report: dict[str, Any]) -> str:
     lines.append(
         f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}"
     )
+    modules = report["modules"]
+    if modules["changed"]:
+        lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")
+    if modules["unusable"]:
+        lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
     if report["fallback"]:
         how = "from its static statements" if report["strategy"] == "replay" else "the ordinary way"
         lines.append(f"  init ran {how}: {report['fallback']}")

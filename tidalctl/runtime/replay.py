@@ -62,7 +62,13 @@ class EntryMemory:
     The first call for an entry gives it in one mapping that all entries share, the second in another, and so on.
     """
 
-    def __init__(self, weights: Iterable[BundleWeight], map_file: Callable[[str], PrivateMapping]) -> None:
+    def __init__(
+        self,
+        weights: Iterable[BundleWeight],
+        map_file: Callable[[str], PrivateMapping],
+        need: Callable[[Iterable[str]], None] = lambda names: None,
+    ) -> None:
+        self._need = need  # returns when these weights are there
         self._weights = {weight.name: weight for weight in weights}
         self._map_file = map_file
         self._mappings: dict[tuple[str, int], PrivateMapping] = {}
@@ -83,4 +89,5 @@ class EntryMemory:
             if place not in self._mappings:
                 self._mappings[place] = self._map_file(weight.file)
             memory = self._mappings[place].memory
+        self._need([name])
         return torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()

@@ -13,6 +13,7 @@ from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.skeleton import SkeletonUnpickler
 from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.stream.weights import WeightStream
 from tidalctl.runtime.timeline import Timeline
 
 Mappings = dict[str, PrivateMapping]
@@ -25,7 +26,8 @@ class NotBuilt(Exception):
 class Storages:
     """A bundle's weights as storages over private mappings, one for each name, however many views there are of it."""
 
-    def __init__(self, manifest: Manifest, mappings: Mappings) -> None:
+    def __init__(self, manifest: Manifest, mappings: Mappings, weights: WeightStream) -> None:
+        self._stream = weights
         self._weights: dict[str, BundleWeight] = {weight.name: weight for weight in manifest.weights}
         self._mappings = mappings
         self.of = functools.cache(self._of)
@@ -40,7 +42,11 @@ class Storages:
             return torch.UntypedStorage(0, device=weight.device)
         memory = self._mappings[weight.file].memory
         storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
-        return storage if weight.device == "cpu" else storage.to(device=torch.device(weight.device))
+        if weight.device != "cpu":
+            self._stream.need([name])  # the copy reads it
+            return storage.to(device=torch.device(weight.device))
+        self._stream.watch(name, storage)
+        return storage
 
 
 def restore(
@@ -50,13 +56,17 @@ def restore(
     timeline: Timeline,
     dynamic: types.ModuleType | None,
     event: Any,
+    weights: WeightStream,
 ) -> Any:
-    """Build what a skeleton is of, and set what init had set besides. Raises NotBuilt where the dynamic init fails."""
-    storages = Storages(manifest, mappings)
+    """Build what a skeleton is of, and set what init had set besides. Raises NotBuilt where the dynamic init fails.
+
+    The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
+    """
+    storages = Storages(manifest, mappings, weights)
     built: dict[str, torch.UntypedStorage] = {}
     if dynamic is not None:
         with timeline.span("dynamic init"):
-            built = _built(manifest, storages, dynamic, event)
+            built = _built(manifest, storages, dynamic, event, weights)
 
     def storage_of(name: str) -> torch.UntypedStorage:
         return built[name] if name in built else storages.of(name)
@@ -73,11 +83,14 @@ def restore(
     return skeleton["state"]
 
 
-def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:
+def _built(
+    manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any, weights: WeightStream
+) -> dict[str, torch.UntypedStorage]:
     """The weights that the dynamic init makes for the event, by name."""
     leaves = dynamic.leaves()
 
     def weight(name: str) -> torch.Tensor:
+        weights.need([name])
         dtype, shape, strides, offset = leaves[name]
         flat = torch.empty(0, dtype=getattr(torch, dtype)).set_(storages.of(name))  # type: ignore[call-overload]
         return flat.as_strided(shape, strides, offset)

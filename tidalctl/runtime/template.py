@@ -5,26 +5,29 @@ template can't answer is done the ordinary way, and `fallback` says why.
 """
 
 import contextlib
-import gc
 import json
 import os
 import sys
 import types
 from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import Corrupt, TidalError
-from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PROVENANCE, SKELETON, Manifest
+from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, SKELETON, Manifest
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest, digest_value
-from tidalctl.function import Handler, enter_project, import_handler
-from tidalctl.runtime.mapping import PrivateMapping, read_ahead
-from tidalctl.runtime.reader import Reader
+from tidalctl.function import Handler, enter_project, import_handler, is_stream
+from tidalctl.runtime.collector import CollectorPaused
+from tidalctl.runtime.mapping import read_ahead
+from tidalctl.runtime.packed import PackFinder, PackReader
+from tidalctl.runtime.reader import CodeReader
 from tidalctl.runtime.sources import import_from, importable, module_names
+from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
 from tidalctl.runtime.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -34,7 +37,9 @@ if TYPE_CHECKING:
 class Template:
     """One bundle in one process. Open it, `prepare` for the first event, then call `handler`."""
 
-    def __init__(self, path: Path, timeline: Timeline, verify: bool = True) -> None:
+    def __init__(self, path: Path, timeline: Timeline, options: StreamOptions | None = None) -> None:
+        options = options or StreamOptions()
+        verify = options.verify != "off"
         self.path = path.absolute()
         self.timeline = timeline
         self.fallback: str | None = None
@@ -47,12 +52,15 @@ class Template:
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
-            self.reader = Reader(self.path, self.manifest, verify, timeline)
+            self.pack = PackReader(self.path, self.manifest, verify, timeline)
+            self.code = CodeReader(self.manifest, timeline, packed=bool(self.pack.modules))
+            self.weights = WeightStream(self.path, self.manifest, options, timeline)
         if verify:
             with timeline.span("check"):
                 self._check_code()
         self._event: Any = None
         self._never = ""
+        self._finder: PackFinder | None = None
         self._event_fallback: str | None = None
         self._kept: dict[str, Any] = {}
         self.collector = CollectorPaused()
@@ -60,10 +68,10 @@ class Template:
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
-        """Check everything that will be imported or unpickled. The weights are checked by the reader, meanwhile."""
-        weights = set(self.reader.mappings)
+        """Check everything that will be imported or unpickled. Weights and the code pack are checked by their readers, meanwhile."""
+        others = {*self.weights.device.files, *((PACK,) if self.manifest.pack else ())}
         for name in self.manifest.files:
-            if name not in weights:
+            if name not in others:
                 check_file(self.path, self.manifest, name)
         planted = [
             name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/") and importable(name)
@@ -78,6 +86,8 @@ class Template:
         """
         manifest, timeline = self.manifest, self.timeline
         self._never = "--eager was given" if eager else self._unusable(argv)
+        if other := fp.changed_distributions(manifest.fingerprint, sys.path):
+            self.pack.put_aside(f"the code pack was made with {', '.join(other[:3])}, which is not installed here")
         self.begin(event)
         code = self.path / CODE
         snapshot = self.fallback is None and self.strategy != "replay"
@@ -88,7 +98,9 @@ class Template:
             sys.path.append(str(code))
         else:
             enter_project(code, home / manifest.function.source, argv)
-        import_from(code, files, home)
+        import_from(code, files, home, self.pack.own_code)
+        self._finder = PackFinder(self.pack)
+        self._finder.install()
         # before the import, which may call init itself
         if answer_inits_with(None if eager else self._answer) is not None:
             raise TidalError(
@@ -99,7 +111,7 @@ class Template:
             if self.fallback is None:
                 self._import_foreseen()
         self._check_machine()
-        self.reader.imported.set()
+        self.code.imported.set()
         timeline.mark("imported")
         return handler
 
@@ -203,10 +215,13 @@ class Template:
             self.fallback = self.fallback or reason
             with self.timeline.span("init"):
                 state = mark.function(*arguments, **keywords)
+        self.timeline.mark("state made")
         if self.wants_digests and self.state_digests is None:
             from tidalctl.runtime.restore import digests_of
 
-            self.state_digests = digests_of(state)
+            with self.timeline.span("state digests"):
+                self.weights.wait()
+                self.state_digests = digests_of(state)
         self.collector.resume()
         return state
 
@@ -247,13 +262,11 @@ class Template:
             return None
         from tidalctl.runtime.replay import EntryMemory, Replay
 
-        with self.timeline.span("wait"):
-            self.reader.wait()
         with self.timeline.span("map"):
             if self._memory is None:
-                first = dict(self.reader.mappings)
+                first, files = dict(self.weights.device.mappings), self.weights.device.files
                 self._memory = EntryMemory(
-                    self.manifest.weights, lambda name: first.pop(name, None) or PrivateMapping(self.path / name)
+                    self.manifest.weights, lambda name: first.pop(name, None) or files[name].map_privately(), self.weights.need
                 )
             provenance = json.loads((self.path / PROVENANCE).read_bytes())
         root = str(self._project() or self.path / CODE)
@@ -263,19 +276,30 @@ class Template:
         """What a skeleton holds, anew, or again where init gives the same object each time."""
         if memo and skeleton in self._kept:
             return self._kept[skeleton]
-        with self.timeline.span("wait"):
-            self.reader.wait()
         from tidalctl.runtime.restore import restore
 
         with self.timeline.span("map"):
             # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
-            mappings = self.reader.mappings if not self.restored else self._map_again()
+            mappings = self.weights.mappings(again=bool(self.restored))
         script = self._dynamic if self.strategy == "script" else None
         self.restored += 1
-        state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event)
+        state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
+        self._import_late()
+        self.weights.close_gate(state)
         if memo:
             self._kept[skeleton] = state
         return state
+
+    def _import_late(self) -> None:
+        """While the first weights are on their way, import what the handler is going to import."""
+        if self._finder is not None and not self.weights.may_begin:
+            with self.timeline.span("imports"):
+                self._finder.import_late(lambda: not self.weights.may_begin)
+
+    def wait(self) -> None:
+        """Return when all that an output may come from is known to be what compile wrote. Raises what is wrong."""
+        self.pack.check()
+        self.weights.refuse_wrong()
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
         """Why the snapshot is not what this call of init would give; empty where it is."""
@@ -304,8 +328,18 @@ class Template:
                     return f"{self.manifest.init} uses {name}, which was set otherwise before it"
         return ""
 
-    def _map_again(self) -> dict[str, PrivateMapping]:
-        return {name: PrivateMapping(self.path / name) for name in self.reader.mappings}
+    def module_counts(self) -> dict[str, Any]:
+        """How this process's Python modules were imported: from the pack, from a source that has changed since, or otherwise."""
+        changed = self._finder.changed if self._finder is not None else set()
+        found = {"packed": len(self.pack.served), "changed": 0, "ordinary": 0}
+        for name, module in list(sys.modules.items()):
+            if name in self._modules_before or name in self.pack.served or name.startswith("tidalctl"):
+                continue
+            spec = getattr(module, "__dict__", {}).get("__spec__")
+            source = isinstance(getattr(spec, "loader", None), SourceFileLoader)
+            if source and getattr(spec, "name", None) == name:  # and not here by another name
+                found["changed" if name in changed else "ordinary"] += 1
+        return {**found, "unusable": self.pack.unusable or None}
 
     def unforeseen_modules(self) -> list[str]:
         """Modules that this process imported and the trace did not list: the misses of a start."""
@@ -321,16 +355,17 @@ def _digest(event: Any) -> str:
         return ""
 
 
-def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any]:
+def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], Any]:
     """The function in a bundle, as a callable `function(event)` that gives what its handler gives: a value, or a generator.
 
-    Imports the function into this process at the first call; what `tidalctl run` falls back for, this falls back for too. Raises
-    TidalError where the bundle can't be used. One bundle a process: its modules and settings are the process's.
+    `verify` is as `tidalctl run` takes it. Imports the function into this process at the first call; what `tidalctl run` falls back
+    for, this falls back for too. Raises TidalError where the bundle can't be used. One bundle a process: its modules and settings
+    are the process's.
     """
     import time
 
     now = time.monotonic_ns()
-    template = Template(Path(path), Timeline(now, now), verify)
+    template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify))
     handler: Handler | None = None
 
     def function(event: Any) -> Any:
@@ -339,32 +374,19 @@ def load_bundle(path: str | Path, *, verify: bool = True) -> Callable[[Any], Any
             handler = template.prepare(event, argv=None)
         template.begin(event)
         result = handler(event, None)
-        template.reader.wait()
+        if is_stream(result):
+            return guarded(result, template)
+        template.wait()
+        template.pack.drop()
         return result
 
     function.template = template  # type: ignore[attr-defined]
     return function
 
 
-class CollectorPaused:
-    """The garbage collector off from the start until the state is there; then the heap is frozen and the collector as it was.
-
-    A start makes a million objects and drops next to none, so that collections are pure cost. In the end all of them leave the
-    collector's view, as `gc.freeze` documents.
-    """
-
-    def __init__(self) -> None:
-        self._was_on = gc.isenabled()
-        gc.disable()
-
-    def resume(self) -> None:
-        if self._was_on and not gc.isenabled():
-            gc.freeze()
-            gc.enable()
-
-
-def guarded(stream: Iterator[Any], reader: Reader) -> Iterator[Any]:
-    """Pieces of output, none of which leaves before the weights that it came from are known to be right."""
+def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
+    """Pieces of output, none of which leaves before the weights and the code that it came from are known to be right."""
     for piece in stream:
-        reader.wait()
+        template.wait()
+        template.pack.drop()
         yield piece

@@ -1,0 +1,134 @@
+"""The code pack's content: bytecode that comes out byte for byte the same in every process, and when its sources were written."""
+
+import _imp
+import importlib.machinery
+import importlib.util
+import marshal
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from tidalctl.artifacts.codepack import PackedModule, PackFile, file_of, head_digest, write_pack
+from tidalctl.artifacts.manifest import CODE, PACK
+from tidalctl.artifacts.trace import Import, Trace
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Takes valid bytecode where it is cached, as an import does, and leaves none where it isn't."""
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Nothing: a compile writes to the bundle alone."""
+
+
+def pack_code(trace: Trace, partial: Path) -> str:
+    """Write the code pack into the bundle, where it is not there yet. Returns the digest for the manifest, empty without modules."""
+    path = partial / PACK
+    if not path.exists():
+        modules = list(_modules(trace, partial / CODE))
+        if not modules:
+            return ""
+        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, modules)
+    return head_digest(path)
+
+
+def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, bytes]]:
+    """What can be packed of the modules that a trace lists: plain ones whose file is where their name says."""
+    root = Path(trace.header.root)
+    for record in trace.of(Import):
+        path = Path(record.file)
+        package = path.name == "__init__.py"
+        file = file_of(record.name, package)
+        if not record.plain or not path.is_absolute() or not record.file.endswith(f"/{file}"):
+            continue
+        own = path == root / file and (code / file).is_file()
+        try:
+            size = os.stat(code / file if own else path).st_size
+            made = _own_code(code / file) if own else _Loader(record.name, record.file).get_code(record.name)
+        except (OSError, SyntaxError, ValueError, ImportError):  # gone or broken since the trace: the run will say so
+            continue
+        assert made is not None
+        name = f"{CODE}/{file}" if own else file
+        late = record.phase == "handler" and not own and "site-packages" in path.parts
+        module = PackedModule(name=record.name, file=name, package=package, size=size, segment=0, offset=0, length=0, late=late)
+        yield module, steady_bytes(made, name)
+
+
+def _own_code(path: Path) -> CodeType:
+    code: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    return code
+
+
+def steady_bytes(code: CodeType, file: str) -> bytes:
+    """A module's code as `marshal` writes it, with `file` for its path, the same in every process.
+
+    What marshal writes depends on how many references there are to each object, and so on all that a process did before. Hence a
+    fresh copy, whose objects nobody else has, except for interned strings; and those are held here as well.
+    """
+    fresh: CodeType = marshal.loads(marshal.dumps(code, 2))  # version 2 writes no references
+    _imp._fix_co_filename(fresh, file)  # type: ignore[attr-defined]
+    held = list(_strings_of(fresh))
+    data = marshal.dumps(fresh)
+    del held
+    return data
+
+
+def _strings_of(code: CodeType) -> list[str]:
+    """Every string in a code object and the code objects below it."""
+    found: list[str] = []
+    waiting: list[Any] = [code]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, CodeType):
+            found += value.co_names
+            found += value.co_varnames
+            found += value.co_cellvars
+            found += value.co_freevars
+            found += (value.co_name, value.co_qualname, value.co_filename)
+            waiting.extend(value.co_consts)
+        elif isinstance(value, str):
+            found.append(value)
+        elif isinstance(value, tuple | frozenset):
+            waiting.extend(value)
+    return found
+
+
+def source_times(trace: Trace, partial: Path) -> dict[str, dict[str, int]]:
+    """For the provenance: when packed sources were written (whole seconds), and the folders that they lie in (nanoseconds).
+
+    The project's own are not among them, since the bundle holds their sources.
+    """
+    modules: dict[str, int] = {}
+    folders: dict[str, int] = {}
+    if (partial / PACK).exists():
+        packed = PackFile(partial / PACK, head_digest(partial / PACK))
+        packed.close()
+        sources = {record.name: record.file for record in trace.of(Import)}
+        for module in packed.index.modules:
+            if module.own:
+                continue
+            root = sources[module.name].removesuffix(module.file)
+            try:
+                modules[module.file] = int(os.stat(root + module.file).st_mtime)
+            except OSError:
+                continue
+            folders |= _folder_times(root, _watched(module))
+    return {"module_times": modules, "folder_times": dict(sorted(folders.items()))}
+
+
+def _watched(module: PackedModule) -> Iterable[str]:
+    """The folders in which something could come to stand before a module: its own, and one of its name beside it."""
+    own = os.path.dirname(module.file)
+    return (own,) if module.package else (own, module.file.removesuffix(".py"))
+
+
+def _folder_times(root: str, folders: Iterable[str]) -> dict[str, int]:
+    found = {}
+    for folder in folders:
+        try:
+            found[folder] = os.stat(root + folder).st_mtime_ns
+        except OSError:  # no folder beside the module: if one comes, the folder that holds both changes
+            continue
+    return found
