@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from measure import say, tidalctl
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.machine import describe_machine
@@ -65,10 +66,6 @@ class Taken:
         return self.function, self.variant
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def event(number: int, adapter: str | None) -> str:
     """A request with a prompt of its own."""
     request: dict[str, Any] = {"prompt": [(37 * i + 11 + 5 * number) % VOCABULARY for i in range(PROMPT)], "tokens": TOKENS}
@@ -95,11 +92,6 @@ def make_bundle(function: str, adapters: Sequence[str], options: argparse.Namesp
         tidalctl("trace", app, *events, "-o", str(trace), "--force")
         tidalctl("compile", str(trace), "-o", str(bundle), "--force")
     return open_subject(bundle)
-
-
-def tidalctl(*arguments: str) -> None:
-    if subprocess.run([sys.executable, "-P", "-m", "tidalctl", *arguments], check=False, cwd=HERE.parent).returncode:
-        raise SystemExit(f"error: tidalctl {arguments[0]} failed")
 
 
 def take(turn: int, function: str, variant: Variant, subject: Subject, adapter: str) -> Taken:
