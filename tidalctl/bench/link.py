@@ -1,5 +1,6 @@
 """How fast weights come: the disk past the page cache, and the hash that checks them. Measured, not nominal."""
 
+import contextlib
 import hashlib
 import mmap
 import os
@@ -8,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.runtime.stream.engine import WORKERS
 
 SAMPLE = 2**30  # bytes of the file that are read
 STEP = 8 * 2**20
-THREADS = 2  # as many as a run reads with
 
 
 def read_bandwidth(path: Path) -> float:
@@ -25,19 +26,23 @@ def read_bandwidth(path: Path) -> float:
         if size < STEP:
             raise TidalError(f"{path} has {size} bytes, too few to measure a bandwidth with", "name one: --bandwidth 2.5GB/s")
         offsets = range(0, size - STEP + 1, STEP)
-        begin = time.perf_counter()
-        with ThreadPoolExecutor(THREADS) as pool:
-            total = sum(pool.map(lambda part: _read(handle, offsets[part::THREADS]), range(THREADS)))
-        return total / (time.perf_counter() - begin)
+        parts = [offsets[first::WORKERS] for first in range(WORKERS)]
+        with contextlib.ExitStack() as stack:
+            # direct reads want memory on a page's boundary; its first touch is no part of what the disk takes
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE
+            buffers = [stack.enter_context(mmap.mmap(-1, STEP, flags=flags)) for _ in parts]
+            pool = stack.enter_context(ThreadPoolExecutor(WORKERS))
+            begin = time.perf_counter()
+            total = sum(pool.map(lambda buffer, part: _read(handle, buffer, part), buffers, parts))
+            return total / (time.perf_counter() - begin)
     except OSError as error:
         raise _unmeasured(path, error) from None
     finally:
         os.close(handle)
 
 
-def _read(handle: int, offsets: range) -> int:
-    with mmap.mmap(-1, STEP) as buffer:  # direct reads want memory on a page's boundary
-        return sum(os.preadv(handle, [buffer], offset) for offset in offsets)
+def _read(handle: int, buffer: mmap.mmap, offsets: range) -> int:
+    return sum(os.preadv(handle, [buffer], offset) for offset in offsets)
 
 
 def _unmeasured(path: Path, error: OSError) -> TidalError:
@@ -52,3 +57,8 @@ def hash_bandwidth() -> float:
     for _ in range(4):
         hashlib.sha256(data).digest()
     return 4 * STEP / (time.perf_counter() - begin)
+
+
+def check_bandwidth() -> float:
+    """Bytes a second that a run's workers hash beside the function, which keeps a core to itself where there is another."""
+    return hash_bandwidth() * min(WORKERS, max((os.cpu_count() or 2) - 1, 1))

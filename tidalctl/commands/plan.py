@@ -1,9 +1,8 @@
 """`tidalctl plan`: what a start from a bundle will take, before it is made."""
 
 import json as json_
-import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -12,8 +11,8 @@ from tidalctl.artifacts.bundle import open_bundle
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PROVENANCE, Manifest
 from tidalctl.commands.size import parse_size
-from tidalctl.compiler.plan import Improvement, StartPlan, StartTimes, improvements, simulate
-from tidalctl.terminal import console, print_table, seconds_text, size_text
+from tidalctl.compiler.plan import Link, StartPlan, StartTimes, improvements, simulate
+from tidalctl.terminal import console, print_table, printable, seconds_text, size_text
 
 SCHEMA = 1
 
@@ -38,17 +37,18 @@ def plan(
     if device != "cpu":
         raise TidalError(f"--device {device}: no start on it has been measured", "plan for the cpu, or measure on the device")
     times = _times(bundle)
-    link = _link(bundle, manifest, bandwidth)
+    measured = bandwidth == "measure"
+    link = _link(bundle, manifest, None if measured else parse_bandwidth(bandwidth))
     prefix = parse_size("--resident", resident, "2GB", zero=True)
-    found = simulate(manifest.weights, times, link["bandwidth"], prefix)
-    better = improvements(manifest.weights, times, link["bandwidth"], prefix)
+    found = simulate(manifest.weights, times, link.bandwidth, prefix)
+    better = improvements(manifest.weights, times, link, prefix)
     if json:
         document = {
             "schema": SCHEMA,
             "bundle": str(bundle),
             "digest": manifest.digest,
             "device": device,
-            "link": link,
+            "link": {**msgspec.to_builtins(link), "bandwidth": link.bandwidth, "measured": measured},
             "resident": prefix,
             "times": msgspec.to_builtins(times),
             "plan": msgspec.to_builtins(found),
@@ -56,12 +56,24 @@ def plan(
         }
         typer.echo(json_.dumps(document, ensure_ascii=False))
     else:
-        _render(bundle, link, prefix, times, found, better)
+        lines = _lines(link, "measured" if measured else "as given", prefix, times, found)
+        typer.echo("\n".join([f"{bundle}: {lines[0]}", *(f"  {line}" for line in lines[1:])]))
+        rows = [[one.what, seconds_text(one.ttft_s), f"{found.ttft_s / one.ttft_s:.2f} times"] for one in better if one.ttft_s]
+        print_table(console(), "what would help", ["with", "first token after", "sooner"], rows)
+
+
+def parse_bandwidth(text: str) -> float:
+    """A bandwidth such as 24GB/s or 500MiB/s, in bytes a second. Raises TidalError."""
+    amount = text.strip()
+    found = parse_size("--bandwidth", amount[:-2] if amount.lower().endswith("/s") else amount, "24GB/s")
+    if found < 1:
+        raise TidalError(f"--bandwidth {text!r} is less than a byte a second", "for example: --bandwidth 24GB/s")
+    return float(found)
 
 
 def _times(bundle: Path) -> StartTimes:
     try:
-        body = json_.loads((bundle / PROVENANCE).read_bytes())
+        body = msgspec.json.decode((bundle / PROVENANCE).read_bytes())
         return msgspec.convert(body["start"], StartTimes)
     except (OSError, ValueError, KeyError, TypeError):
         raise TidalError(
@@ -70,45 +82,34 @@ def _times(bundle: Path) -> StartTimes:
         ) from None
 
 
-def _link(bundle: Path, manifest: Manifest, bandwidth: str) -> dict[str, Any]:
-    """What weights come over, in bytes a second: the slower of the link and the hashes that check them."""
-    from tidalctl.bench.link import hash_bandwidth, read_bandwidth
+def _link(bundle: Path, manifest: Manifest, given: float | None) -> Link:
+    """The link that was given, or the disk that the bundle lies on, and the hashes that check what it brings."""
+    from tidalctl.bench.link import check_bandwidth, read_bandwidth
 
-    if bandwidth == "measure":
+    if given is None:
         files = list(dict.fromkeys(weight.file for weight in manifest.weights))
         if not files:
             raise TidalError(f"{bundle} holds no weights", "there is nothing to plan")
-        read = read_bandwidth(bundle / max(files, key=lambda name: manifest.files[name].size))
-    else:
-        read = float(parse_size("--bandwidth", bandwidth.removesuffix("/s"), "24GB/s"))
-    checked = hash_bandwidth() * max((os.cpu_count() or 2) - 1, 1)
-    return {"read": read, "measured": bandwidth == "measure", "hash": checked, "bandwidth": min(read, checked)}
+        given = read_bandwidth(bundle / max(files, key=lambda name: manifest.files[name].size))
+    return Link(read=given, hash=check_bandwidth())
 
 
-def _render(
-    bundle: Path, link: dict[str, Any], resident: int, times: StartTimes, found: StartPlan, better: tuple[Improvement, ...]
-) -> None:
-    how = "measured" if link["measured"] else "as given"
-    slower = f", checked at {size_text(link['hash'])}/s" if link["hash"] < link["read"] else ""
-    lines = [
-        f"{bundle}: {size_text(found.bytes)} of weights at {size_text(link['read'])}/s ({how}{slower}), {size_text(resident)} resident",
-        f"  first token after  {seconds_text(found.ttft_s)}",
-        f"    until the handler computes  {seconds_text(times.ready_s)}   its compute  {seconds_text(times.compute_s)}",
-        f"    waiting for weights  {seconds_text(found.waiting_s)}",
-    ]
-    if found.critical is not None:
-        behind = found.ttft_s - found.critical.arrives_s
-        lines.append(
-            f"  critical path      the first {size_text(found.critical.bytes_before)}, up to {found.critical.weight}, "
-            f"then {seconds_text(behind)} of compute"
-        )
+def _lines(link: Link, how: str, resident: int, times: StartTimes, found: StartPlan) -> list[str]:
+    """The plan in words for a person; the first line's subject is the bundle."""
+    slower = f", checked at {size_text(link.hash)}/s" if link.hash < link.read else ""
+    critical = found.critical
+    if critical is None:
+        path = "imports and compute: every weight arrives before it is used"
     else:
-        lines.append("  critical path      imports and compute: every weight arrives before it is used")
-    lines += [
-        f"  resident prefix that makes loading vanish  {size_text(found.resident_prefix)}; "
+        behind = seconds_text(found.ttft_s - critical.arrives_s)
+        path = f"the first {size_text(critical.bytes_before)}, up to {printable(critical.weight)}, then {behind} of compute"
+    return [
+        f"{size_text(found.bytes)} of weights at {size_text(link.read)}/s ({how}{slower}), {size_text(resident)} resident",
+        f"first token after  {seconds_text(found.ttft_s)}",
+        f"  until the handler computes  {seconds_text(times.ready_s)}   its compute  {seconds_text(times.compute_s)}",
+        f"  waiting for weights  {seconds_text(found.waiting_s)}",
+        f"critical path      {path}",
+        f"resident prefix that makes loading vanish  {size_text(found.resident_prefix)}; "
         f"in a process that has imported everything  {size_text(found.resident_prefix_warm)} "
         f"(TIDAL's form: {size_text(found.resident_prefix_tidal)})",
     ]
-    typer.echo("\n".join(lines))
-    rows = [[one.what, seconds_text(one.ttft_s), f"{found.ttft_s / one.ttft_s:.2f} times"] for one in better if one.ttft_s]
-    print_table(console(), "what would help", ["with", "first token after", "sooner"], rows)

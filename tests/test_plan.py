@@ -1,0 +1,404 @@
+"""`tidalctl plan`: what a start will take, what would shorten it, and that a start over a slow link takes what was predicted."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from conftest import Chain, Done, tidalctl
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.groups import plan_groups
+from tidalctl.artifacts.manifest import BundleWeight
+from tidalctl.bench import link as measured
+from tidalctl.commands.plan import parse_bandwidth
+from tidalctl.commands.size import parse_size
+from tidalctl.compiler.plan import Improvement, Link, StartPlan, StartTimes, improvements, simulate
+from tidalctl.runtime.mapping import WeightsFile
+from tidalctl.runtime.stream.engine import WORKERS, Engine
+
+NEAR = 1e-6  # seconds, and less than any byte takes here
+
+
+def weights_of(*found: tuple[int, float | None]) -> tuple[BundleWeight, ...]:
+    """Weights of some bytes and first uses, one after the other in one file; those that are used come first, in order."""
+    offset, made = 0, []
+    for number, (nbytes, use) in enumerate(sorted(found, key=lambda one: (one[1] is None, one[1] or 0.0))):
+        made.append(
+            BundleWeight(
+                name=f"w{number}",
+                dtype="uint8",
+                shape=(nbytes,),
+                nbytes=nbytes,
+                device="cpu",
+                file="w",
+                offset=offset,
+                sha256="",
+                first_use=None if use is None else number,
+                first_use_s=use,
+            )
+        )
+        offset += nbytes
+    return tuple(made)
+
+
+def times_of(begin: float, lead: float, compute: float, traced: float) -> StartTimes:
+    return StartTimes(begin_s=begin, ready_s=begin + lead, compute_s=compute, traced_compute_s=traced)
+
+
+SECONDS = st.floats(0, 20, allow_subnormal=False)
+WEIGHTS = st.lists(st.tuples(st.integers(1, 5000), st.none() | st.floats(0, 9)), max_size=12).map(lambda row: weights_of(*row))
+TIMES = st.builds(times_of, SECONDS, SECONDS, SECONDS, st.floats(0, 9))
+BANDWIDTHS = st.floats(1, 1e5)
+RESIDENT = st.integers(0, 60_000)
+SIZES = st.integers(1, 9000)
+
+
+# -- the simulation
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS, RESIDENT, SIZES)
+def test_the_first_token_is_compute_and_the_longest_delay_of_any_group(
+    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, resident: int, size: int
+) -> None:
+    found = simulate(weights, times, bandwidth, resident, size)
+    total, worst = 0, 0.0
+    for group in plan_groups(weights, size):
+        uses = [weight.first_use_s for weight in group.weights if weight.first_use_s is not None]
+        if uses:
+            total += group.nbytes
+            use = min(min(uses) / times.traced_compute_s, 1) * times.compute_s if times.traced_compute_s else 0.0
+            worst = max(worst, times.begin_s + max(total - resident, 0) / bandwidth - times.ready_s - use)
+    assert found.bytes == total
+    assert found.unhindered_s == times.ready_s + times.compute_s
+    assert found.waiting_s == pytest.approx(worst, abs=NEAR)
+    assert found.ttft_s == pytest.approx(found.unhindered_s + worst, abs=NEAR)
+    assert found.ttft_s >= found.unhindered_s
+    assert [a.bytes_before for a in found.arrivals] == sorted(a.bytes_before for a in found.arrivals)
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS, RESIDENT)
+def test_the_critical_group_is_the_latest_and_there_is_none_where_nothing_waits(
+    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, resident: int
+) -> None:
+    found = simulate(weights, times, bandwidth, resident, 4000)
+    if found.critical is None:
+        assert found.waiting_s == 0
+        assert all(arrival.late_s <= 0 for arrival in found.arrivals)
+    else:
+        assert found.critical in found.arrivals
+        assert found.critical.late_s == found.waiting_s == max(arrival.late_s for arrival in found.arrivals)
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS, st.floats(1, 8), RESIDENT, st.integers(0, 10_000))
+def test_a_faster_link_or_more_residents_never_delay_the_first_token(
+    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, faster: float, resident: int, more: int
+) -> None:
+    now = simulate(weights, times, bandwidth, resident, 3000).ttft_s
+    assert simulate(weights, times, bandwidth * faster, resident, 3000).ttft_s <= now + NEAR
+    assert simulate(weights, times, bandwidth, resident + more, 3000).ttft_s <= now + NEAR
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS, SIZES)
+@example(weights_of((100, 0.0)), times_of(0, 1, 1, 1), 1e5, 10)
+@example(weights_of((3, 0.0), (7, 0.1)), times_of(0, 1 / 3, 1, 1), 3.0, 1)
+def test_the_resident_prefix_makes_waiting_vanish_and_one_group_less_does_not(
+    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, size: int
+) -> None:
+    found = simulate(weights, times, bandwidth, group_size=size)
+    assert 0 <= found.resident_prefix <= found.bytes
+    assert (found.resident_prefix == 0) == (found.waiting_s <= 0)
+    assert simulate(weights, times, bandwidth, found.resident_prefix, size).waiting_s <= NEAR
+    if found.resident_prefix > 0:
+        ends = [0, *(arrival.bytes_before for arrival in found.arrivals)]
+        less = max(end for end in ends if end < found.resident_prefix)
+        assert simulate(weights, times, bandwidth, less, size).waiting_s > 0
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS)
+def test_a_warm_process_needs_the_larger_prefix_and_tidals_form_is_no_larger_than_that(
+    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float
+) -> None:
+    found = simulate(weights, times, bandwidth, group_size=1)
+    warm = msgspec.structs.replace(times, begin_s=0.0, ready_s=0.0)
+    assert found.resident_prefix <= found.resident_prefix_warm
+    assert found.resident_prefix_warm == pytest.approx(simulate(weights, warm, bandwidth, group_size=1).resident_prefix, abs=1)
+    assert found.resident_prefix_tidal <= found.resident_prefix_warm + 1, "it spends compute that comes after a weight's use"
+    assert 0 <= found.resident_prefix_tidal <= found.bytes
+
+
+def test_a_start_worked_out_by_hand() -> None:
+    weights = weights_of((1000, 0.0), (3000, 1.0), (6000, 2.0), (500, None))
+    times = times_of(0.5, 1.5, 2.0, 4.0)  # loading from 0.5 s, computing from 2.0 s for 2.0 s, traced at half the speed
+    found = simulate(weights, times, 2000.0, group_size=1)
+    assert [(a.weight, a.bytes_before, a.arrives_s, a.used_s) for a in found.arrivals] == [
+        ("w0", 1000, 1.0, 2.0),
+        ("w1", 4000, 2.5, 2.5),
+        ("w2", 10_000, 5.5, 3.0),
+    ]
+    assert (found.unhindered_s, found.waiting_s, found.ttft_s) == (4.0, 2.5, 6.5)
+    assert found.critical is not None
+    assert found.critical.weight == "w2"
+    assert found.resident_prefix == 10_000 - 2000 * 2.5
+    assert found.resident_prefix_warm == 10_000 - 2000 * 1.0
+    assert found.resident_prefix_tidal == 10_000 - 2000 * 2.0
+    assert simulate(weights, times, 2000.0, 4000, group_size=1).ttft_s == 4.5
+
+
+def test_without_weights_or_without_traced_compute_there_is_a_plan_all_the_same() -> None:
+    times = times_of(0, 1, 1, 0)
+    assert simulate((), times, 1.0).ttft_s == 2.0
+    assert simulate(weights_of((10, None)), times, 1.0).bytes == 0
+    assert simulate(weights_of((10, 3.0)), times, 2.0).ttft_s == 2.0 + 4.0, "its use counts as the first thing"
+
+
+@given(WEIGHTS, TIMES, BANDWIDTHS, BANDWIDTHS, RESIDENT)
+def test_nothing_that_is_said_to_help_makes_a_start_slower(
+    weights: tuple[BundleWeight, ...], times: StartTimes, read: float, hashed: float, resident: int
+) -> None:
+    over = Link(read=read, hash=hashed)
+    now = simulate(weights, times, over.bandwidth, resident).ttft_s
+    found = improvements(weights, times, over, resident)
+    assert all(one.ttft_s <= now + NEAR for one in found)
+    assert list(found) == sorted(found, key=lambda one: one.ttft_s)
+    assert ("weights that nobody checks" in {one.what for one in found}) == (hashed < read)
+
+
+def test_a_faster_disk_buys_nothing_where_hashes_are_the_limit() -> None:
+    weights, times = weights_of((1000, 0.0)), times_of(0, 0, 0, 1)
+    bought = {one.what: one.ttft_s for one in improvements(weights, times, Link(read=200.0, hash=100.0), 0)}
+    assert bought["twice the bandwidth"] == 10.0
+    assert bought["weights that nobody checks"] == 5.0
+    assert bought["the prefix that makes loading vanish resident"] == 0.0
+    free = {one.what: one.ttft_s for one in improvements(weights, times, Link(read=100.0), 1000)}
+    assert "the prefix that makes loading vanish resident" not in free, "it is there already"
+
+
+class Nothing:
+    """A device whose groups are there at once: what takes time is the pace."""
+
+    def bring(self, group: Any) -> None: ...
+    def check(self, group: Any) -> None: ...
+    def wait(self, group: Any) -> None: ...
+
+
+@pytest.mark.parametrize("resident", [0, 4000])
+@pytest.mark.parametrize("pace", [8000.0, 40_000.0], ids=["loading is longer", "compute is longer"])
+def test_a_start_over_a_paced_link_takes_what_was_predicted(pace: float, resident: int) -> None:
+    count, nbytes, step = 10, 1000, 0.06
+    weights = weights_of(*((nbytes, number * step) for number in range(count)))
+    times = times_of(0, 0, count * step, count * step)
+    predicted = simulate(weights, times, pace, resident, nbytes).ttft_s
+    engine = Engine(plan_groups(weights, nbytes), Nothing(), pace=pace, resident=resident)
+    begin = time.monotonic()
+    engine.start()
+    for number in range(count):
+        engine.need([number])
+        time.sleep(step)
+    assert time.monotonic() - begin == pytest.approx(predicted, rel=0.1, abs=0.05)
+
+
+# -- sizes and bandwidths as people write them
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [
+        ("1000000", 10**6),
+        ("5GB", 5 * 10**9),
+        ("5gb", 5 * 10**9),
+        ("5G", 5 * 10**9),
+        (" 1.5 MB ", 1_500_000),
+        ("500MiB", 500 * 2**20),
+        ("1Ki", 1024),
+        ("2TiB", 2**41),
+        ("7B", 7),
+    ],
+)
+def test_a_size_is_read_as_it_is_meant(text: str, nbytes: int) -> None:
+    assert parse_size("--resident", text) == nbytes
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "1e9", "5XB", "5 GB/s", "1,5GB", "nan", "0", "0.0GB", "5GBB"])
+def test_what_is_no_size_is_told_with_the_options_name(text: str) -> None:
+    with pytest.raises(TidalError) as caught:
+        parse_size("--resident", text)
+    assert "--resident" in caught.value.message
+
+
+def test_nothing_is_a_size_where_nothing_is_allowed() -> None:
+    assert parse_size("--resident", "0", zero=True) == parse_size("--resident", "0GB", zero=True) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "found"), [("24GB/s", 24e9), ("24gb/S", 24e9), ("500MiB/s", 500 * 2.0**20), ("2.5 GB/s ", 2.5e9), ("1GB", 1e9)]
+)
+def test_a_bandwidth_is_a_size_a_second(text: str, found: float) -> None:
+    assert parse_bandwidth(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "/s", "fast", "0GB/s", "0.4", "24GB/h", "24GB/s/s", "-1GB/s"])
+def test_what_is_no_bandwidth_is_told(text: str) -> None:
+    with pytest.raises(TidalError) as caught:
+        parse_bandwidth(text)
+    assert "--bandwidth" in caught.value.message
+
+
+# -- the link
+
+
+def test_a_disk_is_measured_past_the_page_cache_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "w"
+    path.write_bytes(os.urandom(3 * measured.STEP + 5))
+    handle = os.open(path, os.O_RDONLY)
+    os.fsync(handle)
+    os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(handle)
+    before = WeightsFile(path).resident()
+    begin = time.perf_counter()
+    try:
+        found = measured.read_bandwidth(path)
+    except TidalError as error:
+        pytest.skip(error.message)  # a file system without direct reads
+    assert found >= 3 * measured.STEP / (time.perf_counter() - begin), "no slower than the whole call was"
+    assert WeightsFile(path).resident() <= before
+
+
+def test_what_cannot_be_measured_is_told_with_the_way_out(tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.write_bytes(bytes(measured.STEP - 1))
+    for path in (small, tmp_path / "absent"):
+        with pytest.raises(TidalError) as caught:
+            measured.read_bandwidth(path)
+        assert "--bandwidth" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(("cores", "hashing"), [(1, 1), (2, 1), (3, 2), (64, WORKERS)])
+def test_no_more_hashes_are_counted_on_than_a_run_takes(monkeypatch: pytest.MonkeyPatch, cores: int, hashing: int) -> None:
+    monkeypatch.setattr(measured, "hash_bandwidth", lambda: 100.0)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert measured.check_bandwidth() == 100.0 * hashing
+
+
+def test_a_core_hashes_at_some_pace() -> None:
+    assert 1e7 < measured.hash_bandwidth() < 1e11
+
+
+# -- the verb
+
+BIG = """
+import torch
+import tidalctl
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"w": torch.arange(3_000_000.0)}
+
+
+def handler(event, context):
+    return load(event)["w"].sum().item()
+"""
+
+
+def planned(bundle: Path, *options: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(tidalctl("plan", bundle, "--json", *options, cwd=bundle.parent).ok().out)
+    return found
+
+
+def told(bundle: Path, *options: str) -> Done:
+    return tidalctl("plan", bundle, *options, cwd=bundle.parent)
+
+
+def test_the_json_holds_the_times_the_link_every_arrival_and_what_would_help(decoder: Chain) -> None:
+    found = planned(decoder.bundle, "--bandwidth", "1MB/s", "--resident", "10kB")
+    assert found.keys() == {
+        "schema",
+        "bundle",
+        "digest",
+        "device",
+        "link",
+        "resident",
+        "times",
+        "plan",
+        "improvements",
+    }
+    assert (found["schema"], found["device"], found["resident"]) == (1, "cpu", 10_000)
+    assert found["digest"] == decoder.manifest["digest"]
+    assert found["link"] == {"read": 1e6, "hash": found["link"]["hash"], "bandwidth": 1e6, "measured": False}
+    times, plan = msgspec.convert(found["times"], StartTimes), msgspec.convert(found["plan"], StartPlan)
+    assert 0 < times.begin_s < times.ready_s
+    assert times.compute_s > 0
+    weights = msgspec.convert(decoder.manifest["weights"], tuple[BundleWeight, ...])
+    assert plan == simulate(weights, times, 1e6, 10_000)
+    assert plan.bytes >= sum(weight.nbytes for weight in weights if weight.first_use is not None)
+    assert msgspec.convert(found["improvements"], tuple[Improvement, ...])
+
+
+def test_over_a_slow_link_the_weights_are_the_critical_path_and_over_a_fast_one_they_are_not(decoder: Chain) -> None:
+    slow = planned(decoder.bundle, "--bandwidth", "10kB/s")["plan"]
+    assert slow["critical"]["weight"] in {weight["name"] for weight in decoder.manifest["weights"]}
+    assert slow["ttft_s"] > slow["unhindered_s"]
+    fast = planned(decoder.bundle, "--bandwidth", "100GB/s")["plan"]
+    assert (fast["critical"], fast["waiting_s"], fast["resident_prefix"]) == (None, 0, 0)
+    enough = planned(decoder.bundle, "--bandwidth", "10kB/s", "--resident", str(slow["resident_prefix"]))["plan"]
+    assert enough["waiting_s"] <= NEAR
+
+
+def test_a_person_is_told_the_first_token_the_critical_path_the_prefix_and_what_would_help(decoder: Chain) -> None:
+    out = told(decoder.bundle, "--bandwidth", "10kB/s").ok().out
+    for part in ("first token after", "critical path", "resident prefix", "TIDAL", "as given", "twice the bandwidth"):
+        assert part in out
+
+
+def test_the_disk_is_measured_where_no_bandwidth_is_given(chain: Callable[..., Chain]) -> None:
+    made = chain(BIG)
+    done = told(made.bundle, "--json")
+    if "past the page cache" in done.err:
+        pytest.skip("a file system without direct reads")
+    found = json.loads(done.ok().out)
+    assert found["link"]["measured"]
+    assert found["link"]["bandwidth"] == min(found["link"]["read"], found["link"]["hash"])
+    assert 1e6 < found["link"]["read"] < 1e12
+    assert "measured" in told(made.bundle).ok().out
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--bandwidth", "fast"], "--bandwidth"),
+        (["--bandwidth", "0GB/s"], "--bandwidth"),
+        (["--bandwidth", "0.2"], "--bandwidth"),
+        (["--bandwidth", "1GB/s", "--resident", "much"], "--resident"),
+        (["--bandwidth", "1GB/s", "--device", "cuda"], "--device"),
+        ([], "--bandwidth"),  # too few bytes to measure a disk with
+    ],
+)
+def test_an_option_that_cannot_be_used_is_one_error(decoder: Chain, options: list[str], part: str) -> None:
+    told(decoder.bundle, *options).one_error(part)
+
+
+def test_where_there_is_no_bundle_that_is_told(tmp_path: Path) -> None:
+    told(tmp_path / "none.bundle", "--bandwidth", "1GB/s").one_error("none.bundle")
+
+
+SPOILED = ["", "[]", "{}", '{"start": 3}', '{"start": {"begin_s": 1}}', "{", "\xff"]
+SPOILED += [
+    json.dumps({"start": {"begin_s": 0, "ready_s": value, "compute_s": 1, "traced_compute_s": 1}}) for value in (-1, 1e999, "1")
+]
+
+
+@pytest.mark.parametrize("text", SPOILED)
+def test_a_bundle_without_the_times_of_a_start_is_one_error(decoder: Chain, tmp_path: Path, text: str) -> None:
+    bundle = Path(shutil.copytree(decoder.bundle, tmp_path / "app.bundle"))
+    (bundle / "provenance.json").write_text(text, encoding="latin-1")
+    told(bundle, "--bandwidth", "1GB/s").one_error("no times of a start")
+    (bundle / "provenance.json").unlink()
+    told(bundle, "--bandwidth", "1GB/s").one_error("no times of a start")
