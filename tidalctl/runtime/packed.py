@@ -266,15 +266,22 @@ class PackFinder:
 
     def import_late(self, wanted: Callable[[], bool]) -> None:
         """Import what the handler will import of installed distributions, one after the other, while that is `wanted`."""
-        for module in list(self._pack.modules.values()):
-            if module.late and module.name not in sys.modules:
+        self._import_ahead([module for module in self._pack.modules.values() if module.late], wanted)
+
+    def import_pure(self, wanted: Callable[[], bool]) -> None:
+        """Import what hangs on no shared library and is imported before the handler runs, likewise."""
+        self._import_ahead([module for module in self._pack.modules.values() if module.pure and not module.late], wanted)
+
+    def _import_ahead(self, modules: Sequence[PackedModule], wanted: Callable[[], bool]) -> None:
+        for module in modules:
+            if module.name not in sys.modules:
                 if not wanted():
                     return
                 try:
                     importlib.import_module(module.name)
                 except TidalError:
                     raise
-                except (Exception, SystemExit):  # noqa: BLE001 - the handler will come across it, or not
+                except (Exception, SystemExit):  # noqa: BLE001 - the function will come across it, or not
                     continue
 
 

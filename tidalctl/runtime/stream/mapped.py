@@ -26,6 +26,7 @@ class MappedDevice:
         self.files = {name: WeightsFile(bundle / name) for name in files}
         self.mappings: dict[str, PrivateMapping] = {name: file.map_privately() for name, file in self.files.items()}
         self.populates = True  # whether the kernel enters ranges in the page table at once
+        self._absent: dict[int, int] = {}  # by group: bytes that were not in memory when it was brought
 
     def map_again(self) -> dict[str, PrivateMapping]:
         """Fresh private mappings, in which nothing has been written."""
@@ -35,13 +36,20 @@ class MappedDevice:
         """Bytes of the files that are in memory now."""
         return sum(file.resident() for file in self.files.values())
 
+    @property
+    def streamed(self) -> int:
+        """Bytes that were not in memory when their group was brought. What the kernel has read ahead by then counts as there."""
+        return sum(self._absent.copy().values())
+
     def bring(self, group: Group) -> None:
         file = self.files[group.file]
         if file.changed():
             raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+        mapping = self.mappings[group.file]
+        self._absent.setdefault(group.index, max(group.nbytes - mapping.resident(group.begin, group.nbytes), 0))
         for begin in range(group.begin, group.end, STEP):
             length = min(STEP, group.end - begin)
-            code = self.mappings[group.file].enter(begin, length) if self.populates else errno.EINVAL
+            code = mapping.enter(begin, length) if self.populates else errno.EINVAL
             if code == errno.EINVAL:  # an older kernel: read it, and let faults enter the pages
                 self.populates = False
                 code = 0 if file.read(begin, length) == length else errno.EFAULT

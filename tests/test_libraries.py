@@ -1,0 +1,76 @@
+"""Torch's libraries are loaded beside imports of what hangs on none: which packages those are, and that a run does so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Chain
+
+from tidalctl.artifacts.codepack import PackFile
+from tidalctl.artifacts.manifest import PACK
+from tidalctl.compiler.pure import pure_packages
+
+APP = """
+import tidalctl
+import torch
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return torch.arange(4.0)
+
+
+def handler(event, context):
+    return load(event).tolist()
+"""
+
+
+def distribution(folder: Path, name: str, files: list[str], requires: list[str]) -> None:
+    """An installed distribution, as its metadata tells of it."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    lines = [f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
+    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
+    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_pure_is_what_holds_no_library_and_requires_none_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "alone", ["alone/__init__.py"], ["fast; extra == 'quick'"])
+    distribution(tmp_path, "above", ["above/__init__.py"], ["Alone>=1", "between"])
+    distribution(tmp_path, "between", ["between/__init__.py"], ["above"])
+    distribution(tmp_path, "fast", ["fast/__init__.py", "fast/_core.cpython-311-x86_64-linux-gnu.so"], [])
+    distribution(tmp_path, "on-fast", ["on_fast/__init__.py"], ["fast (>=1)"])
+    distribution(tmp_path, "far", ["far/__init__.py"], ["on_fast"])
+    distribution(tmp_path, "bundled", ["bundled/__init__.py", "bundled.libs/libz.so.1.2"], [])
+    distribution(tmp_path, "lacking", ["lacking/__init__.py"], ["not-here"])
+    monkeypatch.setattr("sys.path", [str(tmp_path)])
+    assert pure_packages() == {"alone", "above", "between"}
+
+
+def test_torch_and_what_requires_it_are_not_pure_and_sympy_is() -> None:
+    pure = pure_packages()
+    assert {"sympy", "mpmath"} <= pure
+    assert not pure & {"torch", "numpy", "transformers", "peft", "jinja2"}
+
+
+def test_a_run_loads_libraries_beside_imports_and_imports_the_same_modules(chain: Callable[..., Chain]) -> None:
+    made = chain(APP)
+    report = made.run({}, "--timeline", "out.json")
+    assert report["output"] == [0.0, 1.0, 2.0, 3.0]
+    assert report["unforeseen_modules"] == []
+    events = json.loads((made.folder / "out.json").read_text())["traceEvents"]
+    loading = next(event for event in events if event["name"] == "load libraries")
+    imports = next(event for event in events if event["name"] == "imports")
+    assert imports["ts"] <= loading["ts"] <= imports["ts"] + imports["dur"]
+    pack = PackFile(made.bundle / PACK, made.manifest["pack"])
+    pack.close()
+    assert "sympy" in {module.name for module in pack.index.modules if module.pure}
+
+
+def test_a_setting_that_the_function_makes_before_it_imports_torch_is_heeded(chain: Callable[..., Chain]) -> None:
+    """OpenMP reads OMP_NUM_THREADS when it is loaded, and so no sooner than the function asks for torch."""
+    made = chain(
+        "import os\n\nos.environ['OMP_NUM_THREADS'] = '1'\n" + APP.replace(".tolist()", ".tolist() + [torch.get_num_threads()]")
+    )
+    assert made.run({})["output"] == made.plain({}) == [0.0, 1.0, 2.0, 3.0, 1]
