@@ -67,6 +67,17 @@ def check_file(path: Path, manifest: Manifest, name: str, digest: str | None = N
         raise Corrupt(f"{path}: {name} is not what compile wrote (its sha256 differs)", "compile the bundle again")
 
 
+def read_checked(path: Path, manifest: Manifest, name: str, *, check: bool = True) -> bytes:
+    """A file's bytes, known to be the manifest's: what becomes of the file afterwards does no harm. Raises Truncated or Corrupt."""
+    try:
+        data = (path / name).read_bytes()
+    except OSError as error:
+        raise Truncated(f"{path}: {name} can't be read: {error.strerror}", "compile the bundle again") from None
+    if check:
+        check_file(path, manifest, name, hashlib.sha256(data).hexdigest())
+    return data
+
+
 def unlisted_files(path: Path, manifest: Manifest) -> list[str]:
     """Files in the bundle that its manifest does not vouch for."""
     known = {*manifest.files, MANIFEST, PROVENANCE}

@@ -22,11 +22,16 @@ class Group(Record, frozen=True):
     def nbytes(self) -> int:
         return self.end - self.begin
 
+    @property
+    def device(self) -> str:
+        """Where its weights live in the state, as torch names it."""
+        return self.weights[0].device
+
 
 def plan_groups(weights: Iterable[BundleWeight], size: int = GROUP_SIZE) -> tuple[Group, ...]:
     """Groups of about `size` bytes in the order of their first use; what the trace saw no use of comes last, in the files' order.
 
-    Used and unused weights never share a group. A weight is never cut. Empty ones are in none.
+    Used and unused weights never share a group, nor do those of two devices. A weight is never cut. Empty ones are in none.
     """
     files: dict[str, list[BundleWeight]] = {}
     for weight in weights:
@@ -41,7 +46,8 @@ def _runs(weights: Sequence[BundleWeight], size: int) -> Iterator[list[BundleWei
     run: list[BundleWeight] = []
     for weight in weights:
         full = run and weight.offset + weight.nbytes - run[0].offset > size
-        if run and (full or (weight.first_use is None) != (run[0].first_use is None)):
+        other = run and (weight.first_use is None, weight.device) != (run[0].first_use is None, run[0].device)
+        if full or other:
             yield run
             run = []
         run.append(weight)

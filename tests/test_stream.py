@@ -1,6 +1,7 @@
 """The streaming engine: what is released is there and right, what is needed comes first, and nobody waits for ever."""
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -177,6 +178,29 @@ def test_a_reader_that_dies_lets_nobody_wait_for_ever() -> None:
     error = within(10, engine.wait)
     assert isinstance(error, TidalError)
     assert "MemoryError" in error.message
+
+
+def test_interpreter_turns_are_short_while_a_group_is_brought_and_then_as_before() -> None:
+    before, seen = sys.getswitchinterval(), []
+    engine = Engine(row(3), Slow(lambda group: seen.append(sys.getswitchinterval())))
+    engine.start()
+    engine.wait()
+    for thread in engine.threads:
+        thread.join(10)
+    assert max(seen) < before == sys.getswitchinterval()
+
+
+def test_interpreter_turns_are_as_before_when_groups_have_failed() -> None:
+    before = sys.getswitchinterval()
+
+    def fail(group: Group) -> None:
+        raise Corrupt("as told")
+
+    engine = Engine(row(2), Slow(fail))
+    engine.start()
+    for thread in engine.threads:
+        thread.join(10)
+    assert sys.getswitchinterval() == before
 
 
 def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident_prefix() -> None:

@@ -10,6 +10,18 @@ from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
 
 
+class Io(enum.StrEnum):
+    AUTO = "auto"
+    DIRECT = "direct"
+    BUFFERED = "buffered"
+
+
+class Prewarm(enum.StrEnum):
+    AUTO = "auto"
+    LIST = "list"
+    OFF = "off"
+
+
 class Verify(enum.StrEnum):
     STREAM = "stream"
     FULL = "full"
@@ -35,6 +47,16 @@ def run(
         str,
         typer.Option("--readahead", help="Read weights at most so far ahead of their use: 2GB, 500MiB.  [default: no bound]"),
     ] = "",
+    io: Annotated[
+        Io,
+        typer.Option("--io", help="Read a GPU's weights past the page cache, through it, or past it where it can't keep them."),
+    ] = Io.AUTO,
+    prewarm: Annotated[
+        Prewarm,
+        typer.Option(
+            "--prewarm", help="Launch the bundle's kernels ahead: while it costs nothing, all of them first, or never."
+        ),
+    ] = Prewarm.AUTO,
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
     state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
@@ -52,6 +74,8 @@ def run(
             "report": str(report) if report else "",
             "verify": verify.value,
             "ahead": parse_size("--readahead", readahead) if readahead else None,
+            "io": io.value,
+            "prewarm": prewarm.value,
             "eager": eager,
             "state": state,
             "argv": tuple(context.args),

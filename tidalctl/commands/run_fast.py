@@ -7,6 +7,8 @@ left to the framework, which has the better words. A test holds the two alike.
 from collections.abc import Sequence
 
 VERIFY = ("stream", "full", "off")
+IO = ("auto", "direct", "buffered")
+PREWARM = ("auto", "list", "off")
 FLAGS = {
     "--json": ("json", True),
     "--eager": ("eager", True),
@@ -19,6 +21,8 @@ VALUES = {
     "--report": "report",
     "--verify": "verify",
     "--readahead": "ahead",
+    "--io": "io",
+    "--prewarm": "prewarm",
 }
 
 
@@ -48,5 +52,6 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
         from tidalctl.commands.size import parse_size
 
         found["ahead"] = parse_size("--readahead", str(found["ahead"]))
-    known = found.get("verify", "stream") in VERIFY
+    known = found.get("verify", "stream") in VERIFY and found.get("prewarm", "auto") in PREWARM
+    known = known and found.get("io", "auto") in IO
     return found if known and "bundle" in found and "event" in found else None

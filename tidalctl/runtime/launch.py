@@ -30,6 +30,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     report: str = ""
     verify: str = "stream"  # stream, full or off
     ahead: int | None = None  # bytes that are read beyond what was needed
+    io: str = "auto"  # auto, direct or buffered: how weights for a device are read
+    prewarm: str = "auto"  # auto, list or off
     eager: bool = False
     state: bool = False
     argv: tuple[str, ...] = ()
@@ -54,14 +56,15 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     end_clearly()
-    template = Template(Path(options.bundle), timeline, StreamOptions(verify=options.verify, ahead=options.ahead))
+    streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
+    template = Template(Path(options.bundle), timeline, streamed, options.prewarm)
     template.wants_digests = options.state
     output: list[Any] = []
     streams = False
     try:
         handler = template.prepare(event, options.argv, options.eager)
         with timeline.span("compute"):
-            result = handler(event, None)
+            result = template.weights.call(handler, event, None)
             streams = is_stream(result)
             for piece in guarded(pieces(result), template):
                 timeline.mark("first token")
@@ -130,6 +133,7 @@ def _hint(template: Template) -> str | None:
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
     timeline = template.timeline
     unforeseen, weights = template.unforeseen_modules(), template.weights
+    prewarm = template.prewarm.report()
     return {
         "schema": SCHEMA,
         "bundle": options.bundle,
@@ -150,8 +154,10 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "weights_bytes": weights.bytes,
         "streamed_bytes": weights.streamed,
         "io": weights.io,
-        "weight_misses": weights.engine.misses,
-        "stalled_s": round(sum(end - begin for _, begin, end in weights.engine.stalls) / 1e9, 6),
+        "weight_misses": weights.misses,
+        "stalled_s": round(sum(end - begin for _, begin, end in weights.stalls) / 1e9, 6),
+        "prewarm": msgspec.to_builtins(prewarm),
+        "prewarm_coverage": prewarm.coverage,
         "opened_s": timeline.since_start("weights asked for"),
         "ready_s": timeline.since_start("state made"),
         "misses": len(unforeseen),
@@ -171,6 +177,7 @@ ROWS = (
     ("dynamic init", "dynamic weights made"),
     ("restore", "state restored"),
     ("init", "init, or the rest of it"),
+    ("prewarm", "kernels launched ahead"),
     ("compute", "handler"),
 )
 

@@ -1,7 +1,8 @@
-"""A state from a bundle: the skeleton unpickled over mapped weights, and over those that the dynamic init makes."""
+"""A state from a bundle: the skeleton unpickled over weights, mapped or on a device, and over those that the dynamic init makes."""
 
 import functools
 import importlib
+import io
 import types
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 
 from tidalctl.ambient import apply_ambient
+from tidalctl.artifacts.bundle import read_checked
 from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.skeleton import SkeletonUnpickler
@@ -24,12 +26,13 @@ class NotBuilt(Exception):
 
 
 class Storages:
-    """A bundle's weights as storages over private mappings, one for each name, however many views there are of it."""
+    """A bundle's weights as storages over private mappings or a device's memory, one for each name, however many views there are."""
 
     def __init__(self, manifest: Manifest, mappings: Mappings, weights: WeightStream) -> None:
         self._stream = weights
         self._weights: dict[str, BundleWeight] = {weight.name: weight for weight in manifest.weights}
         self._mappings = mappings
+        self._arrival = weights.attach()
         self.of = functools.cache(self._of)
 
     def _of(self, name: str) -> torch.UntypedStorage:
@@ -40,13 +43,22 @@ class Storages:
             )
         if weight.nbytes == 0:
             return torch.UntypedStorage(0, device=weight.device)
+        if self._arrival is not None and self._arrival.carries(name):
+            return self._arrival.storage(weight)
         memory = self._mappings[weight.file].memory
         storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
-        if weight.device != "cpu":
+        if weight.device != "cpu":  # one that nothing streams to
             self._stream.need([name])  # the copy reads it
             return storage.to(device=torch.device(weight.device))
         self._stream.watch(name, storage)
         return storage
+
+    def need(self, name: str) -> None:
+        """Return when operators may read this weight."""
+        if self._arrival is not None and self._arrival.carries(name):
+            self._arrival.need([name])
+        else:
+            self._stream.need([name])
 
 
 def restore(
@@ -62,17 +74,36 @@ def restore(
 
     The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
     """
-    storages = Storages(manifest, mappings, weights)
+    try:
+        return _restored(skeleton_file, manifest, mappings, timeline, dynamic, event, weights)
+    except Exception:
+        weights.give_up()
+        raise
+
+
+def _restored(
+    skeleton_file: Path,
+    manifest: Manifest,
+    mappings: Mappings,
+    timeline: Timeline,
+    dynamic: types.ModuleType | None,
+    event: Any,
+    weights: WeightStream,
+) -> Any:
+    with timeline.span("map"):
+        storages = Storages(manifest, mappings, weights)
     built: dict[str, torch.UntypedStorage] = {}
     if dynamic is not None:
         with timeline.span("dynamic init"):
-            built = _built(manifest, storages, dynamic, event, weights)
+            built = _built(manifest, storages, dynamic, event)
 
     def storage_of(name: str) -> torch.UntypedStorage:
         return built[name] if name in built else storages.of(name)
 
-    with timeline.span("restore"), open(skeleton_file, "rb") as file:
-        skeleton = SkeletonUnpickler(file, storage_of, manifest.globals).load()
+    with timeline.span("restore"):
+        # checked as it is read: somebody may have spoiled it since the start
+        data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
+        skeleton = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
     with timeline.span("ambient"):
         for module, values in skeleton["globals"].items():
             vars(importlib.import_module(module)).update(values)
@@ -83,19 +114,19 @@ def restore(
     return skeleton["state"]
 
 
-def _built(
-    manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any, weights: WeightStream
-) -> dict[str, torch.UntypedStorage]:
+def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:
     """The weights that the dynamic init makes for the event, by name."""
     leaves = dynamic.leaves()
 
     def weight(name: str) -> torch.Tensor:
-        weights.need([name])
+        storage = storages.of(name)
+        storages.need(name)
         dtype, shape, strides, offset = leaves[name]
-        flat = torch.empty(0, dtype=getattr(torch, dtype)).set_(storages.of(name))  # type: ignore[call-overload]
+        flat = torch.empty(0, dtype=getattr(torch, dtype), device=storage.device).set_(storage)  # type: ignore[call-overload]
         return flat.as_strided(shape, strides, offset)
 
     before = torch.get_rng_state()
+    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         made: dict[str, torch.Tensor] = dynamic.build(event, weight)
         missing = sorted(set(manifest.dynamic) - made.keys())
@@ -103,6 +134,7 @@ def _built(
             raise ValueError(f"it made no {missing[0]}")
     except Exception as error:
         torch.set_rng_state(before)
+        torch.cuda.set_rng_state_all(on_devices)
         raise NotBuilt(f"{type(error).__name__}: {error}") from error
     return {name: tensor.untyped_storage() for name, tensor in made.items()}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle import check_file, open_bundle, unlisted_files
+from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, SKELETON, Manifest
 from tidalctl.artifacts.records import digest_json
@@ -23,8 +23,10 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest, digest_value
 from tidalctl.function import Handler, enter_project, import_handler, is_stream
 from tidalctl.runtime.collector import CollectorPaused
+from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
+from tidalctl.runtime.prewarm import Prewarm
 from tidalctl.runtime.reader import CodeReader
 from tidalctl.runtime.sources import import_from, importable, module_names
 from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 class Template:
     """One bundle in one process. Open it, `prepare` for the first event, then call `handler`."""
 
-    def __init__(self, path: Path, timeline: Timeline, options: StreamOptions | None = None) -> None:
+    def __init__(self, path: Path, timeline: Timeline, options: StreamOptions | None = None, prewarm: str = "auto") -> None:
         options = options or StreamOptions()
         verify = options.verify != "off"
         self.path = path.absolute()
@@ -55,6 +57,7 @@ class Template:
             self.pack = PackReader(self.path, self.manifest, verify, timeline)
             self.code = CodeReader(self.manifest, timeline, packed=bool(self.pack.modules))
             self.weights = WeightStream(self.path, self.manifest, options, timeline)
+            self.prewarm = Prewarm(self.path, prewarm, timeline)
         if verify:
             with timeline.span("check"):
                 self._check_code()
@@ -101,6 +104,7 @@ class Template:
         import_from(code, files, home, self.pack.own_code)
         self._finder = PackFinder(self.pack)
         self._finder.install()
+        LibraryLoader(manifest, self._finder, timeline).install()
         # before the import, which may call init itself
         if answer_inits_with(None if eager else self._answer) is not None:
             raise TidalError(
@@ -178,7 +182,8 @@ class Template:
         """Ask the bundle's dynamic init, which is what compile wrote for this function, and let the files that it will read be read."""
         with self.timeline.span("start"):
             if self._dynamic is None:
-                source = (self.path / DYNAMIC_INIT).read_text(encoding="utf-8")
+                checks = self.weights.options.verify != "off"
+                source = read_checked(self.path, self.manifest, DYNAMIC_INIT, check=checks)
                 self._dynamic = types.ModuleType("tidalctl_dynamic_init")
                 exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
             if self.manifest.strategy == "script":
@@ -284,8 +289,10 @@ class Template:
         script = self._dynamic if self.strategy == "script" else None
         self.restored += 1
         state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
+        self.prewarm.beside(lambda: not self.weights.done)
         self._import_late()
-        self.weights.close_gate(state)
+        self.prewarm.in_gap(lambda: not self.weights.may_begin)
+        self.weights.close_gate(state, complete=skeleton == SKELETON)
         if memo:
             self._kept[skeleton] = state
         return state
@@ -373,7 +380,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
         if handler is None:
             handler = template.prepare(event, argv=None)
         template.begin(event)
-        result = handler(event, None)
+        result = template.weights.call(handler, event, None)
         if is_stream(result):
             return guarded(result, template)
         template.wait()
@@ -386,7 +393,8 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
 
 def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
     """Pieces of output, none of which leaves before the weights and the code that it came from are known to be right."""
-    for piece in stream:
+    end = object()
+    while (piece := template.weights.call(next, stream, end)) is not end:
         template.wait()
         template.pack.drop()
         yield piece

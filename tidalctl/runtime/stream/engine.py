@@ -6,6 +6,7 @@ asks for before its turn jumps the queue. One that the trace saw no use of, and 
 
 import contextlib
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -15,6 +16,8 @@ from typing import Protocol
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.groups import Group
 
+NICE = 5  # of workers: to the kernel a third of what a thread at 0 is
+TURN = 0.0005  # seconds
 WORKERS = 2  # one reads while the other's group is hashed
 
 
@@ -36,7 +39,7 @@ class Engine:
 
     `ahead` bounds the bytes that are brought in beyond the furthest group that was needed (None: no bound). `pace` is in bytes a
     second, for measurements on a slower link than there is; the first `resident` bytes are exempt from it. With `jump` off, a needed
-    group waits for its turn.
+    group waits for its turn. `workers`: groups that are brought in at a time.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Engine:
         resident: int = 0,
         order: Sequence[int] | None = None,
         jump: bool = True,
+        workers: int = WORKERS,
     ) -> None:
         self._groups = groups
         self._device = device
@@ -77,7 +81,7 @@ class Engine:
         self.on_done: Callable[[], None] = lambda: None  # called once, by a worker or by start, when the last group is in
         self.on_stall: Callable[[Group, int, int], None] = lambda group, begin_ns, end_ns: None  # by whoever waited
         self.on_span: Callable[[str, int, int], None] = lambda name, begin_ns, end_ns: None
-        self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(WORKERS)]
+        self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(workers)]
 
     def start(self) -> None:
         if not self._groups:
@@ -108,6 +112,19 @@ class Engine:
                     self._note(index)
             self._device.wait(self._groups[index])
 
+    def fetch(self, index: int) -> None:
+        """Return when this group is in, ahead of the queue where nobody has begun with it. Raises what went wrong with it.
+
+        For a worker of another engine, which passes the group on: neither a stall of compute's nor a miss.
+        """
+        with self._changed:
+            if self._jump and not self._taken[index]:
+                self._urgent.append(index)
+            self._note(index)
+            while not self._released[index] and index not in self._errors:
+                self._changed.wait()
+            self._raise(index if index in self._errors else None)
+
     def wait(self) -> None:
         """Return when every group is in and right. Raises what went wrong with the first that is not."""
         with self._changed:
@@ -118,16 +135,11 @@ class Engine:
             self._raise(min(self._errors, default=None))
 
     def _stall(self, index: int) -> None:
-        begin = time.monotonic_ns()
+        group, begin = self._groups[index], time.monotonic_ns()
         with self._changed:
-            if self._jump and not self._taken[index]:
-                self._urgent.append(index)
-            self.misses += self._groups[index].first_use is None
-            self._note(index)
-            while not self._released[index] and index not in self._errors:
-                self._changed.wait()
-            self._raise(index if index in self._errors else None)
-        group, end = self._groups[index], time.monotonic_ns()
+            self.misses += group.first_use is None
+        self.fetch(index)
+        end = time.monotonic_ns()
         self.stalls.append((group, begin, end))
         self.on_stall(group, begin, end)
 
@@ -145,9 +157,11 @@ class Engine:
 
     def _work(self) -> None:
         index = None
+        _give_way()
         try:
             while (index := self._next()) is not None:
-                self._bring(index)
+                with _SHORT_TURNS:
+                    self._bring(index)
         except BaseException as error:  # noqa: BLE001 - whatever a reader dies of, nobody may wait for it for ever
             with self._changed:
                 for other, released in enumerate(self._released):
@@ -216,6 +230,41 @@ class Engine:
             self._link_free = max(self._link_free, 0.0) + carried / self._pace
             arrives = self._link_free
         time.sleep(max(arrives - time.monotonic(), 0))
+
+
+class _ShortTurns:
+    """While any worker of the process is in here, a thread that computes lets another have the interpreter lock after `TURN` seconds.
+
+    A worker asks for the lock a few hundred times, and would wait 5 ms each time while the function imports. The setting is the
+    interpreter's, and so is this.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside == 1:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(min(self._before, TURN))
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and sys.getswitchinterval() <= TURN * 1.01:  # and nobody has set it otherwise meanwhile
+                sys.setswitchinterval(self._before)
+
+
+_SHORT_TURNS = _ShortTurns()
+
+
+def _give_way() -> None:
+    """Let this thread take less of a core that the function wants too. Where nobody wants it, it has it all."""
+    with contextlib.suppress(OSError):  # a sandbox that forbids it
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
 
 
 def _begins(groups: Sequence[Group]) -> list[int]:
