@@ -1,11 +1,12 @@
 """Weights in groups: neighbours in the file, which are brought in, checked and released together."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.artifacts.records import Record
 
 GROUP_SIZE = 16 * 2**20  # bytes: large enough that a call costs nothing beside it, small enough that compute soon goes on
+NEVER = 2**62  # after every first use
 
 
 class Group(Record, frozen=True):
@@ -31,23 +32,42 @@ class Group(Record, frozen=True):
 def plan_groups(weights: Iterable[BundleWeight], size: int = GROUP_SIZE) -> tuple[Group, ...]:
     """Groups of about `size` bytes in the order of their first use; what the trace saw no use of comes last, in the files' order.
 
-    Used and unused weights never share a group, nor do those of two devices. A weight is never cut. Empty ones are in none.
+    What it saw no use of but lies in a module of which it used another weight comes right after that one, since the module waits for
+    all that it owns. Weights of two of these three kinds, or of two devices, never share a group. A weight is never cut. Empty ones are
+    in none.
     """
     files: dict[str, list[BundleWeight]] = {}
+    owners: dict[str, int] = {}  # modules by their first use
     for weight in weights:
         if weight.nbytes:
             files.setdefault(weight.file, []).append(weight)
-    runs = [run for found in files.values() for run in _runs(sorted(found, key=lambda weight: weight.offset), size)]
-    runs.sort(key=lambda run: min((w.first_use for w in run if w.first_use is not None), default=len(runs) + 2**62))
+        if weight.first_use is not None and (owner := _owner(weight)):
+            owners[owner] = min(weight.first_use, owners.get(owner, weight.first_use))
+
+    def turn(weight: BundleWeight) -> tuple[int, bool]:
+        unused = weight.first_use is None
+        return (owners.get(_owner(weight), NEVER) if unused else weight.first_use or 0), unused
+
+    def kind(weight: BundleWeight) -> tuple[bool, bool, str]:
+        place, unused = turn(weight)
+        return unused, place == NEVER, weight.device
+
+    runs = [run for found in files.values() for run in _runs(sorted(found, key=lambda weight: weight.offset), size, kind)]
+    runs.sort(key=lambda run: min(map(turn, run)))
     return tuple(_group(index, run) for index, run in enumerate(runs))
 
 
-def _runs(weights: Sequence[BundleWeight], size: int) -> Iterator[list[BundleWeight]]:
+def _owner(weight: BundleWeight) -> str:
+    """The module that a weight lies in, as its name tells."""
+    return weight.name.rpartition(".")[0]
+
+
+def _runs(
+    weights: Sequence[BundleWeight], size: int, kind: Callable[[BundleWeight], tuple[bool, bool, str]]
+) -> Iterator[list[BundleWeight]]:
     run: list[BundleWeight] = []
     for weight in weights:
-        full = run and weight.offset + weight.nbytes - run[0].offset > size
-        other = run and (weight.first_use is None, weight.device) != (run[0].first_use is None, run[0].device)
-        if full or other:
+        if run and (weight.offset + weight.nbytes - run[0].offset > size or kind(weight) != kind(run[0])):
             yield run
             run = []
         run.append(weight)

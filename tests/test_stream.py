@@ -102,6 +102,15 @@ def test_groups_hold_each_weight_once_and_come_in_the_order_of_first_use(
             assert one.offset + one.nbytes <= group.end
 
 
+def test_what_the_trace_saw_no_use_of_in_a_module_that_it_used_comes_with_that_module() -> None:
+    """The module waits for all that it owns: were its unused buffer last, it would wait for everything."""
+    layout = [("a.weight", 0), ("b.table", 1), ("c.weight", 2), ("b.original", None), ("expert.weight", None), ("alone", None)]
+    groups = plan_groups((weight(name, n * 10, 10, use) for n, (name, use) in enumerate(layout)), 10)
+    assert [one.name for group in groups for one in group.weights] == [
+        *("a.weight", "b.table", "b.original", "c.weight", "expert.weight", "alone"),
+    ]
+
+
 @given(
     st.integers(0, 12), st.lists(st.integers(0, 11), max_size=8), st.none() | st.integers(0, 60), st.booleans(), st.randoms()
 )

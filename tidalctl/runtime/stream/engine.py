@@ -73,7 +73,8 @@ class Engine:
         self._begun_at = _begins(groups)
         self._unbounded = ahead is None
         self._changed = threading.Condition()
-        self._hashing = threading.Semaphore(max((os.cpu_count() or 2) - 1, 1))  # one core is left to the function
+        self._cores = max((os.cpu_count() or 2) - 1, 1)  # one is left to the function, as long as that does not wait
+        self._hashing = self._waiting = 0  # workers that hash, and threads that wait for a group
         self._link = threading.Lock()
         self._link_free = 0.0
         self.misses = 0
@@ -121,17 +122,18 @@ class Engine:
             if self._jump and not self._taken[index]:
                 self._urgent.append(index)
             self._note(index)
-            while not self._released[index] and index not in self._errors:
-                self._changed.wait()
+            with self._standing():
+                while not self._released[index] and index not in self._errors:
+                    self._changed.wait()
             self._raise(index if index in self._errors else None)
 
     def wait(self) -> None:
         """Return when every group is in and right. Raises what went wrong with the first that is not."""
         with self._changed:
             self._unbounded = True
-            self._changed.notify_all()
-            while self._pending and not self._errors:
-                self._changed.wait()
+            with self._standing():
+                while self._pending and not self._errors:
+                    self._changed.wait()
             self._raise(min(self._errors, default=None))
 
     def _stall(self, index: int) -> None:
@@ -142,6 +144,30 @@ class Engine:
         end = time.monotonic_ns()
         self.stalls.append((group, begin, end))
         self.on_stall(group, begin, end)
+
+    @contextlib.contextmanager
+    def _standing(self) -> Iterator[None]:
+        """A thread waits in here, and leaves its core to whoever hashes. With the lock held."""
+        self._waiting += 1
+        self._changed.notify_all()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    @contextlib.contextmanager
+    def _core(self) -> Iterator[None]:
+        """Wait for a core to hash on."""
+        with self._changed:
+            while self._hashing >= self._cores + self._waiting:
+                self._changed.wait()
+            self._hashing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._hashing -= 1
+                self._changed.notify_all()
 
     def _note(self, index: int) -> None:
         """Compute is here: readers may go so much further."""
@@ -194,7 +220,7 @@ class Engine:
             with self._span("read weights ahead"):
                 self._device.bring(group)
             if self._checks:
-                with self._hashing, self._span("check weights"):
+                with self._core(), self._span("check weights"):
                     self._device.check(group)
             self._keep_pace(group)
         except (OSError, TidalError) as error:
