@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts.manifest import Manifest
-from tidalctl.bench.machine import describe_machine
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
+from tidalctl.report.machine import describe_machine
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

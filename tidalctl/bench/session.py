@@ -17,10 +17,10 @@ from tidalctl.artifacts import errors
 from tidalctl.artifacts.bundle import file_digest, open_bundle
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import CODE, MANIFEST, PROVENANCE, Manifest
-from tidalctl.bench.machine import describe_machine
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
 from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
 from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.report.machine import describe_machine
 
 Say = Callable[[str], None]
 

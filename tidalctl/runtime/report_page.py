@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tidalctl.bench.machine import describe_machine
+from tidalctl.report.machine import describe_machine
 from tidalctl.report.markup import machine_line
 from tidalctl.report.records import Mark, Span, Stall, Start
 from tidalctl.report.start_page import start_page

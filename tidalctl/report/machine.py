@@ -1,4 +1,4 @@
-"""The machine that a bench ran on, as far as its numbers depend on it. Host and user stay out."""
+"""The machine that something was measured on, as far as the numbers depend on it. Host and user stay out."""
 
 import datetime
 import os
