@@ -11,7 +11,7 @@ import pytest
 FOLDER = str(Path(__file__).parents[1] / "benchmarks")
 
 
-@pytest.fixture(params=["measure", "load", "ttft", "imports"])
+@pytest.fixture(params=["measure", "load", "ttft", "imports", "prewarm", "order", "resident", "gpu"])
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return imported(request.param, monkeypatch)
 
