@@ -34,8 +34,8 @@ class PackedModule(Record, frozen=True, array_like=True):
     """One module's bytecode: `offset` counts from the start of its segment.
 
     `file` is the source, relative to its sys.path entry, or `code/…` for the project's own; `size` is the source's, in bytes.
-    `late` says that the handler imports it, and that it is no code of the project; `pure`, that it is of a distribution in which, and
-    in whose requirements, there is no shared library.
+    `late` says that the handler imports it, and that it is no code of the project; `pure`, that torch itself imports it, of a
+    distribution in which, and in whose requirements, there is no shared library.
     """
 
     name: str

@@ -54,6 +54,7 @@ class Import(Record, frozen=True, tag="import"):
     self_s: float
     total_s: float
     phase: str  # start (there before the function), import, init or handler
+    importer: str = ""  # the module whose statements asked for it first; empty where that was none
     plain: bool = False  # Python's own loader of source files made it, with nothing of anybody else's in between
 
 

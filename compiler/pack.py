@@ -14,7 +14,7 @@ from typing import Any
 from tidalctl.artifacts.codepack import PackedModule, PackFile, file_of, head_digest, write_pack
 from tidalctl.artifacts.manifest import CODE, PACK
 from tidalctl.artifacts.trace import Import, Trace
-from tidalctl.compiler.pure import pure_packages
+from tidalctl.compiler.pure import pure_for_torch
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
@@ -38,7 +38,7 @@ def pack_code(trace: Trace, partial: Path) -> str:
 def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, bytes]]:
     """What can be packed of the modules that a trace lists: plain ones whose file is where their name says."""
     root = Path(trace.header.root)
-    pure = pure_packages()
+    pure = pure_for_torch(trace)
     for record in trace.of(Import):
         path = Path(record.file)
         package = path.name == "__init__.py"
@@ -63,7 +63,7 @@ def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, bytes]]:
             offset=0,
             length=0,
             late=installed and record.phase == "handler",
-            pure=installed and record.name.partition(".")[0] in pure,
+            pure=installed and record.name in pure,
         )
         yield module, steady_bytes(made, name)
 

@@ -1,9 +1,27 @@
-"""Installed packages that hang on no shared library: such as can be imported while those of torch are being loaded."""
+"""What can be imported while torch's shared libraries are being loaded: what torch asks for, and what hangs on no shared library.
+
+What the function or another package asks for can't, though it may hang on none: a statement before it may set what it reads.
+"""
 
 import re
 from importlib import metadata
 
+from tidalctl.artifacts.trace import Import, Trace
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def pure_for_torch(trace: Trace) -> frozenset[str]:
+    """Modules of pure packages that torch's own modules asked for first, themselves or by another pure one."""
+    pure = pure_packages()
+    importers = {record.name: record.importer for record in trace.of(Import)}
+
+    def asked_by_torch(name: str) -> bool:
+        while name and name.partition(".")[0] in pure:
+            name = importers.get(name, "")
+        return name.partition(".")[0] == "torch"
+
+    return frozenset(name for name in importers if name.partition(".")[0] in pure and asked_by_torch(name))
 
 
 def pure_packages() -> frozenset[str]:

@@ -1,11 +1,14 @@
 """Torch's libraries are loaded beside imports of what hangs on none: which packages those are, and that a run does so."""
 
 import json
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Chain
+from conftest import TIDALCTL, Chain, tidalctl
 
 from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.manifest import PACK
@@ -65,7 +68,7 @@ def test_a_run_loads_libraries_beside_imports_and_imports_the_same_modules(chain
     assert imports["ts"] <= loading["ts"] <= imports["ts"] + imports["dur"]
     pack = PackFile(made.bundle / PACK, made.manifest["pack"])
     pack.close()
-    assert "sympy" in {module.name for module in pack.index.modules if module.pure}
+    assert all(module.name.partition(".")[0] in pure_packages() for module in pack.index.modules if module.pure)
 
 
 def test_a_setting_that_the_function_makes_before_it_imports_torch_is_heeded(chain: Callable[..., Chain]) -> None:
@@ -74,3 +77,50 @@ def test_a_setting_that_the_function_makes_before_it_imports_torch_is_heeded(cha
         "import os\n\nos.environ['OMP_NUM_THREADS'] = '1'\n" + APP.replace(".tolist()", ".tolist() + [torch.get_num_threads()]")
     )
     assert made.run({})["output"] == made.plain({}) == [0.0, 1.0, 2.0, 3.0, 1]
+
+
+BETWEEN = """
+import os
+
+import tidalctl
+import torch
+
+os.environ["FSSPEC_CONFIG_DIR"] = os.environ.get("CONF", "/nowhere")
+import fsspec.config
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return torch.arange(2.0)
+
+
+def handler(event, context):
+    return [*load(event).tolist(), fsspec.config.conf_dir]
+"""
+
+
+def test_what_the_function_sets_between_its_imports_is_heeded(chain: Callable[..., Chain]) -> None:
+    """fsspec hangs on no shared library, and torch requires it; but it is the function that asks for it."""
+    made = chain(BETWEEN)
+    assert made.run({})["output"] == made.plain({}) == [0.0, 1.0, "/nowhere"]
+    other = {"CONF": "/elsewhere"}
+    assert (
+        tidalctl("run", made.bundle, "--event", "{}", cwd=made.folder, env=other).ok().out.strip() == '[0.0, 1.0, "/elsewhere"]'
+    )
+
+
+def test_an_eager_run_imports_as_the_plain_function_does(decoder: Chain) -> None:
+    modules = decoder.run(decoder.events[0], "--eager")["modules"]
+    assert modules["packed"] <= 1, "the function's own module comes from the bundle either way"
+    assert modules["ordinary"] > 100
+
+
+@pytest.mark.parametrize("after_s", [0.15, 0.25, 0.35, 0.5])
+def test_an_interrupt_while_libraries_are_loaded_ends_the_process_and_not_by_a_crash(decoder: Chain, after_s: float) -> None:
+    command = [*TIDALCTL, "run", str(decoder.bundle), "--event", json.dumps(decoder.events[0])]
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=decoder.folder)
+    time.sleep(after_s)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode in (130, 0, -signal.SIGINT), said  # before Python listens it is the kernel's; late it is too late
+    assert b"terminate" not in said

@@ -28,7 +28,7 @@ def main() -> None:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         print("hint: nothing was written under the final name; free some space or check the permissions", file=sys.stderr)
         code = 2
-    if "torch" in sys.modules:
+    if {"torch", "tidalctl.runtime.libraries"} & sys.modules.keys():  # its libraries may be being loaded at this moment
         from tidalctl.runtime.leave import leave
 
         leave(code)

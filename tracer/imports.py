@@ -30,6 +30,7 @@ class ImportRecorder:
         self._after = after
         self._known = frozenset(sys.modules)
         self._began: dict[str, tuple[int, str]] = {}
+        self._importers: dict[str, str] = {}
         self._times: dict[str, tuple[float, float]] = {}
         self._stacks = threading.local()
         self._originals: list[tuple[type, Callable[..., Any] | None, Callable[..., Any]]] = []
@@ -51,6 +52,9 @@ class ImportRecorder:
     def _timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def exec_module(loader: Any, module: ModuleType) -> None:
             stack: list[float] = self._stacks.__dict__.setdefault("stack", [])
+            running: list[str] = self._stacks.__dict__.setdefault("running", [])
+            self._importers.setdefault(module.__name__, running[-1] if running else "")
+            running.append(module.__name__)
             self._began.setdefault(module.__name__, (len(self._began), self._clock.phase))
             stack.append(0.0)
             begin = time.perf_counter()
@@ -59,6 +63,7 @@ class ImportRecorder:
             finally:
                 total = time.perf_counter() - begin
                 inner = stack.pop()
+                running.pop()
                 if stack:
                     stack[-1] += total
                 self._times[module.__name__] = (total - inner, total)
@@ -78,12 +83,20 @@ class ImportRecorder:
                 continue
             order, phase = self._began.get(name, (len(self._began), self._clock.phase))
             self_s, total_s = self._times.get(name, (0.0, 0.0))
-            found.append((order, _record(name, module, self_s, total_s, phase)))
+            found.append((order, _record(name, module, self_s, total_s, phase, self._importers.get(name, ""))))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
 
-def _record(name: str, module: ModuleType, self_s: float, total_s: float, phase: str) -> Import:
-    return Import(name=name, file=_file_of(module), self_s=self_s, total_s=total_s, phase=phase, plain=_plain(name, module))
+def _record(name: str, module: ModuleType, self_s: float, total_s: float, phase: str, importer: str = "") -> Import:
+    return Import(
+        name=name,
+        file=_file_of(module),
+        self_s=self_s,
+        total_s=total_s,
+        phase=phase,
+        importer=importer,
+        plain=_plain(name, module),
+    )
 
 
 def _plain(name: str, module: ModuleType) -> bool:

@@ -185,7 +185,10 @@ ROWS = (
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
     lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
-    lines.append(f"  {'first token after':<24}{report['ttft_s'] or 0:8.3f} s   done after {report['total_s']:.3f} s")
+    if report["ttft_s"] is None:
+        lines.append(f"  no output               done after {report['total_s']:.3f} s")
+    else:
+        lines.append(f"  {'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
     weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
     checked = "checked" if report["verified"] else "not checked"
     lines.append(

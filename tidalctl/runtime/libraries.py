@@ -1,9 +1,9 @@
 """Loads torch's shared libraries beside Python, when the function asks for torch.
 
 Loading them is linking, relocating and running their initialisers: 0.2 s over warm files, more over cold ones, in which no interpreter
-lock is needed. While a thread does it, the main thread imports of what the function will import anyway that which hangs on no shared
-library, since the loader's lock is taken meanwhile. What is imported is as ever, and so are the settings of the environment for it; the
-order is not.
+lock is needed. While a thread does it, the main thread imports what torch will import anyway and what hangs on no shared library, since
+the loader's lock is taken meanwhile. What is imported is as ever, and what the function has set before it imports torch counts as ever;
+the order among what torch imports is another.
 """
 
 import ctypes
@@ -55,7 +55,11 @@ class LibraryLoader:
             importlib.import_module(name)  # each would have to wait for the loader's lock
         thread = threading.Thread(target=self._load, args=(folder,), name="loader: libraries", daemon=True)
         thread.start()
-        self._finder.import_pure(thread.is_alive)
+        try:
+            self._finder.import_pure(thread.is_alive)
+        except BaseException:
+            thread.join()  # nobody may end the process under the loader's feet
+            raise
 
     def _load(self, folder: Path) -> None:
         """What can't be loaded here `import torch` will load in its own way, or say why not."""

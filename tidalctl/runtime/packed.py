@@ -269,7 +269,7 @@ class PackFinder:
         self._import_ahead([module for module in self._pack.modules.values() if module.late], wanted)
 
     def import_pure(self, wanted: Callable[[], bool]) -> None:
-        """Import what hangs on no shared library and is imported before the handler runs, likewise."""
+        """Import what torch asks for, now or later, and what hangs on no shared library, likewise."""
         self._import_ahead([module for module in self._pack.modules.values() if module.pure and not module.late], wanted)
 
     def _import_ahead(self, modules: Sequence[PackedModule], wanted: Callable[[], bool]) -> None:

@@ -102,11 +102,11 @@ class Template:
         else:
             enter_project(code, home / manifest.function.source, argv)
         import_from(code, files, home, self.pack.own_code)
-        self._finder = PackFinder(self.pack)
-        self._finder.install()
-        LibraryLoader(manifest, self._finder, timeline).install()
-        # before the import, which may call init itself
-        if answer_inits_with(None if eager else self._answer) is not None:
+        if not eager:  # which is how the plain function goes about it
+            self._finder = PackFinder(self.pack)
+            self._finder.install()
+            LibraryLoader(manifest, self._finder, timeline).install()
+        if answer_inits_with(None if eager else self._answer) is not None:  # before the import, which may call init itself
             raise TidalError(
                 "another bundle runs in this process already", "one bundle a process: its modules are the process's"
             )
