@@ -4,6 +4,7 @@ Started as `python -P -c "from tidalctl.tracer.child import main; main(REQUEST)"
 """
 
 import contextlib
+import importlib
 import os
 import sys
 from pathlib import Path
@@ -137,8 +138,9 @@ def _failed(writer: t.TraceWriter, clock: TraceClock, error: BaseException) -> i
     writer.write(t.Failure(phase=clock.phase, message=message))
     writer.close(complete=False)
     frame = error.__traceback__
-    ours = (str(Path(__file__).parent), str(Path(t.__file__).parent), str(Path(sys.modules["tidalctl"].__file__ or "").parent))
-    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith((*ours, "<frozen")):
+    above = [str(Path(module.__file__ or "").parent) for module in (t, sys.modules["tidalctl"], importlib)]
+    ours = (str(Path(__file__).parent), *above, "<frozen")  # and Python's own on the way from us to the function
+    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith(ours):
         frame = frame.tb_next
     traceback.print_exception(type(error), error, frame)
     return 1
