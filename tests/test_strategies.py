@@ -115,6 +115,7 @@ def test_traces_of_two_functions_make_no_bundle(chain: Callable[..., Chain], tmp
     assert done.code == 2 and "another function" in done.err and not (made.folder / "both.bundle").exists()
 
 
+@pytest.mark.slow  # as test_dynamic_cases holds for three cases
 def test_no_bytes_of_a_traced_adapter_are_in_the_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):

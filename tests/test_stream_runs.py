@@ -68,14 +68,16 @@ def test_experts_that_no_trace_saw_answer_as_plainly(experts: Chain, seconds: fl
         assert report["stalled_s"] > 0
 
 
-@pytest.mark.parametrize("length", [1, 2, 33, 2048])
+@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(33, marks=pytest.mark.slow), 2048])
 def test_any_length_of_prompt_answers_as_plainly_while_loading(experts: Chain, length: int) -> None:
     event = {"prompt": [(7 * n + length) % 97 for n in range(length)], "tokens": 2}
     assert slowly(experts.bundle, event, 5.0).report["output"] == experts.plain(event)
 
 
 @pytest.mark.parametrize("seconds", [0.01, 5.0])
-@pytest.mark.parametrize("verify", ["stream", "full", "off"])
+@pytest.mark.parametrize(
+    "verify", ["stream", pytest.param("full", marks=pytest.mark.slow), pytest.param("off", marks=pytest.mark.slow)]
+)
 def test_a_weight_that_the_handler_overwrites_is_its_own(experts: Chain, seconds: float, verify: str) -> None:
     before = (experts.bundle / "weights.safetensors").read_bytes()
     event = {"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}

@@ -95,7 +95,9 @@ def test_loading_hides_behind_compute_though_no_module_owns_a_weight(free: Chain
     assert seconds < loading + 0.6 * computing, "the one after the other would be all of both"
 
 
-@pytest.mark.parametrize("event", [{}, {"spare": True}, {"overwrite": True}, {"tokens": 4}], ids=str)
+@pytest.mark.parametrize(
+    "event", [{}, {"spare": True}, {"overwrite": True}, pytest.param({"tokens": 4}, marks=pytest.mark.slow)], ids=str
+)
 @pytest.mark.parametrize("seconds", [0.01, 4.0], ids=["weights first", "compute first"])
 def test_it_answers_as_plainly(free: Chain, event: dict[str, Any], seconds: float) -> None:
     before = (free.bundle / "weights.safetensors").read_bytes()
