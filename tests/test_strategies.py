@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import Chain, python, tidalctl
 from safetensors.torch import save_file
