@@ -42,16 +42,14 @@ class PrivateMapping:
             return 0
         return ctypes.get_errno()
 
-    def resident(self, offset: int = 0, length: int | None = None) -> int:
-        """How many bytes of the file, or of a range of it, are in the page cache now, counted in pages."""
-        begin = offset - offset % PAGE
-        end = self.size if length is None else min(offset + length, self.size)
-        if end <= begin:
+    def resident(self) -> int:
+        """How many bytes of the file are in the page cache now."""
+        if not self.size:
             return 0
-        vector = ctypes.create_string_buffer(-(-(end - begin) // PAGE))
-        if _libc.mincore(self.address + begin, end - begin, vector) != 0:
+        vector = ctypes.create_string_buffer(-(-self.size // PAGE))
+        if _libc.mincore(self.address, self.size, vector) != 0:
             return 0
-        return min(vector.raw.count(b"\x01") * PAGE, end - begin)
+        return min(vector.raw.count(b"\x01") * PAGE, self.size)
 
 
 class WeightsFile:

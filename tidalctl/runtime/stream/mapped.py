@@ -7,6 +7,7 @@ handler has written meanwhile is no corruption. There is no copy.
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -26,7 +27,8 @@ class MappedDevice:
         self.files = {name: WeightsFile(bundle / name) for name in files}
         self.mappings: dict[str, PrivateMapping] = {name: file.map_privately() for name, file in self.files.items()}
         self.populates = True  # whether the kernel enters ranges in the page table at once
-        self._absent: dict[int, int] = {}  # by group: bytes that were not in memory when it was brought
+        self._counting = threading.Lock()
+        self._absent: int | None = None  # bytes that were not in memory when the first group was to be brought
 
     def map_again(self) -> dict[str, PrivateMapping]:
         """Fresh private mappings, in which nothing has been written."""
@@ -38,15 +40,19 @@ class MappedDevice:
 
     @property
     def streamed(self) -> int:
-        """Bytes that were not in memory when their group was brought. What the kernel has read ahead by then counts as there."""
-        return sum(self._absent.copy().values())
+        """Bytes that were not in memory when the first group was to be brought, and had to be read; 0 before."""
+        return self._absent or 0
 
     def bring(self, group: Group) -> None:
         file = self.files[group.file]
         if file.changed():
             raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
         mapping = self.mappings[group.file]
-        self._absent.setdefault(group.index, max(group.nbytes - mapping.resident(group.begin, group.nbytes), 0))
+        with (
+            self._counting
+        ):  # in a reader, since the main thread has better to do; later, what the kernel reads ahead would be counted
+            if self._absent is None:
+                self._absent = sum(file.size - self.mappings[name].resident() for name, file in self.files.items())
         for begin in range(group.begin, group.end, STEP):
             length = min(STEP, group.end - begin)
             code = mapping.enter(begin, length) if self.populates else errno.EINVAL
