@@ -76,7 +76,10 @@ class AccessMode(TorchDispatchMode):
         record = self._record
         record.operators += 1
         if func.is_view:
-            return func(*args, **kwargs)
+            out = func(*args, **kwargs)
+            if not _shares_memory(out, args):  # within inference_mode a composite such as aten.to arrives whole, and copies
+                self._note_uses(func, args, kwargs)
+            return out
         began = time.perf_counter()
         self._note_uses(func, args, kwargs)
         number = record.signature(str(func), operands_of(args, kwargs))
@@ -104,6 +107,17 @@ class AccessMode(TorchDispatchMode):
                         weight = record.weights.get(storage._cdata)
                         if weight is not None:
                             record.written.setdefault(weight, operator_name(func))
+
+
+def _shares_memory(out: Any, args: tuple[Any, ...]) -> bool:
+    """Whether all that came out lies in the memory of what went in."""
+    given = {id_of for value in tree_leaves(args) if (id_of := _storage_id(value)) is not None}
+    return all(_storage_id(value) in given for value in tree_leaves(out) if isinstance(value, torch.Tensor))
+
+
+def _storage_id(value: Any) -> int | None:
+    storage = storage_of(value) if isinstance(value, torch.Tensor) else None
+    return None if storage is None else storage._cdata
 
 
 class ModuleStack:
