@@ -9,6 +9,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Fingerprint
@@ -44,7 +45,7 @@ def cpu_flags() -> str:
 
 
 def _distributions(imported: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """(name, version) as they stand in the names of `.dist-info` folders; a distribution without one is left out."""
+    """(name, version) as they stand in the names of `.dist-info` folders; one without such a folder, or vendored, is left out."""
     import importlib.metadata
 
     wanted = set(imported)
@@ -52,10 +53,19 @@ def _distributions(imported: Iterable[str]) -> Iterable[tuple[str, str]]:
     names = {name for module, names in owners.items() if module in wanted for name in names}
     for name in names - {"tidalctl"}:
         folder = getattr(importlib.metadata.distribution(name), "_path", None)
-        if folder is not None and folder.name.endswith(".dist-info"):
+        if folder is not None and folder.name.endswith(".dist-info") and not _is_vendored(Path(folder), sys.path):
             stem, _, version = folder.name.removesuffix(".dist-info").partition("-")
             if version:
                 yield stem, version
+
+
+def _is_vendored(folder: Path, path: Sequence[str]) -> bool:
+    """Whether a distribution lies inside a package of another one, which puts it on sys.path when it is imported, as setuptools does.
+
+    It is not on the path before that, and the outer distribution's version stands for it.
+    """
+    outer = [Path(entry) for entry in path if entry and Path(entry) in folder.parent.parents]
+    return any((entry / folder.relative_to(entry).parts[0] / "__init__.py").is_file() for entry in outer)
 
 
 def refuse_other_python(fingerprint: Fingerprint) -> None:
