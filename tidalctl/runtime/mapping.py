@@ -31,9 +31,6 @@ class PrivateMapping:
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
-    def populate(self, offset: int, length: int) -> bool:
-        return self.enter(offset, length) == 0
-
     def enter(self, offset: int, length: int) -> int:
         """Read a range and enter it in the page table. 0, or the error's number: EINVAL where the kernel can't, EFAULT past the end."""
         begin = offset - offset % PAGE
