@@ -15,7 +15,8 @@ from pathlib import Path
 request = json.loads(sys.argv[1])
 from tidalctl.function import pieces
 from tidalctl.runtime.stream.weights import StreamOptions
-from tidalctl.runtime.template import Template, guarded
+from tidalctl.runtime.load import guarded
+from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline, process_start_ns
 if request["warm"]:
     import importlib

@@ -12,7 +12,7 @@ __all__ = ["__version__", "init", "load_bundle"]
 
 def __getattr__(name: str) -> object:
     if name == "load_bundle":
-        from tidalctl.runtime.template import load_bundle
+        from tidalctl.runtime.load import load_bundle
 
         return load_bundle
     raise AttributeError(f"module 'tidalctl' has no attribute {name!r}")

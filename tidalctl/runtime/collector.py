@@ -4,7 +4,7 @@ import gc
 
 
 class CollectorPaused:
-    """The garbage collector off from the start until the state is there; then the heap is frozen and the collector as it was.
+    """The garbage collector off from the start until the first output; then the heap is frozen and the collector as it was.
 
     A start makes a million objects and drops next to none, so that collections are pure cost. In the end all of them leave the
     collector's view, as `gc.freeze` documents.

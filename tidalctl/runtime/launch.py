@@ -13,8 +13,9 @@ from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
+from tidalctl.runtime.load import guarded
 from tidalctl.runtime.stream.weights import StreamOptions
-from tidalctl.runtime.template import Template, guarded
+from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline, process_start_ns
 
 SCHEMA = 1
@@ -68,7 +69,6 @@ def run(options: RunOptions, timeline: Timeline) -> int:
             streams = is_stream(result)
             for piece in guarded(pieces(result), template):
                 timeline.mark("first token")
-                template.collector.resume()
                 text = json_text(piece)
                 with timeline.span("print"):
                     output.append(piece)

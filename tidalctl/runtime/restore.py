@@ -74,44 +74,29 @@ def restore(
 
     The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
     """
-    try:
-        return _restored(skeleton_file, manifest, mappings, timeline, dynamic, event, weights)
-    except Exception:
-        weights.give_up()
-        raise
+    with weights.kept_if_made():
+        with timeline.span("map"):
+            storages = Storages(manifest, mappings, weights)
+        built: dict[str, torch.UntypedStorage] = {}
+        if dynamic is not None:
+            with timeline.span("dynamic init"):
+                built = _built(manifest, storages, dynamic, event)
 
+        def storage_of(name: str) -> torch.UntypedStorage:
+            return built[name] if name in built else storages.of(name)
 
-def _restored(
-    skeleton_file: Path,
-    manifest: Manifest,
-    mappings: Mappings,
-    timeline: Timeline,
-    dynamic: types.ModuleType | None,
-    event: Any,
-    weights: WeightStream,
-) -> Any:
-    with timeline.span("map"):
-        storages = Storages(manifest, mappings, weights)
-    built: dict[str, torch.UntypedStorage] = {}
-    if dynamic is not None:
-        with timeline.span("dynamic init"):
-            built = _built(manifest, storages, dynamic, event)
-
-    def storage_of(name: str) -> torch.UntypedStorage:
-        return built[name] if name in built else storages.of(name)
-
-    with timeline.span("restore"):
-        # checked as it is read: somebody may have spoiled it since the start
-        data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
-        skeleton = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
-    with timeline.span("ambient"):
-        for module, values in skeleton["globals"].items():
-            vars(importlib.import_module(module)).update(values)
-        apply_ambient(skeleton["ambient"])
-        handles = torch.utils.hooks.RemovableHandle
-        handles.next_id = max(handles.next_id, skeleton["hooks"])
-    timeline.mark("restored")
-    return skeleton["state"]
+        with timeline.span("restore"):
+            # checked as it is read: somebody may have spoiled it since the start
+            data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
+            skeleton = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
+        with timeline.span("ambient"):
+            for module, values in skeleton["globals"].items():
+                vars(importlib.import_module(module)).update(values)
+            apply_ambient(skeleton["ambient"])
+            handles = torch.utils.hooks.RemovableHandle
+            handles.next_id = max(handles.next_id, skeleton["hooks"])
+        timeline.mark("restored")
+        return skeleton["state"]
 
 
 def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:

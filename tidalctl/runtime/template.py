@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, SK
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest, digest_value
-from tidalctl.function import Handler, enter_project, import_handler, is_stream
+from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
@@ -227,7 +226,6 @@ class Template:
             with self.timeline.span("state digests"):
                 self.weights.wait()
                 self.state_digests = digests_of(state)
-        self.collector.resume()
         return state
 
     @staticmethod
@@ -289,7 +287,8 @@ class Template:
         script = self._dynamic if self.strategy == "script" else None
         self.restored += 1
         state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
-        self.prewarm.beside(lambda: not self.weights.done)
+        if self.weights.on_device:
+            self.prewarm.beside(lambda: not self.weights.done)
         self._import_late()
         self.prewarm.in_gap(lambda: not self.weights.may_begin)
         self.weights.close_gate(state, complete=skeleton == SKELETON)
@@ -304,9 +303,10 @@ class Template:
                 self._finder.import_late(lambda: not self.weights.may_begin)
 
     def wait(self) -> None:
-        """Return when all that an output may come from is known to be what compile wrote. Raises what is wrong."""
+        """Return when all that an output may come from is known to be what compile wrote; the start is over. Raises what is wrong."""
         self.pack.check()
         self.weights.refuse_wrong()
+        self.collector.resume()
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
         """Why the snapshot is not what this call of init would give; empty where it is."""
@@ -360,41 +360,3 @@ def _digest(event: Any) -> str:
         return digest_value(event)
     except (TypeError, ValueError):
         return ""
-
-
-def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], Any]:
-    """The function in a bundle, as a callable `function(event)` that gives what its handler gives: a value, or a generator.
-
-    `verify` is as `tidalctl run` takes it. Imports the function into this process at the first call; what `tidalctl run` falls back
-    for, this falls back for too. Raises TidalError where the bundle can't be used. One bundle a process: its modules and settings
-    are the process's.
-    """
-    import time
-
-    now = time.monotonic_ns()
-    template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify))
-    handler: Handler | None = None
-
-    def function(event: Any) -> Any:
-        nonlocal handler
-        if handler is None:
-            handler = template.prepare(event, argv=None)
-        template.begin(event)
-        result = template.weights.call(handler, event, None)
-        if is_stream(result):
-            return guarded(result, template)
-        template.wait()
-        template.pack.drop()
-        return result
-
-    function.template = template  # type: ignore[attr-defined]
-    return function
-
-
-def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
-    """Pieces of output, none of which leaves before the weights and the code that it came from are known to be right."""
-    end = object()
-    while (piece := template.weights.call(next, stream, end)) is not end:
-        template.wait()
-        template.pack.drop()
-        yield piece

@@ -1,8 +1,9 @@
 """A bundle's weights, streamed: what a template asks for a mapping, for a weight's memory, and whether all of it is right."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,11 +185,16 @@ class WeightStream:
         for group in self.on_device:
             self._read_by().pin(group)
 
-    def give_up(self) -> None:
-        """The state will not be made after all: its memory on the device is free again when this returns."""
-        making, self._making = self._making, None
-        if making is not None:
-            making.give_up()
+    @contextlib.contextmanager
+    def kept_if_made(self) -> Iterator[None]:
+        """Around the making of a state: where that fails, its memory on the device is free again."""
+        try:
+            yield
+        except Exception:
+            making, self._making = self._making, None
+            if making is not None:
+                making.give_up()
+            raise
 
     def _set_out(self) -> "Arrival":
         from tidalctl.runtime.stream.arrival import Arrival

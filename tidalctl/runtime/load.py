@@ -1,0 +1,54 @@
+"""A bundle's function as a callable, and the outputs of a function as they leave it."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tidalctl.function import Handler, is_stream
+from tidalctl.runtime.stream.weights import StreamOptions
+from tidalctl.runtime.template import Template
+from tidalctl.runtime.timeline import Timeline
+
+
+def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], Any]:
+    """The function in a bundle, as a callable `function(event)` that gives what its handler gives: a value, or a generator.
+
+    `verify` is as `tidalctl run` takes it. Imports the function into this process at the first call; what `tidalctl run` falls back
+    for, this falls back for too. Raises TidalError where the bundle can't be used. One bundle a process: its modules and settings
+    are the process's.
+    """
+    now = time.monotonic_ns()
+    template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify))
+    handler: Handler | None = None
+
+    def function(event: Any) -> Any:
+        nonlocal handler
+        try:
+            if handler is None:
+                handler = template.prepare(event, argv=None)
+            template.begin(event)
+            result = template.weights.call(handler, event, None)
+        except BaseException:
+            template.collector.resume()  # since no output will
+            raise
+        if is_stream(result):
+            return guarded(result, template)
+        template.wait()
+        template.pack.drop()
+        return result
+
+    function.template = template  # type: ignore[attr-defined]
+    return function
+
+
+def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
+    """Pieces of output, none of which leaves before the weights and the code that it came from are known to be right."""
+    end = object()
+    try:
+        while (piece := template.weights.call(next, stream, end)) is not end:
+            template.wait()
+            template.pack.drop()
+            yield piece
+    finally:
+        template.collector.resume()
