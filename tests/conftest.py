@@ -233,3 +233,23 @@ def group(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def interruptible() -> None:
     """A test run in the background of a shell has interrupts ignored, and would hand that on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# a prompt whose words reach few of the experts
+EXPERTS_EVENT = {"prompt": [8 * n % 97 for n in range(32)], "tokens": 2}
+
+
+@pytest.fixture(scope="session")
+def experts(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """apps/experts, traced with a prompt that reaches some experts only. Nobody may change it."""
+    import torch
+    from safetensors.torch import save_file
+
+    made = Chain(tmp_path_factory.mktemp("experts"), [EXPERTS_EVENT])
+    shutil.copytree(APPS / "experts", made.project)
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"embedding.weight": (97, 64), "norm.weight": (64,), "norm.bias": (64,), "head.weight": (97, 64)}
+    for number in range(8):
+        shapes |= {f"experts.{number}.up.weight": (128, 64), f"experts.{number}.down.weight": (64, 128)}
+    save_file({n: torch.randn(s, generator=generator) / 8 for n, s in shapes.items()}, made.project / "experts.safetensors")
+    return made.make()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import Chain, Done, python
-from test_cuda_device import APP, EVENTS, GPU, arrival, files, weight
+from test_cuda_device import GPU, arrival, files, weight
+from test_cuda_runs import APP, EVENTS
 from test_stream import within
 
 from tidalctl.artifacts.errors import Corrupt, TidalError

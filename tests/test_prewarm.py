@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from conftest import APPS, Chain, python, tidalctl
+from conftest import EXPERTS_EVENT, Chain, python, tidalctl
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -37,7 +37,6 @@ MappedDevice.bring, Prewarm.in_gap = bring_late, end_gap
 from tidalctl.__main__ import main
 main()
 """
-TRACED = {"prompt": [8 * n % 97 for n in range(32)], "tokens": 2}
 ALWAYS, NEVER = (lambda: True), (lambda: False)
 
 
@@ -334,24 +333,9 @@ def test_kernels_of_a_device_that_is_not_there_are_counted_and_nothing_raises(pr
 # -- whole runs
 
 
-@pytest.fixture(scope="module")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """apps/experts, traced with a prompt that reaches some experts only. Nobody may change it."""
-    from safetensors.torch import save_file
-
-    made = Chain(tmp_path_factory.mktemp("experts"), [TRACED])
-    shutil.copytree(APPS / "experts", made.project)
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"embedding.weight": (97, 64), "norm.weight": (64,), "norm.bias": (64,), "head.weight": (97, 64)}
-    for number in range(8):
-        shapes |= {f"experts.{number}.up.weight": (128, 64), f"experts.{number}.down.weight": (64, 128)}
-    save_file({n: torch.randn(s, generator=generator) / 8 for n, s in shapes.items()}, made.project / "experts.safetensors")
-    return made.make()
-
-
 @pytest.mark.parametrize("mode", ["auto", "list", "off"])
 @pytest.mark.parametrize(
-    "event", [TRACED, {"prompt": list(range(40)), "overwrite": [1, 5], "tokens": 2}], ids=["traced", "other"]
+    "event", [EXPERTS_EVENT, {"prompt": list(range(40)), "overwrite": [1, 5], "tokens": 2}], ids=["traced", "other"]
 )
 def test_output_is_the_plain_functions_with_prewarm(experts: Chain, mode: str, event: dict[str, Any], tmp_path: Path) -> None:
     given_event = ("--event", json.dumps(event), "--json", "--prewarm", mode, "--timeline", tmp_path / "t.json")
@@ -381,9 +365,9 @@ def test_a_launch_that_fails_is_counted_and_the_answer_is_right(experts: Chain, 
     body["kernels"] = [*msgspec.to_builtins([wrong, zero]), *body["kernels"]]
     size = (bundle / PREWARM).stat().st_size  # which is looked at even where digests are not
     (bundle / PREWARM).write_text(json.dumps(body).ljust(size))
-    options = ("--event", json.dumps(TRACED), "--json", "--prewarm", "list")
+    options = ("--event", json.dumps(EXPERTS_EVENT), "--json", "--prewarm", "list")
     report = tidalctl("run", bundle, *options, "--verify", "off", cwd=tmp_path).report
-    assert report["output"] == experts.plain(TRACED)
+    assert report["output"] == experts.plain(EXPERTS_EVENT)
     assert report["prewarm"]["failed"] == 2
     assert [error.partition(":")[0] for error in report["prewarm"]["errors"]] == [
         "aten.mm.default",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import APPS, TIMEOUT_S, Chain, Done, python
+from conftest import TIMEOUT_S, Chain, Done, python
 
 # `tidalctl run` over a slow link, in small groups, so that loading goes on while the handler computes
 SLOW = """
@@ -22,23 +22,6 @@ launch.StreamOptions = functools.partial(launch.StreamOptions, pace=pace, group_
 from tidalctl.__main__ import main
 main()
 """
-TRACED = {"prompt": [8 * n % 97 for n in range(32)], "tokens": 2}  # words of few experts
-
-
-@pytest.fixture(scope="session")
-def experts(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """apps/experts, traced with a prompt that reaches some experts only. Nobody may change it."""
-    import torch
-    from safetensors.torch import save_file
-
-    made = Chain(tmp_path_factory.mktemp("experts"), [TRACED])
-    shutil.copytree(APPS / "experts", made.project)
-    generator = torch.Generator().manual_seed(0)
-    shapes = {"embedding.weight": (97, 64), "norm.weight": (64,), "norm.bias": (64,), "head.weight": (97, 64)}
-    for number in range(8):
-        shapes |= {f"experts.{number}.up.weight": (128, 64), f"experts.{number}.down.weight": (64, 128)}
-    save_file({n: torch.randn(s, generator=generator) / 8 for n, s in shapes.items()}, made.project / "experts.safetensors")
-    return made.make()
 
 
 def slowly(bundle: Path, event: dict[str, Any], seconds: float, *options: str) -> Done:
