@@ -40,6 +40,10 @@ class Corrupt(ArtifactError):
     """The bytes are not the ones that were written."""
 
 
+class OlderSchema(ArtifactError):
+    """Made by an older tidalctl, in a schema that this one reads no more."""
+
+
 class NewerSchema(ArtifactError):
     """Written by a later tidalctl than this one."""
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 2
+SCHEMA = 3
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -32,7 +32,10 @@ class BundleFile(Record, frozen=True):
 
 
 class BundleWeight(Record, frozen=True):
-    """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order."""
+    """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order.
+
+    `blake3` is what a run checks: one core takes it at more than twice the speed of sha256, which is what other tools know.
+    """
 
     name: str
     dtype: str
@@ -42,6 +45,7 @@ class BundleWeight(Record, frozen=True):
     file: str
     offset: int
     sha256: str
+    blake3: str
     first_use: int | None = None
     first_use_s: float | None = None
     module: str = ""
@@ -148,7 +152,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 def decode_manifest(data: bytes, where: Path) -> Manifest:
     """Parse and check a manifest: schema, its own digest, types, and that no path leads out of the bundle.
 
-    Raises NotAnArtifact, Truncated, NewerSchema, Corrupt or PathEscapes.
+    Raises NotAnArtifact, Truncated, OlderSchema, NewerSchema, Corrupt or PathEscapes.
     """
     again = "compile the bundle again"
     if not data.strip():
@@ -161,7 +165,9 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
         raise NotAnArtifact(f"{where} is not the manifest of a bundle", "make one: tidalctl compile app.trace")
     schema = body.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
-        raise NewerSchema(f"{where} has bundle schema {schema}; this tidalctl reads up to {SCHEMA}", "upgrade tidalctl")
+        raise NewerSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise OlderSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", again)
     stated = body.pop("digest", "")
     try:
         computed = digest_json(body)

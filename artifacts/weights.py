@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.records import Record
 
 ALIGNMENT = 64
@@ -112,18 +115,23 @@ def _lay_out(file: str, entries: Sequence[Entry]) -> ShardLayout:
     return ShardLayout(file=file, header=head, placements=placements, size=len(head) + position)
 
 
+class ShardDigests(Record, frozen=True):
+    """`whole` is the sha256 of the file; the others are of each weight's bytes, by name."""
+
+    whole: str
+    sha256: dict[str, str]
+    blake3: dict[str, str]
+
+
 def write_shard(
     folder: Path,
     shard: ShardLayout,
     chunks: Callable[[Placement], Iterable[memoryview]],
     progress: Callable[[int], None],
-) -> tuple[str, dict[str, str]]:
-    """Stream a shard to disk. `chunks` gives a weight's bytes piece by piece, so that no copy of it is ever held.
-
-    Returns the file's sha256 and each weight's.
-    """
+) -> ShardDigests:
+    """Stream a shard to disk. `chunks` gives a weight's bytes piece by piece, so that no copy of it is ever held."""
     whole = hashlib.sha256(shard.header)
-    digests: dict[str, str] = {}
+    digests = ShardDigests(whole="", sha256={}, blake3={})
     with open(folder / shard.file, "wb", buffering=0) as file:
         _write_all(file, memoryview(shard.header))
         position = len(shard.header)
@@ -131,15 +139,17 @@ def write_shard(
             if gap := placement.offset - position:
                 _write_all(file, memoryview(bytes(gap)))
                 whole.update(bytes(gap))
-            own = hashlib.sha256()
+            own, fast = hashlib.sha256(), hasher()
             for chunk in chunks(placement):
                 _write_all(file, chunk)
                 own.update(chunk)
+                fast.update(chunk)
                 whole.update(chunk)
                 progress(len(chunk))
-            digests[placement.entry.name] = own.hexdigest()
+            digests.sha256[placement.entry.name] = own.hexdigest()
+            digests.blake3[placement.entry.name] = fast.hexdigest()
             position = placement.offset + placement.entry.nbytes
-    return whole.hexdigest(), digests
+    return msgspec.structs.replace(digests, whole=whole.hexdigest())
 
 
 def _write_all(file: Any, data: memoryview) -> None:

@@ -42,6 +42,7 @@ from tidalctl.compiler.dynamic import dynamic_init_source
 from tidalctl.compiler.pack import pack_code, source_times
 from tidalctl.compiler.plan import StartTimes
 from tidalctl.compiler.ship import readahead_of
+from tidalctl.compiler.snapshot import CaptureReport
 
 if TYPE_CHECKING:
     from tidalctl.compiler.attempt import Attempt
@@ -149,6 +150,7 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
                 file=placement.file,
                 offset=placement.offset,
                 sha256=report.digests[entry.name],
+                blake3=report.blake3[entry.name],
                 first_use=place,
                 first_use_s=round(use.time_s, 6) if use is not None else None,
                 module=use.module if use is not None else "",
@@ -168,12 +170,11 @@ def _answer_weights(trace: Trace, made: "Attempt") -> list[BundleWeight]:
     if not made.answers or made.captured is None:
         return []
     uses = {digest: (place, use) for place, (digest, use) in enumerate(use_digests(trace).items())}
-    return [
-        _answer_weight(placement, made.captured.digests[placement.entry.name], uses) for placement in made.captured.placements
-    ]
+    return [_answer_weight(placement, made.captured, uses) for placement in made.captured.placements]
 
 
-def _answer_weight(placement: Placement, digest: str, uses: dict[str, tuple[int, FirstUse]]) -> BundleWeight:
+def _answer_weight(placement: Placement, captured: CaptureReport, uses: dict[str, tuple[int, FirstUse]]) -> BundleWeight:
+    digest = captured.digests[placement.entry.name]
     place, use = uses.get(digest, (None, None))
     return BundleWeight(
         name=placement.entry.name,
@@ -184,6 +185,7 @@ def _answer_weight(placement: Placement, digest: str, uses: dict[str, tuple[int,
         file=placement.file,
         offset=placement.offset,
         sha256=digest,
+        blake3=captured.blake3[placement.entry.name],
         first_use=place,
         first_use_s=round(use.time_s, 6) if use is not None else None,
         module=use.module if use is not None else "",

@@ -85,7 +85,7 @@ def written(tensors: dict[str, torch.Tensor], root: Path) -> EntryMemory:
     entries = [Entry(name=n, dtype=str(t.dtype)[6:], shape=tuple(t.shape), nbytes=t.nbytes) for n, t in tensors.items()]
     weights = []
     for shard in plan_shards(entries, None, "template"):
-        _, digests = write_shard(root, shard, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None)
+        digests = write_shard(root, shard, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None)
         for placed in shard.placements:
             weights.append(
                 BundleWeight(
@@ -96,7 +96,8 @@ def written(tensors: dict[str, torch.Tensor], root: Path) -> EntryMemory:
                     device="cpu",
                     file=placed.file,
                     offset=placed.offset,
-                    sha256=digests[placed.entry.name],
+                    sha256=digests.sha256[placed.entry.name],
+                    blake3=digests.blake3[placed.entry.name],
                 )
             )
     return EntryMemory.of_bundle(root, weights)

@@ -18,6 +18,7 @@ from tidalctl.artifacts import trace as tr
 from tidalctl.artifacts.errors import ArtifactError
 from tidalctl.artifacts.manifest import (
     MANIFEST,
+    SCHEMA,
     BundleFile,
     BundleWeight,
     Fallback,
@@ -179,7 +180,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
     def chunks(placement: Placement) -> list[memoryview]:
         return [memoryview(weight_bytes(placement.entry))]
 
-    whole, digests = write_shard(path, shard, chunks, lambda nbytes: None)
+    digests = write_shard(path, shard, chunks, lambda nbytes: None)
     listed = {name: BundleFile(size=len(content), sha256=sha256_of(content)) for name, content in files.items()}
     weights = tuple(
         BundleWeight(
@@ -190,7 +191,8 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
             device="cpu",
             file=place.file,
             offset=place.offset,
-            sha256=digests[place.entry.name],
+            sha256=digests.sha256[place.entry.name],
+            blake3=digests.blake3[place.entry.name],
             first_use=index if index < 2 else None,
             first_use_s=0.25 if index < 2 else None,
             operator="aten.linear" if index < 2 else "",
@@ -200,7 +202,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         for index, place in enumerate(shard.placements)
     )
     manifest = Manifest(
-        schema=1,
+        schema=SCHEMA,
         tidalctl="0.1.0",
         function=Function(module="app", handler="handler", source="app.py"),
         init="app:load",
@@ -209,7 +211,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         fingerprint=fingerprint(),
         events=(digest_json(EVENT),),
         reproducible=True,
-        files={**listed, shard.file: BundleFile(size=shard.size, sha256=whole)},
+        files={**listed, shard.file: BundleFile(size=shard.size, sha256=digests.whole)},
         weights=weights,
         globals=(),
         modules=("app", "heavy", "heavy.core"),

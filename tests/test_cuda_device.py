@@ -29,7 +29,7 @@ from tidalctl.runtime.stream.direct import Reads
 GPU = "cuda:0"
 
 
-def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, sha256: str = "", device: str = GPU) -> BundleWeight:
+def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake3: str = "", device: str = GPU) -> BundleWeight:
     return BundleWeight(
         name=name,
         dtype="uint8",
@@ -38,7 +38,8 @@ def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, sha25
         device=device,
         file="w",
         offset=offset,
-        sha256=sha256,
+        sha256="",
+        blake3=blake3,
         first_use=first_use,
     )
 

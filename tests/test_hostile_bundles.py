@@ -14,9 +14,10 @@ from safetensors import safe_open
 from sample_artifacts import MUTATIONS, WEIGHTS, change, fixed, mutations, outcome, paths, sha256_of, values, write_bundle
 
 from tidalctl.artifacts.bundle import check_file, open_bundle
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, PathEscapes, TidalError, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, OlderSchema, PathEscapes, TidalError, Truncated
 from tidalctl.artifacts.manifest import (
     MANIFEST,
+    SCHEMA,
     BundleFile,
     Manifest,
     decode_manifest,
@@ -151,9 +152,10 @@ def test_a_pipe_in_place_of_a_file_is_refused_without_waiting(tmp_path: Path) ->
         open_bundle(bundle)
 
 
-def test_a_bundle_of_a_newer_schema_is_refused_as_such(bundle: Path) -> None:
-    body = {**SEALED, "schema": 3, "unheard": "of"}
-    with pytest.raises(NewerSchema, match="schema 3"):
+@pytest.mark.parametrize(("schema", "error"), [(SCHEMA + 1, NewerSchema), (SCHEMA - 1, OlderSchema)])
+def test_a_bundle_of_another_schema_is_refused_as_such(bundle: Path, schema: int, error: type[ArtifactError]) -> None:
+    body = {**SEALED, "schema": schema, "unheard": "of"}
+    with pytest.raises(error, match=f"schema {schema}"):
         decode_manifest(json.dumps(body).encode(), bundle)
 
 

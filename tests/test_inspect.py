@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from tidalctl.artifacts import trace as tr
 from tidalctl.artifacts.bundle import open_bundle
 from tidalctl.artifacts.errors import CheckFailed, Corrupt, NewerSchema, NotAnArtifact, TidalError
-from tidalctl.artifacts.manifest import MANIFEST, encode_manifest, seal
+from tidalctl.artifacts.manifest import MANIFEST, SCHEMA, encode_manifest, seal
 from tidalctl.commands.inspect import inspect
 from tidalctl.commands.verify import compare_event, first_difference, verify
 from tidalctl.terminal import MAX_ROWS, count_text, printable, seconds_text, size_text
@@ -243,7 +243,10 @@ def test_a_flipped_bit_in_a_weight_is_told_by_the_weights_name(bundle: Path) -> 
     data = bytearray(file.read_bytes())
     data[weight.offset + 5] ^= 1
     file.write_bytes(data)
-    assert _verify(bundle)["weights.safetensors"] == f"weight {weight.name} is not what compile wrote (its sha256 differs)"
+    assert (
+        _verify(bundle)["weights.safetensors"]
+        == f"weight {weight.name} is not what compile wrote (its sha256 and blake3 differ)"
+    )
 
 
 def test_a_weights_file_that_ends_early_is_told(bundle: Path) -> None:
@@ -280,7 +283,7 @@ def test_a_damaged_manifest_is_a_difference_and_no_bundle_is_a_usage_error(bundl
     data = (bundle / MANIFEST).read_bytes()
     (bundle / MANIFEST).write_bytes(data.replace(b"eager", b"EAGER"))
     assert "digest differs" in _verify(bundle)[MANIFEST]
-    (bundle / MANIFEST).write_bytes(data.replace(b'"schema": 1', b'"schema": 7'))
+    (bundle / MANIFEST).write_bytes(data.replace(f'"schema": {SCHEMA}'.encode(), b'"schema": 77'))
     assert isinstance(call_failing("verify", bundle)[0], NewerSchema)
     (bundle / MANIFEST).unlink()
     for path in (bundle, tmp_path / "nothing", Path(__file__)):

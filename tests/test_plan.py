@@ -35,6 +35,7 @@ def weights_of(*found: tuple[int, float | None]) -> tuple[BundleWeight, ...]:
                 file="w",
                 offset=offset,
                 sha256="",
+                blake3="",
                 first_use=None if use is None else number,
                 first_use_s=use,
             )

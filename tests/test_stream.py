@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
+from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.runtime.stream.engine import Engine
 from tidalctl.runtime.stream.mapped import MappedDevice
 
 
-def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, sha256: str = "", file: str = "w") -> BundleWeight:
+def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake3: str = "", file: str = "w") -> BundleWeight:
     return BundleWeight(
         name=name,
         dtype="uint8",
@@ -27,7 +28,8 @@ def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, sha25
         device="cpu",
         file=file,
         offset=offset,
-        sha256=sha256,
+        sha256="",
+        blake3=blake3,
         first_use=first_use,
     )
 
@@ -223,9 +225,7 @@ def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident
 
 
 def digest(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
+    return hasher().update(data).hexdigest()
 
 
 def mapped(folder: Path, data: bytes, size: int = 5000) -> tuple[MappedDevice, tuple[Group, ...]]:

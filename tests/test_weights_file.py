@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -49,11 +50,13 @@ def in_threes(placement: Placement) -> list[memoryview]:
 def write(folder: Path, entries: list[Entry], shard_size: int | None = None) -> tuple[ShardLayout, ...]:
     shards = plan_shards(entries, shard_size)
     for shard in shards:
-        whole, digests = write_shard(folder, shard, in_threes, lambda nbytes: None)
+        digests = write_shard(folder, shard, in_threes, lambda nbytes: None)
         data = (folder / shard.file).read_bytes()
         assert len(data) == shard.size
-        assert hashlib.sha256(data).hexdigest() == whole
-        assert digests == {p.entry.name: hashlib.sha256(content(p.entry)).hexdigest() for p in shard.placements}
+        assert hashlib.sha256(data).hexdigest() == digests.whole
+        contents = {p.entry.name: content(p.entry) for p in shard.placements}
+        assert digests.sha256 == {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        assert digests.blake3 == {name: blake3(data).hexdigest() for name, data in contents.items()}
     return shards
 
 

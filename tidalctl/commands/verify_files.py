@@ -7,10 +7,12 @@ from typing import Any
 
 from tidalctl.artifacts.bundle import CHUNK, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, PathEscapes, Truncated
+from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest
 from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header
 
 Advance = Callable[[int], None]
+DIGESTS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake3": hasher}  # of a weight, as the manifest names them
 
 
 class Checked:
@@ -55,7 +57,7 @@ def check_bundle(path: Path, advance: Advance) -> Checked:
         found = _check_file(path, manifest, name, weights, advance)
         if not any(difference["what"].startswith("is missing") for difference in found):
             found += _check_placements(path, manifest, name)
-        what = f"{name}: {len(weights)} weights, offsets, alignment, sha256 of each"
+        what = f"{name}: {len(weights)} weights, offsets, alignment, blake3 and sha256 of each"
         checked.add(what, found, manifest.files[name].size)
     found = [_difference(name, "is not in the manifest") for name in unlisted_files(path, manifest)]
     checked.add("no file that the manifest does not list", found)
@@ -80,7 +82,7 @@ def _weights_files(manifest: Manifest) -> list[str]:
 def _check_file(
     path: Path, manifest: Manifest, name: str, weights: list[BundleWeight], advance: Advance
 ) -> list[dict[str, str]]:
-    """Size, place and sha256 of one file, and the sha256 of each weight in it, all in one reading."""
+    """Size, place and sha256 of one file, and both digests of each weight in it, all in one reading."""
     file, stated = path / name, manifest.files[name]
     try:
         if not file.is_file():
@@ -96,14 +98,18 @@ def _check_file(
         found.append(_difference(name, f"has {size} bytes, {stated.size} were written"))
     elif whole != stated.sha256:
         found.append(_difference(name, "is not what compile wrote (its sha256 differs)"))
-    wrong = [weight.name for weight, digest in zip(weights, parts, strict=True) if digest != weight.sha256]
-    return found + [_difference(name, f"weight {one} is not what compile wrote (its sha256 differs)") for one in wrong]
+    for weight, part in zip(weights, parts, strict=True):
+        differs = [kind for kind in DIGESTS if part[kind] != getattr(weight, kind)]
+        if differs:
+            what = f"weight {weight.name} is not what compile wrote (its {' and '.join(differs)} differ{'s' * (len(differs) == 1)})"
+            found.append(_difference(name, what))
+    return found
 
 
-def _digests(file: Path, weights: list[BundleWeight], advance: Advance) -> tuple[str, list[str]]:
-    """sha256 of a file and of each weight in it. `weights` are in the order of their offsets; each chunk is read once."""
+def _digests(file: Path, weights: list[BundleWeight], advance: Advance) -> tuple[str, list[dict[str, str]]]:
+    """sha256 of a file, and digests of each weight in it. `weights` are in the order of their offsets; each chunk is read once."""
     whole = hashlib.sha256()
-    parts = [hashlib.sha256() for _ in weights]
+    parts = [{kind: new() for kind, new in DIGESTS.items()} for _ in weights]
     position = first = 0
     with open(file, "rb", buffering=0) as stream:
         while chunk := stream.read(CHUNK):
@@ -118,10 +124,11 @@ def _digests(file: Path, weights: list[BundleWeight], advance: Advance) -> tuple
                     break
                 begin, stop = max(weight.offset, position), min(weight.offset + weight.nbytes, end)
                 if begin < stop:  # an earlier, longer weight may hold `first` back where a hostile manifest makes them overlap
-                    parts[index].update(view[begin - position : stop - position])
+                    for digest in parts[index].values():
+                        digest.update(view[begin - position : stop - position])
             position = end
             advance(len(chunk))
-    return whole.hexdigest(), [part.hexdigest() for part in parts]
+    return whole.hexdigest(), [{kind: digest.hexdigest() for kind, digest in part.items()} for part in parts]
 
 
 def _check_placements(path: Path, manifest: Manifest, name: str) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ handler has written meanwhile is no corruption. There is no copy.
 """
 
 import errno
-import hashlib
 import os
 import threading
 from collections.abc import Iterable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from tidalctl.artifacts.errors import Corrupt, Truncated
 from tidalctl.artifacts.groups import Group
+from tidalctl.artifacts.hashing import hasher
 from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
 
 STEP = 16 * 2**20  # bytes a call
@@ -67,13 +67,13 @@ class MappedDevice:
     def check(self, group: Group) -> None:
         file = self.files[group.file]
         for weight in group.weights:
-            digest = hashlib.sha256()
+            digest = hasher()
             for begin in range(weight.offset, weight.offset + weight.nbytes, STEP):
                 with file.view(begin, min(STEP, weight.offset + weight.nbytes - begin)) as chunk:
                     digest.update(chunk)
-            if digest.hexdigest() != weight.sha256:
+            if digest.hexdigest() != weight.blake3:
                 raise Corrupt(
-                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its sha256 differs)", AGAIN
+                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its blake3 differs)", AGAIN
                 )
         if file.changed():
             raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
