@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.pagecache import ask_for
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
@@ -148,7 +149,7 @@ class PackFile:
 
     def read_ahead(self) -> None:
         """Ask the kernel to bring all of it into the page cache."""
-        os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_WILLNEED)
+        ask_for(self._handle)
 
     def close(self) -> None:
         os.close(self._handle)

@@ -116,7 +116,7 @@ def test_a_run_answers_as_plainly(experts: Chain, on_gpu: Path, io: str, seconds
     assert found["output"] == experts.plain(event)
     assert found["fallback"] is None
     assert found["strategy"] == "snapshot"
-    assert found["io"] in ({"direct": ("direct", "read")}.get(io, ("page cache", "populate", "read")))
+    assert found["io"] in ({"direct": ("direct", "read")}.get(io, ("page cache", "read")))
     assert found["slabs"], "weights went to the device"
 
 

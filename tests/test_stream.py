@@ -246,15 +246,17 @@ def test_what_a_handler_wrote_to_its_copy_is_no_corruption(tmp_path: Path) -> No
     assert (tmp_path / "w").read_bytes() == bytes(device.map_again()["w"].memory)
 
 
-@pytest.mark.parametrize("populates", [True, False])
-def test_any_flipped_byte_of_a_weight_is_told_and_only_of_its_group(tmp_path: Path, populates: bool) -> None:
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_any_flipped_byte_of_a_weight_is_told_and_only_of_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
     data = bytearray(os.urandom(50_000))
     device, groups = mapped(tmp_path, bytes(data))
     data[33_333] ^= 1
     (tmp_path / "v").write_bytes(data)
     device = MappedDevice(tmp_path, ["v"])
     device.files["w"], device.mappings["w"] = device.files["v"], device.mappings["v"]
-    device.populates = populates
+    monkeypatch.setattr(type(device.mappings["w"]), "holds", lambda mapping, begin, end: in_memory)
     engine = Engine(groups, device)
     engine.start()
     wrong = next(group.index for group in groups if group.begin <= 33_333 < group.end)

@@ -3,18 +3,20 @@
 import ctypes
 import mmap
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
+from tidalctl.artifacts.pagecache import ask_for
+
 PAGE = mmap.PAGESIZE
-MADV_POPULATE_READ = 22  # Linux 5.14
+BUFFER = 2**20  # bytes: what stays in a core's own cache
 MAP_NORESERVE = 0x4000  # which Python has no name for before 3.13
 _libc = ctypes.CDLL(None, use_errno=True)
-_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
 class PrivateMapping:
-    """A whole file, mapped copy-on-write. Calls that may block release the interpreter lock (mmap's own madvise does not)."""
+    """A whole file, mapped copy-on-write."""
 
     def __init__(self, source: Path | int) -> None:
         if isinstance(source, Path):
@@ -31,22 +33,21 @@ class PrivateMapping:
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
-    def enter(self, offset: int, length: int) -> int:
-        """Read a range and enter it in the page table. 0, or the error's number: EINVAL where the kernel can't, EFAULT past the end."""
-        begin = offset - offset % PAGE
-        end = min(offset + length, self.size)
-        if _libc.madvise(self.address + begin, end - begin, MADV_POPULATE_READ) == 0:
-            return 0
-        return ctypes.get_errno()
-
     def resident(self) -> int:
         """How many bytes of the file are in the page cache now."""
-        if not self.size:
+        return min(self._pages(0, self.size) * PAGE, self.size)
+
+    def holds(self, begin: int, end: int) -> bool:
+        """Whether this range is in the page cache now."""
+        begin -= begin % PAGE
+        return self._pages(begin, end) == -(-(end - begin) // PAGE)
+
+    def _pages(self, begin: int, end: int) -> int:
+        """How many of the pages from `begin`, a page's first byte, are in the page cache; 0 where the kernel won't say."""
+        vector = ctypes.create_string_buffer(-(-(end - begin) // PAGE))
+        if begin == end or _libc.mincore(self.address + begin, end - begin, vector) != 0:
             return 0
-        vector = ctypes.create_string_buffer(-(-self.size // PAGE))
-        if _libc.mincore(self.address, self.size, vector) != 0:
-            return 0
-        return min(vector.raw.count(b"\x01") * PAGE, self.size)
+        return vector.raw.count(b"\x01")
 
 
 class WeightsFile:
@@ -73,9 +74,10 @@ class WeightsFile:
         return memoryview(self._shared or b"")[offset : offset + length]
 
     def read(self, offset: int, length: int) -> int:
-        """Read a range into the page cache. Returns how many bytes there were."""
-        os.posix_fadvise(self._handle, offset, length, os.POSIX_FADV_WILLNEED)
-        return len(os.pread(self._handle, length, offset))
+        """Read a range into the page cache, and over and over into one small buffer. Returns how many bytes there were."""
+        buffer = memoryview(bytearray(min(length, BUFFER)))
+        whole, rest = divmod(length, len(buffer)) if length else (0, 0)
+        return os.preadv(self._handle, [buffer] * whole + [buffer[:rest]], offset)
 
     def resident(self) -> int:
         """How many of its bytes are in the page cache now."""
@@ -88,16 +90,14 @@ class WeightsFile:
         return (status.st_size, status.st_mtime_ns) != (self.size, self._written)
 
 
-def read_ahead(path: Path) -> int:
-    """Ask the kernel to bring a file into the page cache, without waiting for it. Returns its size, 0 where it isn't there."""
+def read_ahead(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:
+    """Have a file, or parts of it (offset, length), brought into the page cache, without waiting for that. One that is gone is not."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
-        return 0
+        return
     try:
-        size = os.fstat(handle).st_size
-        os.posix_fadvise(handle, 0, size, os.POSIX_FADV_WILLNEED)
-        return size
+        ask_for(handle, parts)
     finally:
         os.close(handle)
 

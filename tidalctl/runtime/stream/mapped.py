@@ -1,13 +1,12 @@
 """The device of the CPU: the mapped file is the memory, so that bringing a group in is reading it into the page cache.
 
 Compute reads a private mapping, whose written pages are its own; hashes are taken through a shared one of the same file, since what a
-handler has written meanwhile is no corruption. There is no copy.
+handler has written meanwhile is no corruption. Nothing is copied but by the kernel, into a buffer that nobody reads: reads bring large
+folios, whose pages it has touched besides, where faults (MADV_POPULATE_READ) bring small ones, which the hash then finds one by one.
 """
 
-import errno
-import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tidalctl.artifacts.errors import Corrupt, Truncated
@@ -20,13 +19,16 @@ AGAIN = "compile the bundle again"
 
 
 class MappedDevice:
-    """Weights files of one bundle, by name. Each is opened once: a file that takes the name later is not this one."""
+    """Weights files of one bundle, by name. Each is opened once: a file that takes the name later is not this one.
 
-    def __init__(self, bundle: Path, files: Iterable[str]) -> None:
+    Where something has to be read, `turn` returns when it is the weights' turn to keep the disk busy.
+    """
+
+    def __init__(self, bundle: Path, files: Iterable[str], turn: Callable[[], None] = lambda: None) -> None:
         self._bundle = bundle
+        self._turn = turn
         self.files = {name: WeightsFile(bundle / name) for name in files}
         self.mappings: dict[str, PrivateMapping] = {name: file.map_privately() for name, file in self.files.items()}
-        self.populates = True  # whether the kernel enters ranges in the page table at once
         self._counting = threading.Lock()
         self._absent: int | None = None  # bytes that were not in memory when the first group was to be brought
 
@@ -43,26 +45,25 @@ class MappedDevice:
         """Bytes that were not in memory when the first group was to be brought, and had to be read; 0 before."""
         return self._absent or 0
 
-    def bring(self, group: Group) -> None:
-        file = self.files[group.file]
-        if file.changed():
-            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
-        mapping = self.mappings[group.file]
+    def _count_absent(self) -> None:
         with (
             self._counting
         ):  # in a reader, since the main thread has better to do; later, what the kernel reads ahead would be counted
             if self._absent is None:
                 self._absent = sum(file.size - self.mappings[name].resident() for name, file in self.files.items())
+
+    def bring(self, group: Group) -> None:
+        file = self.files[group.file]
+        if file.changed():
+            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+        self._count_absent()
+        if self.mappings[group.file].holds(group.begin, group.end):
+            return
+        self._turn()
         for begin in range(group.begin, group.end, STEP):
             length = min(STEP, group.end - begin)
-            code = mapping.enter(begin, length) if self.populates else errno.EINVAL
-            if code == errno.EINVAL:  # an older kernel: read it, and let faults enter the pages
-                self.populates = False
-                code = 0 if file.read(begin, length) == length else errno.EFAULT
-            if code == errno.EFAULT:
+            if file.read(begin, length) != length:
                 raise Truncated(f"{self._bundle}: {group.file} can't be read to its end", AGAIN)
-            if code:
-                raise OSError(code, os.strerror(code), str(self._bundle / group.file))
 
     def check(self, group: Group) -> None:
         file = self.files[group.file]
