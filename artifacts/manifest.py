@@ -105,7 +105,8 @@ class Fallback(Record, frozen=True):
 
 
 class Manifest(Record, frozen=True):
-    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
+    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry, and
+    `touched` what of a shared library among them a start touches: offsets and lengths in bytes, all of it where there are none.
 
     `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
     result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
@@ -127,6 +128,7 @@ class Manifest(Record, frozen=True):
     modules: tuple[str, ...]
     executed: tuple[str, ...]
     readahead: tuple[str, ...]
+    touched: dict[str, tuple[tuple[int, int], ...]] = {}
     fallbacks: tuple[Fallback, ...] = ()
     dynamic: tuple[
         str, ...
@@ -185,7 +187,7 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
 
 def _check_paths(manifest: Manifest, where: Path) -> None:
     again = "compile the bundle again"
-    for name in (*manifest.files, manifest.function.source, *manifest.readahead):
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead, *manifest.touched):
         path = PurePosixPath(name)
         if name in ("", ".") or "\\" in name or "\0" in name or path.is_absolute() or ".." in path.parts or str(path) != name:
             raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", again)

@@ -79,6 +79,13 @@ class FileOpened(Record, frozen=True, tag="file"):
     size: int
     mtime_ns: int
     mapped: bool = False
+    touched: tuple[tuple[int, int], ...] = ()  # offset and length of what of a mapped file was in the page tables in the end
+
+
+class SourcesRead(Record, frozen=True, tag="sources"):
+    """Python files that were opened as any file is, outside init: what a package looks through while it is imported."""
+
+    files: tuple[str, ...]
 
 
 class Source(Record, frozen=True):
@@ -192,6 +199,7 @@ AnyRecord = (
     | Import
     | Executed
     | FileOpened
+    | SourcesRead
     | EnvironReads
     | TapeRead
     | TapeStep

@@ -33,6 +33,7 @@ from tidalctl.artifacts.trace import (
     Import,
     InitCall,
     Kernel,
+    SourcesRead,
     Trace,
     Weight,
     WeightWritten,
@@ -41,7 +42,7 @@ from tidalctl.artifacts.weights import Placement
 from tidalctl.compiler.dynamic import dynamic_init_source
 from tidalctl.compiler.pack import pack_code, source_times
 from tidalctl.compiler.plan import StartTimes
-from tidalctl.compiler.ship import readahead_of
+from tidalctl.compiler.ship import readahead_of, touched_of
 from tidalctl.compiler.snapshot import CaptureReport
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
         globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
         executed=tuple(record.name for record in modules if record.file in ran),
-        readahead=readahead_of(trace, header.root),
+        readahead=readahead_of(trace, header.root, bool(pack)),
+        touched=touched_of(trace),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
         prefix=made.prefix,
@@ -224,6 +226,7 @@ def _provenance(trace: Trace, made: "Attempt", times: dict[str, dict[str, int]])
     header = trace.header
     opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
     code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in trace.of(FileOpened) if r.mapped]
+    code += [file for record in trace.of(SourcesRead) for file in record.files]
     body: dict[str, Any] = {
         "compiled": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "host": platform.node(),

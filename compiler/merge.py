@@ -19,6 +19,7 @@ from tidalctl.artifacts.trace import (
     InitCall,
     Invocation,
     Kernel,
+    SourcesRead,
     Trace,
     Weight,
     WeightWritten,
@@ -77,6 +78,7 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
     imports: dict[str, AnyRecord] = {}
     opened: dict[tuple[str, str], AnyRecord] = {}
     executed: dict[str, None] = {}
+    sources: dict[str, None] = {}
     for trace in traces:
         for module in trace.of(Import):
             imports.setdefault(module.name, module)
@@ -84,5 +86,7 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
             opened[(file.path, file.phase)] = file  # the latest, since a checkpoint may have changed between the two
         for ran in trace.of(Executed):
             executed.update(dict.fromkeys(ran.files))
+        for read in trace.of(SourcesRead):
+            sources.update(dict.fromkeys(read.files))
     once = [record for kind in (Environment, EnvironReads) if (record := traces[0].one(kind)) is not None]
-    return [*once, *imports.values(), *opened.values(), Executed(files=tuple(executed))]
+    return [*once, *imports.values(), *opened.values(), Executed(files=tuple(executed)), SourcesRead(files=tuple(sources))]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import FileOpened, Import, Trace
+from tidalctl.artifacts.trace import FileOpened, Import, SourcesRead, Trace
 
 _INSTALLED = tuple(
     {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix}
@@ -131,21 +131,36 @@ def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def readahead_of(trace: Trace, code_root: str) -> tuple[str, ...]:
-    """The files that imports read, big shared libraries first, relative to a sys.path entry."""
-    places = [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
-    sizes: dict[str, int] = {}
-    for record in trace.of(FileOpened):
-        if record.mapped and (name := _below(Path(record.path), places)):
-            sizes[name] = record.size
+def readahead_of(trace: Trace, code_root: str, packed: bool) -> tuple[str, ...]:
+    """The files that imports read, relative to a sys.path entry: big shared libraries first, what is looked through, bytecode.
+
+    Bytecode only where no code pack holds it.
+    """
+    places = _places()
+    libraries = sorted(_libraries(trace, places).items(), key=lambda item: -item[1].size)
+    sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := _below(Path(file), places))]
     modules = []
-    for module in trace.of(Import):
+    for module in trace.of(Import) if not packed else ():
         if module.file.startswith(code_root):
             continue
         if name := _below(Path(module.file), places):
             modules.append(_cached(name))
-    libraries = sorted((name for name in sizes if ".so" in name), key=lambda name: -sizes[name])
-    return tuple(dict.fromkeys([*libraries, *modules]))
+    return tuple(dict.fromkeys([*(name for name, _ in libraries), *sources, *modules]))
+
+
+def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
+    """What of each shared library a start touches, offset and length, by the library's name in `readahead_of`."""
+    return {name: record.touched for name, record in sorted(_libraries(trace, _places()).items()) if record.touched}
+
+
+def _places() -> list[Path]:
+    return [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
+
+
+def _libraries(trace: Trace, places: Iterable[Path]) -> dict[str, FileOpened]:
+    """Mapped shared libraries, by their names relative to a sys.path entry."""
+    found = {_below(Path(record.path), places): record for record in trace.of(FileOpened) if record.mapped}
+    return {name: record for name, record in found.items() if ".so" in name}
 
 
 def _cached(name: str) -> str:

@@ -113,6 +113,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         writer.write(record)
     writer.write(t.EnvironReads(variables=environ.reads))
     writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
+    writer.write(t.SourcesRead(files=files.sources()))
     for opened in files.files():
         writer.write(opened)
     writer.write(environment(records, watched[0].state))

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tidalctl.artifacts.trace import FileOpened
 from tidalctl.tracer.clock import TraceClock
+from tidalctl.tracer.pages import touched_parts
 
 _IGNORED = ("/proc/", "/sys/", "/dev/")
 
@@ -19,6 +20,7 @@ class FileRecorder:
     def __init__(self, clock: TraceClock) -> None:
         self._clock = clock
         self._opened: dict[tuple[str, str], str] = {}
+        self._sources: dict[str, None] = {}
         self._active = True
         sys.addaudithook(self._hook)
 
@@ -34,6 +36,8 @@ class FileRecorder:
 
     def note(self, given: str) -> None:
         path = os.path.abspath(given)
+        if path.endswith(".py") and self._clock.phase != "init":
+            self._sources.setdefault(path)
         if not path.startswith(_IGNORED) and not path.endswith((".pyc", ".py", ".pth")):
             self._opened.setdefault((path, self._clock.phase), given)
 
@@ -51,14 +55,26 @@ class FileRecorder:
             if os.path.isfile(path):
                 seen.add(path)
                 yield FileOpened(path=path, given=given, phase=phase, size=status.st_size, mtime_ns=status.st_mtime_ns)
-        for path in sorted(mapped_files() - seen):
+        mapped = sorted(mapped_files() - seen)
+        touched = touched_parts(mapped)
+        for path in mapped:
             try:
                 status = os.stat(path)
             except OSError:
                 continue
             yield FileOpened(
-                path=path, given="", phase="handler", size=status.st_size, mtime_ns=status.st_mtime_ns, mapped=True
+                path=path,
+                given="",
+                phase="handler",
+                size=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                mapped=True,
+                touched=touched.get(path, ()),
             )
+
+    def sources(self) -> tuple[str, ...]:
+        """Python files that were opened outside init, in order; the importer's own readings of what had no bytecode are among them."""
+        return tuple(self._sources)
 
 
 def mapped_files() -> set[str]:

@@ -53,6 +53,7 @@ def trace_document(trace: records.Trace, path: Path) -> dict[str, Any]:
         "weights": _weights(trace),
         "kernels": _kernels(trace),
         "files": plain(trace.of(records.FileOpened)),
+        "sources_read": [file for record in trace.of(records.SourcesRead) for file in record.files],
         "cost": plain(trace.one(records.TracingCost)),
     }
 

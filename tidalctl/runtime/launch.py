@@ -58,7 +58,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         event, _ = parse_event(options.event)
     end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
-    template = Template(Path(options.bundle), timeline, streamed, options.prewarm)
+    template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
     output: list[Any] = []
     streams = False

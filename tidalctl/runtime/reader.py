@@ -1,45 +1,121 @@
-"""Reads code ahead, from before torch is imported: shared libraries, and bytecode that no code pack holds."""
+"""Reads code ahead, from before torch is imported: what of shared libraries a start touches, and files that imports look through.
 
+A few thousand requests, each of which would ask for the interpreter lock again: where this process is one thread still, a forked
+child makes them, and ends. In a process that is somebody else's a thread does.
+"""
+
+import contextlib
+import os
+import signal
+import struct
 import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tidalctl.artifacts.manifest import Manifest
+from tidalctl.artifacts.manifest import PACK, Manifest
 from tidalctl.runtime.mapping import in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
 
+SAMPLES = 8  # of the files that are many: where these are in memory, the others are taken to be
+SMALL = 4 * 2**20  # bytes
+_TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
+
 
 class CodeReader:
-    """Begins when it is made and ends with the imports. A thread that spends its time in calls that release the interpreter lock."""
+    """Begins when it is made. `wait` returns when all has been asked for, so that what is read next comes behind it."""
 
-    def __init__(self, manifest: Manifest, timeline: Timeline, packed: bool) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, forks: bool = False) -> None:
+        self._bundle = bundle
         self._manifest = manifest
         self._timeline = timeline
-        self._packed = packed  # modules come from the code pack, which reads itself ahead
-        self.imported = threading.Event()  # set when the function's imports are done
-        threading.Thread(target=self._read, name="reader: code", daemon=True).start()
+        self._asked = threading.Event()
+        self._child: int | None = None  # the pipe that it ends with
+        self._reading = threading.Lock()
+        self.imported = threading.Event()  # set when the function's imports are done: a thread stops then
+        if forks and threading.active_count() == 1 and hasattr(os, "fork"):
+            self._child = self._fork()
+        else:
+            threading.Thread(target=self._read, name="reader: code", daemon=True).start()
+
+    def wait(self) -> None:
+        """Return when what imports will read has been asked for, and what the start itself checks is in memory."""
+        if self._child is None:
+            self._asked.wait()
+            return
+        with self._reading:
+            if not self._asked.is_set():
+                times = os.read(self._child, _TIMES.size)
+                os.close(self._child)
+                if len(times) == _TIMES.size:  # it may have been killed
+                    self._timeline.add("read code ahead", *_TIMES.unpack(times))
+                self._asked.set()
+
+    def _fork(self) -> int:
+        """The child's end of a pipe. It is nobody's child by then: the function may wait for its own, and would find it."""
+        ours, its = os.pipe()
+        between = os.fork()
+        if between:
+            os.close(its)
+            os.waitpid(between, 0)
+            return ours
+        try:
+            if os.fork() == 0:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
+                nothing = os.open(os.devnull, os.O_RDWR)
+                for stream in range(3):  # whoever reads the function's output waits for the end of all that could write to it
+                    os.dup2(nothing, stream)
+                begin = time.monotonic_ns()
+                for _ in self._ask():
+                    pass
+                os.write(its, _TIMES.pack(begin, time.monotonic_ns()))
+        finally:
+            os._exit(0)
 
     def _read(self) -> None:
-        """Shared libraries whole, then modules in import order, until the imports are done.
+        try:
+            with self._timeline.span("read code ahead"):
+                for _ in self._ask():
+                    if self.imported.is_set():
+                        return
+        finally:
+            self._asked.set()
 
-        Modules are many and small, and asking for each takes the interpreter lock: where some of them, taken evenly, are in memory,
-        the rest is taken to be, too.
-        """
-        with self._timeline.span("read code ahead"):
-            libraries = [name for name in self._manifest.readahead if ".so" in name]
-            modules = [name for name in self._manifest.readahead if ".so" not in name]
-            for name in libraries:
-                self._read_one(name)
-            if self._packed or all(in_memory(path) for name in modules[:: max(len(modules) // 8, 1)] if (path := _find(name))):
-                return
-            for name in modules:
-                self._read_one(name)
+    def _ask(self) -> Iterator[None]:
+        """In the order in which a start wants them: what it checks, libraries, what imports look through. Yields after each."""
+        weights = {weight.file for weight in self._manifest.weights}
+        for name in self._manifest.files:
+            if name != PACK and name not in weights:
+                _read_small(self._bundle / name)
+                yield
+        found = list(_find(self._manifest.readahead))
+        libraries = [(name, path) for name, path in found if ".so" in name]
+        others = [path for name, path in found if ".so" not in name]
+        for name, path in libraries:
+            read_ahead(path, self._manifest.touched.get(name))
+            yield
+        if not all(map(in_memory, others[:: max(len(others) // SAMPLES, 1)])):
+            for path in others:
+                read_ahead(path)
+                yield
 
-    def _read_one(self, name: str) -> None:
-        if not self.imported.is_set() and (path := _find(name)):
+
+def _find(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """Files by their paths relative to a sys.path entry: one entry for all in a folder at the top."""
+    entries: dict[str, str] = {}
+    for name in names:
+        top = name.partition("/")[0]
+        if top not in entries:
+            entries[top] = next((entry for entry in sys.path if entry and os.path.isfile(f"{entry}/{name}")), "")
+        if entries[top]:
+            yield name, Path(entries[top], name)
+
+
+def _read_small(path: Path) -> None:
+    """Have a file in memory when this returns, unless it is a large one."""
+    with contextlib.suppress(OSError):  # whoever needs it will say so
+        if path.stat().st_size > SMALL:
             read_ahead(path)
-
-
-def _find(name: str) -> Path | None:
-    """A file by its path relative to a sys.path entry."""
-    return next((path for entry in sys.path if entry and (path := Path(entry, name)).is_file()), None)
+        else:
+            path.read_bytes()

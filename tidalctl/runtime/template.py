@@ -38,7 +38,15 @@ if TYPE_CHECKING:
 class Template:
     """One bundle in one process. Open it, `prepare` for the first event, then call `handler`."""
 
-    def __init__(self, path: Path, timeline: Timeline, options: StreamOptions | None = None, prewarm: str = "auto") -> None:
+    def __init__(
+        self,
+        path: Path,
+        timeline: Timeline,
+        options: StreamOptions | None = None,
+        prewarm: str = "auto",
+        *,
+        forks: bool = False,
+    ) -> None:
         options = options or StreamOptions()
         verify = options.verify != "off"
         self.path = path.absolute()
@@ -53,9 +61,9 @@ class Template:
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
+            self.code = CodeReader(self.path, self.manifest, timeline, forks=forks)
             self.pack = PackReader(self.path, self.manifest, verify, timeline)
-            self.code = CodeReader(self.manifest, timeline, packed=bool(self.pack.modules))
-            self.weights = WeightStream(self.path, self.manifest, options, timeline)
+            self.weights = WeightStream(self.path, self.manifest, options, timeline, self.code.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
         if verify:
             with timeline.span("check"):

@@ -74,15 +74,24 @@ class WeightStream:
 
     Weights for a device are read and checked here like all others, from before anybody has imported torch. Each state's arrive on
     the device by an engine of their own (see arrival), to which those that are read past the page cache are left altogether.
+
+    Where weights have to be read, readers wait for `turn` first.
     """
 
-    def __init__(self, bundle: Path, manifest: Manifest, options: StreamOptions, timeline: Timeline) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        options: StreamOptions,
+        timeline: Timeline,
+        turn: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bundle = bundle
         self._manifest = manifest
         self._timeline = timeline
         self.options = options
         files = dict.fromkeys(weight.file for weight in manifest.weights)
-        self.device = MappedDevice(bundle, files)
+        self.device = MappedDevice(bundle, files, turn)
         self._refuse_other_sizes()
         self.bytes = sum(file.size for file in self.device.files.values())
         self.groups = plan_groups(manifest.weights, options.group_size)
@@ -299,12 +308,10 @@ class WeightStream:
 
     @property
     def io(self) -> str:
-        """Which way the bytes came: from the page cache, or read ahead, by the kernel or by reads of ours."""
+        """Which way the bytes came: from the page cache, where they were already, read into it, or past it."""
         if self.direct and self._source is not None:
             return "direct" if all(reads.direct for reads in self._source.reads.values()) else "read"
-        if self.streamed == 0:
-            return "page cache"
-        return "populate" if self.device.populates else "read"
+        return "page cache" if self.streamed == 0 else "read"
 
     def refuse_wrong(self) -> None:
         """Before output leaves: every weight that the trace saw a use of is there and right, and no file was written to since."""

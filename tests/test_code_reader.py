@@ -1,0 +1,110 @@
+"""Code is read ahead by a child that nobody sees, and of a library what a start touches."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Chain, python, tidalctl
+
+from tidalctl.artifacts.pagecache import ask_for
+from tidalctl.bench import page_cache
+from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.tracer.pages import PAGE, touched_parts
+
+WAITS = """
+import os
+import tidalctl, torch
+
+@tidalctl.init
+def load(event):
+    return torch.ones(3)
+
+def handler(event, context):
+    load(event)
+    try:
+        return ["a child of somebody's", os.wait()]
+    except ChildProcessError:
+        return "no child"
+"""
+
+
+def evicted(path: Path) -> None:
+    if not page_cache.evict([path]).cold:
+        pytest.skip("this file system keeps its pages")
+
+
+def brought(path: Path, begin: int, end: int) -> bool:
+    mapping, until = PrivateMapping(path), time.monotonic() + 20
+    while not mapping.holds(begin, end) and time.monotonic() < until:
+        time.sleep(0.01)
+    return mapping.holds(begin, end)
+
+
+def test_all_of_a_large_file_is_asked_for_though_the_kernel_cuts_each_piece_of_advice(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(os.urandom(48 * 2**20))
+    evicted(path)
+    with open(path, "rb") as file:
+        ask_for(file.fileno())
+        assert brought(path, 0, 48 * 2**20)
+
+
+def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(os.urandom(48 * 2**20))
+    evicted(path)
+    with open(path, "rb") as file:
+        ask_for(file.fileno(), [(2**20, 2**20), (40 * 2**20, 2**30)])
+        assert brought(path, 2**20, 2**21) and brought(path, 40 * 2**20, 48 * 2**20)
+    assert not PrivateMapping(path).holds(8 * 2**20, 32 * 2**20)
+
+
+def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(bytes(32 * 2**20))
+    mapping = PrivateMapping(path)
+    assert mapping.memory[3 * PAGE] == mapping.memory[20 * 2**20] == 0
+    parts = touched_parts([str(path), "/nowhere"])[str(path)]
+    covered = [any(begin <= at < begin + length for begin, length in parts) for at in (3 * PAGE, 20 * 2**20, 10 * 2**20)]
+    assert covered == [True, True, False]
+    assert list(parts) == sorted(parts) and all(begin % PAGE == 0 == length % PAGE for begin, length in parts)
+
+
+def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_through(decoder: Chain) -> None:
+    manifest = decoder.manifest
+    library = "torch/lib/libtorch_cpu.so"
+    assert manifest["readahead"][0] == library
+    files = json.loads((decoder.bundle / "provenance.json").read_bytes())["code_files"]
+    size = next(Path(file).stat().st_size for file in files if file.endswith(library))
+    touched = sum(length for _, length in manifest["touched"][library])
+    assert 0 < touched < size / 2
+    assert set(manifest["touched"]) <= set(manifest["readahead"])
+    assert not any(name.endswith(".pyc") for name in manifest["readahead"]), "the code pack holds them"
+
+
+def test_the_function_finds_no_child_that_is_not_its_own(chain: Callable[..., Chain]) -> None:
+    assert chain(WAITS).run({})["output"] == "no child"
+
+
+def test_output_ends_when_the_run_ends(decoder: Chain) -> None:
+    """The reader holds neither end of the run's pipes: `capture_output` waits for the last writer."""
+    begin = time.monotonic()
+    done = tidalctl("run", decoder.bundle, "--event", json.dumps(decoder.events[0]), "--json", cwd=decoder.folder)
+    assert time.monotonic() - begin < done.report["total_s"] + 2
+
+
+def test_in_a_process_with_threads_of_its_own_a_thread_reads(decoder: Chain) -> None:
+    script = """
+import json, os, sys
+os.fork = None
+from tidalctl import load_bundle
+function = load_bundle(sys.argv[1])
+print(json.dumps(list(function(json.loads(sys.argv[2])))))
+function.template.code.wait()
+"""
+    event = decoder.events[0]
+    done = python(script, decoder.bundle, json.dumps(event), cwd=decoder.folder).ok()
+    assert json.loads(done.out.splitlines()[-1]) == decoder.plain(event)
