@@ -96,6 +96,21 @@ def test_output_ends_when_the_run_ends(decoder: Chain) -> None:
     assert time.monotonic() - begin < done.report["total_s"] + 2
 
 
+def test_where_no_process_can_be_made_a_thread_reads(decoder: Chain) -> None:
+    script = """
+import os, sys
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
+sys.argv[0] = "tidalctl"
+from tidalctl.__main__ import main
+sys.exit(main())
+"""
+    event = decoder.events[0]
+    done = python(script, "run", decoder.bundle, "--event", json.dumps(event), "--json", cwd=decoder.folder)
+    assert done.report["output"] == decoder.plain(event)
+
+
 def test_in_a_process_with_threads_of_its_own_a_thread_reads(decoder: Chain) -> None:
     script = """
 import json, os, sys

@@ -167,7 +167,7 @@ def test_the_host_goes_on_while_copies_are_on_their_way_and_the_device_waits(tmp
     standin.link.clear()
     made.start()
     assert within(10, lambda: made.need(["0", "1"])) is None, "it returned though nothing was copied"
-    assert stream.unfinished == 2
+    assert 1 <= stream.unfinished <= 2, "to wait for the later copy is to wait for both"
     assert not standin.copies
     standin.link.set()
     made.engine.wait()

@@ -108,7 +108,7 @@ def run(bundle: Path, event: dict[str, Any], *options: str, seconds: float = 0.0
     return python(RUN, here, pace, 20_000, "run", bundle, "--event", json.dumps(event), "--json", *options, cwd=bundle.parent)
 
 
-@pytest.mark.parametrize("io", ["buffered", "direct", "auto"])
+@pytest.mark.parametrize("io", ["direct", *(pytest.param(io, marks=pytest.mark.slow) for io in ("buffered", "auto"))])
 @pytest.mark.parametrize("seconds", [0.0, 3.0], ids=["weights first", "compute first"])
 def test_a_run_answers_as_plainly(experts: Chain, on_gpu: Path, io: str, seconds: float) -> None:
     event = {"prompt": list(range(40)), "tokens": 3}
@@ -120,7 +120,7 @@ def test_a_run_answers_as_plainly(experts: Chain, on_gpu: Path, io: str, seconds
     assert found["slabs"], "weights went to the device"
 
 
-@pytest.mark.parametrize("verify", ["stream", "full", "off"])
+@pytest.mark.parametrize("verify", ["stream", *(pytest.param(verify, marks=pytest.mark.slow) for verify in ("full", "off"))])
 def test_what_the_handler_writes_while_loading_stays_written(experts: Chain, on_gpu: Path, verify: str) -> None:
     event = {"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}
     assert run(on_gpu, event, "--verify", verify, seconds=3.0).report["output"] == experts.plain(event)

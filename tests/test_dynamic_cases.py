@@ -29,6 +29,7 @@ from dynamic_cases import (
 
 pytestmark = [needs_peft, pytest.mark.timeout(600)]
 ALL = ("lora", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "prompts" else name for name in ALL]
 ADAPTED = ("lora", "lora_merged", "by_hand")
 ERRORS = [("lora", 0), ("lora", 1), ("lora", 2), ("by_hand", 0), ("by_hand", 1), ("by_hand", 2)]
 
@@ -92,7 +93,7 @@ def made(makers: Makers, name: str) -> Made:
     return makers.made[name].result()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_20_events_of_which_two_were_traced_are_answered_as_the_plain_function_answers_them(made: Made) -> None:
     events = [*made.case.traced, *made.case.unseen]
     assert len(events) == 20
@@ -103,7 +104,7 @@ def test_20_events_of_which_two_were_traced_are_answered_as_the_plain_function_a
         assert results([bundled]) == results([plain]), event
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_plain_function_depends_on_the_event_so_that_equality_means_something(made: Made) -> None:
     """Events that differ in more than the name of the one device are answered differently, all of them."""
     told = {
@@ -121,7 +122,7 @@ def test_adapters_unlike_the_traced_ones_are_answered_right_too(made: Made) -> N
         assert results([bundled]) == results([plain]), event
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_an_event_that_cannot_be_served_raises_what_the_plain_function_raises(made: Made) -> None:
     for event, plain, bundled in made.answers(made.case.bad):
         assert "raised" in plain, (event, plain)
@@ -147,12 +148,12 @@ def last_exception(done: Done) -> str:
     return "\n".join(lines[start:end]).strip()
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_strategy_is_the_one_that_the_case_is_for(made: Made) -> None:
     assert made.strategy in made.case.strategies, made.said
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "two_models"])
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_events_never_traced_do_not_fall_back(made: Made) -> None:
     for event, _, bundled in made.answers(made.case.unseen):
         assert bundled["fallback"] is None, (event, made.said)

@@ -299,9 +299,8 @@ return {{"w": layer.weight.detach(), "sum": {W} + layer.weight.detach()}}
 }
 
 
-@pytest.mark.parametrize(
-    "name", [name if place == 0 else pytest.param(name, marks=pytest.mark.slow) for place, name in enumerate(WHOLE)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_program_goes_through_trace_compile_and_run(tmp_path: Path, name: str) -> None:
     body, fields = WHOLE[name]
     make_world(tmp_path)

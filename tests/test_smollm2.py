@@ -40,6 +40,7 @@ def test_it_answers_paris_from_a_snapshot_without_its_project(smollm2: Chain) ->
     assert "Paris" in "".join(report["output"])
 
 
+@pytest.mark.slow
 def test_another_prompt_and_length_equal_the_plain_function(smollm2: Chain) -> None:
     event = '{"prompt": "Name the four seasons of the year, and say a word about each.", "max_new_tokens": 48}'
     done = tidalctl("verify", smollm2.bundle, "--event", event, "--json", cwd=smollm2.folder)

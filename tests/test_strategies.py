@@ -135,6 +135,7 @@ def test_no_bytes_of_a_traced_adapter_are_in_the_bundle(chain: Callable[..., Cha
                 shutil.rmtree(path)
 
 
+@pytest.mark.slow
 def test_two_calls_of_init_in_one_process_share_nothing(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     twice = MERGES.replace("    return {name", "    load(event)['head'].zero_()\n    return {name")

@@ -103,6 +103,12 @@ def read_ahead(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> No
 
 
 def in_memory(path: Path) -> bool:
-    """Whether nine tenths of a file are in the page cache. The kernel says yes to whoever may not know (files of other users)."""
-    file = WeightsFile(path)
+    """Whether nine tenths of a file are in the page cache. The kernel says yes to whoever may not know (files of other users).
+
+    Of a file that is gone there is nothing to read.
+    """
+    try:
+        file = WeightsFile(path)
+    except OSError:
+        return True
     return file.resident() >= 0.9 * file.size

@@ -6,6 +6,7 @@ child makes them, and ends. In a process that is somebody else's a thread does.
 
 import contextlib
 import os
+import select
 import signal
 import struct
 import sys
@@ -19,6 +20,7 @@ from tidalctl.runtime.mapping import in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
 
 SAMPLES = 8  # of the files that are many: where these are in memory, the others are taken to be
+THREAD = "reader: code"
 SMALL = 4 * 2**20  # bytes
 _TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
 
@@ -33,11 +35,22 @@ class CodeReader:
         self._asked = threading.Event()
         self._child: int | None = None  # the pipe that it ends with
         self._reading = threading.Lock()
-        self.imported = threading.Event()  # set when the function's imports are done: a thread stops then
-        if forks and threading.active_count() == 1 and hasattr(os, "fork"):
-            self._child = self._fork()
-        else:
-            threading.Thread(target=self._read, name="reader: code", daemon=True).start()
+        self._imported = False
+        if forks and threading.active_count() == 1:
+            with contextlib.suppress(OSError):  # no more processes for us
+                self._child = self._fork()
+        if self._child is None:
+            threading.Thread(target=self._read, name=THREAD, daemon=True).start()
+
+    def finish(self) -> None:
+        """The function's imports are done: a thread stops, and what a child has left to say is taken."""
+        self._imported = True
+        if self._child is not None and self._reading.acquire(blocking=False):  # or else somebody waits for it
+            try:
+                if not self._asked.is_set() and select.select([self._child], [], [], 0)[0]:
+                    self._hear(self._child)
+            finally:
+                self._reading.release()
 
     def wait(self) -> None:
         """Return when what imports will read has been asked for, and what the start itself checks is in memory."""
@@ -46,16 +59,25 @@ class CodeReader:
             return
         with self._reading:
             if not self._asked.is_set():
-                times = os.read(self._child, _TIMES.size)
-                os.close(self._child)
-                if len(times) == _TIMES.size:  # it may have been killed
-                    self._timeline.add("read code ahead", *_TIMES.unpack(times))
-                self._asked.set()
+                self._hear(self._child)
+
+    def _hear(self, child: int) -> None:
+        times = os.read(child, _TIMES.size)
+        os.close(child)
+        if len(times) == _TIMES.size:  # it may have been killed
+            begin, end = _TIMES.unpack(times)
+            self._timeline.add("read code ahead", begin, end, THREAD)
+        self._asked.set()
 
     def _fork(self) -> int:
         """The child's end of a pipe. It is nobody's child by then: the function may wait for its own, and would find it."""
         ours, its = os.pipe()
-        between = os.fork()
+        try:
+            between = os.fork()
+        except OSError:
+            os.close(ours)
+            os.close(its)
+            raise
         if between:
             os.close(its)
             os.waitpid(between, 0)
@@ -77,7 +99,7 @@ class CodeReader:
         try:
             with self._timeline.span("read code ahead"):
                 for _ in self._ask():
-                    if self.imported.is_set():
+                    if self._imported:
                         return
         finally:
             self._asked.set()

@@ -122,7 +122,7 @@ class Template:
             if self.fallback is None:
                 self._import_foreseen()
         self._check_machine()
-        self.code.imported.set()
+        self.code.finish()
         timeline.mark("imported")
         return handler
 

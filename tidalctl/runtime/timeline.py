@@ -30,8 +30,9 @@ class Timeline:
         self.stalls: list[tuple[str, str, int, int]] = []  # weight, the module that needed it, begin, end
         self.add("process start", self.started_ns, entered_ns)
 
-    def add(self, name: str, begin_ns: int, end_ns: int) -> None:
-        self.spans.append((name, begin_ns, end_ns, threading.current_thread().name))
+    def add(self, name: str, begin_ns: int, end_ns: int, thread: str = "") -> None:
+        """Of this thread, or of what goes by the name of `thread`: another process, say."""
+        self.spans.append((name, begin_ns, end_ns, thread or threading.current_thread().name))
 
     def add_stall(self, weight: str, module: str, begin_ns: int, end_ns: int) -> None:
         """The main thread stood still for a weight. Part of whatever phase it stood in: `phases` knows nothing of it."""
