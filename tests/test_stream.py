@@ -15,6 +15,7 @@ from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
 from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.manifest import BundleWeight
+from tidalctl.runtime.mapping import PAGE, PrivateMapping
 from tidalctl.runtime.stream.engine import Engine
 from tidalctl.runtime.stream.mapped import MappedDevice
 
@@ -46,6 +47,7 @@ class Slow:
         self.before = before
         self.brought: list[int] = []
         self.checked: set[int] = set()
+        self.hurried: set[int] = set()
 
     def bring(self, group: Group) -> None:
         self.brought.append(group.index)
@@ -53,6 +55,9 @@ class Slow:
 
     def check(self, group: Group) -> None:
         self.checked.add(group.index)
+
+    def hurry(self, group: Group) -> None:
+        self.hurried.add(group.index)
 
     def wait(self, group: Group) -> None:
         pass
@@ -212,6 +217,34 @@ def test_interpreter_turns_are_as_before_when_groups_have_failed() -> None:
     for thread in engine.threads:
         thread.join(10)
     assert sys.getswitchinterval() == before
+
+
+def test_groups_are_entered_in_the_page_table_only_while_somebody_stands_still() -> None:
+    device, go = Slow(lambda group: go.wait(10) and None), threading.Event()
+    engine = Engine(row(6, 100), device)
+    engine.start()
+    waits = threading.Thread(target=engine.wait)
+    waits.start()
+    while not engine._waiting:
+        time.sleep(0.01)
+    go.set()
+    waits.join(10)
+    assert device.hurried == set(range(6))
+    alone = Slow()
+    engine = Engine(row(6, 100), alone)
+    engine.start()
+    for thread in engine.threads:
+        thread.join(10)
+    assert engine.done and not alone.hurried
+
+
+def test_a_range_is_entered_and_counted_whatever_its_bounds(tmp_path: Path) -> None:
+    (tmp_path / "w").write_bytes(os.urandom(3 * PAGE + 5))
+    mapping = PrivateMapping(tmp_path / "w")
+    for begin, end in ((0, 3 * PAGE + 5), (1, 2), (PAGE - 1, PAGE + 1), (3 * PAGE, 3 * PAGE + 5), (7, 7)):
+        mapping.enter(begin, end)
+        assert mapping.holds(begin, end)
+    assert mapping.resident() == 3 * PAGE + 5
 
 
 def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident_prefix() -> None:

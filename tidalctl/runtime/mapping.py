@@ -9,9 +9,12 @@ from pathlib import Path
 from tidalctl.artifacts.pagecache import ask_for
 
 PAGE = mmap.PAGESIZE
+COUNTED = 64 * 2**20  # bytes a call: as long, nobody else can map a file or begin a thread
 BUFFER = 2**20  # bytes: what stays in a core's own cache
+MADV_POPULATE_READ = 22
 MAP_NORESERVE = 0x4000  # which Python has no name for before 3.13
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 
 
@@ -33,6 +36,11 @@ class PrivateMapping:
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
+    def enter(self, begin: int, end: int) -> None:
+        """Enter a range that is in memory in the page table, so that its reader finds no faults. A kernel before 5.14 does nothing."""
+        begin -= begin % PAGE
+        _libc.madvise(self.address + begin, end - begin, MADV_POPULATE_READ)
+
     def resident(self) -> int:
         """How many bytes of the file are in the page cache now."""
         return min(self._pages(0, self.size) * PAGE, self.size)
@@ -44,10 +52,14 @@ class PrivateMapping:
 
     def _pages(self, begin: int, end: int) -> int:
         """How many of the pages from `begin`, a page's first byte, are in the page cache; 0 where the kernel won't say."""
-        vector = ctypes.create_string_buffer(-(-(end - begin) // PAGE))
-        if begin == end or _libc.mincore(self.address + begin, end - begin, vector) != 0:
-            return 0
-        return vector.raw.count(b"\x01")
+        found = 0
+        vector = ctypes.create_string_buffer(COUNTED // PAGE)
+        for first in range(begin, end, COUNTED):
+            size = min(COUNTED, end - first)
+            if _libc.mincore(self.address + first, size, vector) != 0:
+                return 0
+            found += vector.raw[: -(-size // PAGE)].count(b"\x01")
+        return found
 
 
 class WeightsFile:

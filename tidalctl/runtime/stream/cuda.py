@@ -206,6 +206,9 @@ class CudaDevice:
                     f"{weight.name} in {group.file} is not what compile wrote (its blake3 differs)", "compile the bundle again"
                 )
 
+    def hurry(self, group: Group) -> None:
+        """Nothing that would: its copies are on the stream."""
+
     def wait(self, group: Group) -> None:
         """Have this thread's current stream wait for the group, on the device. A turn stands for all turns before it."""
         turn, event = self._events.get(group.index, (-1, None))

@@ -1,4 +1,4 @@
-"""Brings groups in, in order, and lets compute wait for one. Scheduling and accounting; of devices it knows three calls.
+"""Brings groups in, in order, and lets compute wait for one. Scheduling and accounting; of devices it knows four calls.
 
 Workers take the next group, have the device bring it in, and have it checked; then it is released to compute. A group that compute
 asks for before its turn jumps the queue. One that the trace saw no use of, and that is not there when it is asked for, is a miss.
@@ -29,6 +29,9 @@ class Device(Protocol):
 
     def check(self, group: Group) -> None:
         """Raise TidalError where the bytes that were brought are not the manifest's."""
+
+    def hurry(self, group: Group) -> None:
+        """Do what makes the first reading of a group that is there and right quicker: somebody stands still."""
 
     def wait(self, group: Group) -> None:
         """From the thread that computes: what it launches from now on sees the group's bytes."""
@@ -222,6 +225,8 @@ class Engine:
             if self._checks:
                 with self._core(), self._span("check weights"):
                     self._device.check(group)
+            if self._waiting:
+                self._device.hurry(group)
             self._keep_pace(group)
         except (OSError, TidalError) as error:
             with self._changed:

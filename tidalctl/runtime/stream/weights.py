@@ -65,6 +65,10 @@ class _AllBut:
         if group.index not in self._left:
             self._device.check(group)
 
+    def hurry(self, group: Group) -> None:
+        if group.index not in self._left:
+            self._device.hurry(group)
+
     def wait(self, group: Group) -> None:
         """Nothing to wait for, as with the mapped files themselves."""
 
