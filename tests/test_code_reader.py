@@ -11,7 +11,7 @@ from conftest import Chain, python, tidalctl
 
 from tidalctl.artifacts.pagecache import ask_for
 from tidalctl.bench import page_cache
-from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
 from tidalctl.tracer.pages import PAGE, touched_parts
 
 WAITS = """
@@ -37,10 +37,10 @@ def evicted(path: Path) -> None:
 
 
 def brought(path: Path, begin: int, end: int) -> bool:
-    mapping, until = PrivateMapping(path), time.monotonic() + 20
-    while not mapping.holds(begin, end) and time.monotonic() < until:
+    file, until = WeightsFile(path), time.monotonic() + 20
+    while not file.holds(begin, end) and time.monotonic() < until:
         time.sleep(0.01)
-    return mapping.holds(begin, end)
+    return file.holds(begin, end)
 
 
 def test_all_of_a_large_file_is_asked_for_though_the_kernel_cuts_each_piece_of_advice(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
     with open(path, "rb") as file:
         ask_for(file.fileno(), [(2**20, 2**20), (40 * 2**20, 2**30)])
         assert brought(path, 2**20, 2**21) and brought(path, 40 * 2**20, 48 * 2**20)
-    assert not PrivateMapping(path).holds(8 * 2**20, 32 * 2**20)
+    assert not WeightsFile(path).holds(8 * 2**20, 32 * 2**20)
 
 
 def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:

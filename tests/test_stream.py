@@ -15,7 +15,8 @@ from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
 from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.manifest import BundleWeight
-from tidalctl.runtime.mapping import PAGE, PrivateMapping
+from tidalctl.runtime import mapping
+from tidalctl.runtime.mapping import PAGE
 from tidalctl.runtime.stream.engine import Engine
 from tidalctl.runtime.stream.mapped import MappedDevice
 
@@ -238,13 +239,16 @@ def test_groups_are_entered_in_the_page_table_only_while_somebody_stands_still()
     assert engine.done and not alone.hurried
 
 
-def test_a_range_is_entered_and_counted_whatever_its_bounds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", [mapping.CACHESTAT, -1], ids=["cachestat", "mincore"])
+def test_a_range_is_entered_and_counted_whatever_its_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    monkeypatch.setattr(mapping, "CACHESTAT", call)
     (tmp_path / "w").write_bytes(os.urandom(3 * PAGE + 5))
-    mapping = PrivateMapping(tmp_path / "w")
-    for begin, end in ((0, 3 * PAGE + 5), (1, 2), (PAGE - 1, PAGE + 1), (3 * PAGE, 3 * PAGE + 5), (7, 7)):
-        mapping.enter(begin, end)
-        assert mapping.holds(begin, end)
-    assert mapping.resident() == 3 * PAGE + 5
+    file = mapping.WeightsFile(tmp_path / "w")
+    private = file.map_privately()
+    for begin, end in ((0, 3 * PAGE + 5), (1, 2), (PAGE - 1, PAGE + 1), (3 * PAGE, 3 * PAGE + 5), (PAGE, PAGE)):
+        private.enter(begin, end)
+        assert file.holds(begin, end)
+    assert file.resident() == 3 * PAGE + 5
 
 
 def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident_prefix() -> None:
@@ -289,7 +293,7 @@ def test_any_flipped_byte_of_a_weight_is_told_and_only_of_its_group(
     (tmp_path / "v").write_bytes(data)
     device = MappedDevice(tmp_path, ["v"])
     device.files["w"], device.mappings["w"] = device.files["v"], device.mappings["v"]
-    monkeypatch.setattr(type(device.mappings["w"]), "holds", lambda mapping, begin, end: in_memory)
+    monkeypatch.setattr(type(device.files["w"]), "holds", lambda file, begin, end: in_memory)
     engine = Engine(groups, device)
     engine.start()
     wrong = next(group.index for group in groups if group.begin <= 33_333 < group.end)

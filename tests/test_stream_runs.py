@@ -174,7 +174,8 @@ def test_a_file_that_is_spoiled_while_it_runs_is_told_or_does_no_harm(experts: C
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_200_faults_each_end_in_the_right_answer_or_one_error(experts: Chain, tmp_path: Path) -> None:
-    found = [inject(experts, tmp_path, number) for number in range(1000, 1200)]
-    assert found.count("told") > 40
-    assert found.count("right") > 40
+@pytest.mark.parametrize("first", [1000, 1100])  # two processes can take a half each: -n 2
+def test_200_faults_each_end_in_the_right_answer_or_one_error(experts: Chain, tmp_path: Path, first: int) -> None:
+    found = [inject(experts, tmp_path, number) for number in range(first, first + 100)]
+    assert found.count("told") > 20
+    assert found.count("right") > 20

@@ -12,10 +12,12 @@ PAGE = mmap.PAGESIZE
 COUNTED = 64 * 2**20  # bytes a call: as long, nobody else can map a file or begin a thread
 BUFFER = 2**20  # bytes: what stays in a core's own cache
 MADV_POPULATE_READ = 22
+CACHESTAT = 451  # the call's number on every processor
 MAP_NORESERVE = 0x4000  # which Python has no name for before 3.13
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 _libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+_libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
 
 
 class PrivateMapping:
@@ -40,26 +42,6 @@ class PrivateMapping:
         """Enter a range that is in memory in the page table, so that its reader finds no faults. A kernel before 5.14 does nothing."""
         begin -= begin % PAGE
         _libc.madvise(self.address + begin, end - begin, MADV_POPULATE_READ)
-
-    def resident(self) -> int:
-        """How many bytes of the file are in the page cache now."""
-        return min(self._pages(0, self.size) * PAGE, self.size)
-
-    def holds(self, begin: int, end: int) -> bool:
-        """Whether this range is in the page cache now."""
-        begin -= begin % PAGE
-        return self._pages(begin, end) == -(-(end - begin) // PAGE)
-
-    def _pages(self, begin: int, end: int) -> int:
-        """How many of the pages from `begin`, a page's first byte, are in the page cache; 0 where the kernel won't say."""
-        found = 0
-        vector = ctypes.create_string_buffer(COUNTED // PAGE)
-        for first in range(begin, end, COUNTED):
-            size = min(COUNTED, end - first)
-            if _libc.mincore(self.address + first, size, vector) != 0:
-                return 0
-            found += vector.raw[: -(-size // PAGE)].count(b"\x01")
-        return found
 
 
 class WeightsFile:
@@ -91,15 +73,40 @@ class WeightsFile:
         whole, rest = divmod(length, len(buffer)) if length else (0, 0)
         return os.preadv(self._handle, [buffer] * whole + [buffer[:rest]], offset)
 
-    def resident(self) -> int:
-        """How many of its bytes are in the page cache now."""
-        # a read-only mapping gives ctypes no address, so that another is made for it and dropped
-        return self.map_privately().resident() if self.size else 0
+    def resident(self, begin: int = 0, end: int | None = None) -> int:
+        """How many bytes of a range are in the page cache now, in whole pages. A kernel before 6.5 looks through the page table."""
+        end = self.size if end is None else end
+        begin -= begin % PAGE
+        if begin >= end:
+            return 0
+        span, found = (ctypes.c_uint64 * 2)(begin, end - begin), (ctypes.c_uint64 * 5)()
+        if _libc.syscall(CACHESTAT, self._handle, span, found, 0) == 0:
+            pages = found[0]
+        else:
+            private = self.map_privately()  # held until it is counted
+            pages = _count(private.address, begin, end)
+        return min(pages * PAGE, end - begin)
+
+    def holds(self, begin: int, end: int) -> bool:
+        """Whether this range is in the page cache now."""
+        return self.resident(begin, end) == end - begin + begin % PAGE
 
     def changed(self) -> bool:
         """Whether somebody has written to it, or cut it, since it was opened."""
         status = os.fstat(self._handle)
         return (status.st_size, status.st_mtime_ns) != (self.size, self._written)
+
+
+def _count(address: int, begin: int, end: int) -> int:
+    """How many pages of a mapping's range are in the page cache; 0 where the kernel won't say."""
+    found = 0
+    vector = ctypes.create_string_buffer(COUNTED // PAGE)
+    for first in range(begin, end, COUNTED):
+        size = min(COUNTED, end - first)
+        if _libc.mincore(address + first, size, vector) != 0:
+            return 0
+        found += vector.raw[: -(-size // PAGE)].count(b"\x01")
+    return found
 
 
 def read_ahead(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:

@@ -45,19 +45,19 @@ class MappedDevice:
         """Bytes that were not in memory when the first group was to be brought, and had to be read; 0 before."""
         return self._absent or 0
 
-    def _count_absent(self) -> None:
-        with (
-            self._counting
-        ):  # in a reader, since the main thread has better to do; later, what the kernel reads ahead would be counted
-            if self._absent is None:
-                self._absent = sum(file.size - self.mappings[name].resident() for name, file in self.files.items())
+    def _all_here(self) -> bool:
+        """Whether all was in memory when the first group was to be brought: later, what the kernel reads ahead would be counted."""
+        if self._absent is None:
+            with self._counting:
+                if self._absent is None:
+                    self._absent = sum(file.size - file.resident() for file in self.files.values())
+        return self._absent == 0
 
     def bring(self, group: Group) -> None:
         file = self.files[group.file]
         if file.changed():
             raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
-        self._count_absent()
-        if self.mappings[group.file].holds(group.begin, group.end):
+        if self._all_here() or file.holds(group.begin, group.end):
             return
         self._turn()
         for begin in range(group.begin, group.end, STEP):
