@@ -79,7 +79,7 @@ import json, sys
 from pathlib import Path
 from tidalctl.runtime import load
 import functools
-load.StreamOptions = functools.partial(load.StreamOptions, pace=30_000.0, group_size=20_000)
+load.StreamOptions = functools.partial(load.StreamOptions, pace=60_000.0, group_size=20_000)
 from tidalctl import load_bundle
 function = load_bundle(sys.argv[1])
 one, two = json.loads(sys.argv[2]), json.loads(sys.argv[3])
