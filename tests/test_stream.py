@@ -1,5 +1,6 @@
 """The streaming engine: what is released is there and right, what is needed comes first, and nobody waits for ever."""
 
+import gc
 import os
 import sys
 import threading
@@ -249,6 +250,25 @@ def test_a_range_is_entered_and_counted_whatever_its_bounds(tmp_path: Path, monk
         private.enter(begin, end)
         assert file.holds(begin, end)
     assert file.resident() == 3 * PAGE + 5
+
+
+def test_reading_goes_on_where_a_file_system_gives_less_than_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "w").write_bytes(os.urandom(10_000))
+    file = mapping.WeightsFile(tmp_path / "w")
+    monkeypatch.setattr(mapping, "BUFFER", 512)
+    monkeypatch.setattr(
+        os, "preadv", lambda handle, parts, offset: len(os.pread(handle, min(700, sum(map(len, parts))), offset))
+    )
+    assert file.read(100, 5000) == 5000 and file.read(9000, 5000) == 1000
+    assert file.read(10_000, 1) == 0
+
+
+def test_a_file_that_is_gone_is_nothing_to_read_and_nothing_to_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert mapping.in_memory(tmp_path / "gone")
+    gc.collect()
+    assert not capsys.readouterr().err
 
 
 def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident_prefix() -> None:

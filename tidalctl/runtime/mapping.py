@@ -47,6 +47,8 @@ class PrivateMapping:
 class WeightsFile:
     """A file of a bundle, held open: what takes its name later is another file."""
 
+    _handle = -1
+
     def __init__(self, path: Path) -> None:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         status = os.fstat(self._handle)
@@ -55,7 +57,8 @@ class WeightsFile:
         self._shared = mmap.mmap(self._handle, self.size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ) if self.size else None
 
     def __del__(self) -> None:
-        os.close(self._handle)
+        if self._handle >= 0:  # it was there to be opened
+            os.close(self._handle)
 
     def fileno(self) -> int:
         return self._handle
@@ -69,9 +72,14 @@ class WeightsFile:
 
     def read(self, offset: int, length: int) -> int:
         """Read a range into the page cache, and over and over into one small buffer. Returns how many bytes there were."""
-        buffer = memoryview(bytearray(min(length, BUFFER)))
-        whole, rest = divmod(length, len(buffer)) if length else (0, 0)
-        return os.preadv(self._handle, [buffer] * whole + [buffer[:rest]], offset)
+        buffer, done = memoryview(bytearray(BUFFER)), 0
+        while done < length:  # a file system may give less than was asked for
+            whole, rest = divmod(length - done, BUFFER)
+            read = os.preadv(self._handle, [buffer] * whole + [buffer[:rest]], offset + done)
+            if not read:
+                break
+            done += read
+        return done
 
     def resident(self, begin: int = 0, end: int | None = None) -> int:
         """How many bytes of a range are in the page cache now, in whole pages. A kernel before 6.5 looks through the page table."""

@@ -36,7 +36,7 @@ class CodeReader:
         self._child: int | None = None  # the pipe that it ends with
         self._reading = threading.Lock()
         self._imported = False
-        if forks and threading.active_count() == 1:
+        if forks and threading.active_count() == 1 and os.getpid() != 1:  # orphans are the first process's, and the function's
             with contextlib.suppress(OSError):  # no more processes for us
                 self._child = self._fork()
         if self._child is None:
