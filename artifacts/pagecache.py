@@ -19,7 +19,7 @@ def ask_for(handle: int, parts: Iterable[tuple[int, int]] | None = None) -> None
     step = _limit(status.st_dev)
     with contextlib.suppress(OSError):
         for offset, length in parts if parts is not None else ((0, status.st_size),):
-            for begin in range(offset, min(offset + length, status.st_size), step):
+            for begin in range(max(offset, 0), min(offset + length, status.st_size), step):
                 os.posix_fadvise(handle, begin, min(step, offset + length - begin), os.POSIX_FADV_WILLNEED)
 
 

@@ -62,6 +62,13 @@ def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
     assert not WeightsFile(path).holds(8 * 2**20, 32 * 2**20)
 
 
+@pytest.mark.parametrize("part", [(-(2**70), 2**71), (5, -3), (2**70, 5), (-5, 2)])
+def test_parts_that_a_file_does_not_have_are_not_asked_for(tmp_path: Path, part: tuple[int, int]) -> None:
+    (tmp_path / "library.so").write_bytes(bytes(10_000))
+    with open(tmp_path / "library.so", "rb") as file:
+        ask_for(file.fileno(), [part])
+
+
 def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:
     path = tmp_path / "library.so"
     path.write_bytes(bytes(32 * 2**20))
