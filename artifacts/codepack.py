@@ -111,7 +111,7 @@ class PackFile:
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             self.index, self._begin = self._read_index(digest)
-        except BaseException:
+        except BaseException:  # raised again: an interrupt, too, must not leave the file open
             self.close()
             raise
 

@@ -104,7 +104,7 @@ def take(arguments: Sequence[str], settle: Any) -> tuple[Any, measure.State]:
             pass
         state = settle()
         out, err = process.communicate("go\n" if line else None)
-    except BaseException:
+    except BaseException:  # raised again: an interrupt, too, must not leave the child behind
         process.kill()
         process.wait()
         raise

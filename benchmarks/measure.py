@@ -129,7 +129,7 @@ def run(program: str, *arguments: str, cwd: Path = ROOT) -> Child:
         )
         try:
             code = process.wait()
-        except BaseException:
+        except BaseException:  # raised again: an interrupt, too, must not leave the child behind
             process.kill()
             process.wait()
             raise

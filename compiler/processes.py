@@ -79,7 +79,7 @@ def _outcome(
             if progress:
                 progress(done, total)
         code = process.wait()
-    except BaseException:
+    except BaseException:  # raised again: an interrupt, too, must not leave the child behind
         process.terminate()
         process.wait()
         raise

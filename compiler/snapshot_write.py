@@ -155,7 +155,7 @@ def write_skeleton(
         try:
             with shallow():
                 pickler.dump(skeleton)
-        except Exception as error:
+        except Exception as error:  # a state is pickled by code of its own, which may raise anything
             raise NotStored(_cause(state, new_globals, error, lambda value: why_not_picklable(value, shared))) from error
     if overlap := pickler.overlap():
         raise NotStored(f"state: {overlap}")
@@ -163,7 +163,7 @@ def write_skeleton(
         unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
         try:
             unpickler.load()
-        except Exception as error:
+        except Exception as error:  # and built again by such
             raise NotStored(f"state: it can be pickled but not unpickled: {type(error).__name__}: {error}") from error
     local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
     if local:

@@ -41,7 +41,7 @@ for event in request["events"]:
     try:
         output = function(event)
         answer = {"output": list(output) if hasattr(output, "__next__") else output}
-    except Exception as error:
+    except Exception as error:  # what it raises is the answer that is compared
         answer = {"raised": "".join(traceback.format_exception_only(error)).strip()}
     for name, value in vars(template).items() if template else ():
         if not name.startswith("_") and shown(value):

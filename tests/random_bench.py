@@ -219,7 +219,7 @@ class Bench:
             if weights.asked:
                 raise Wrong(f"build raises {error} after it asked for a weight") from error
             return f"build: {error}"
-        except Exception as error:
+        except Exception as error:  # whatever a generated script raises is a finding
             raise Wrong(f"build raises {type(error).__name__}: {error}") from error
         now, wanted = read_ambient(), {**self.begin, **plain.ambient}
         for name in self.begin:
