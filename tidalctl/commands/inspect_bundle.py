@@ -99,7 +99,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             *_pack_fact(document["code_pack"]),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
-            *((f"event {index}", digest) for index, digest in enumerate(document["events"])),
+            *((f"event {index}", f"sha256 {digest}") for index, digest in enumerate(document["events"])),
         ],
     )
     rows = [(file["name"], size_text(file["size"]), file["sha256"][:12]) for file in document["files"]]
