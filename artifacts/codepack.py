@@ -13,7 +13,6 @@ from pathlib import Path
 import msgspec
 
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
-from tidalctl.artifacts.pagecache import ask_for
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
@@ -146,10 +145,6 @@ class PackFile:
         if verify and hashlib.sha256(data).hexdigest() != segment.sha256:
             raise Corrupt(f"{self.path} is not what compile wrote (the sha256 of its segment {number} differs)", _AGAIN)
         return data
-
-    def read_ahead(self) -> None:
-        """Ask the kernel to bring all of it into the page cache."""
-        ask_for(self._handle)
 
     def close(self) -> None:
         os.close(self._handle)

@@ -18,7 +18,7 @@ from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAn
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 2
+SCHEMA = 3
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
 MAX_ITEMS = 2**18  # of one list or map in a record
@@ -86,6 +86,32 @@ class SourcesRead(Record, frozen=True, tag="sources"):
     """Python files that were opened as any file is, outside init: what a package looks through while it is imported."""
 
     files: tuple[str, ...]
+
+
+class FolderScan(Record, frozen=True):
+    """What a cached function of a library made of the sources that it found at `path`: see recall.SCANS and recall.to_plain.
+
+    `stamp` is the digest of what the folder held afterwards.
+    """
+
+    module: str
+    function: str
+    path: str  # absolute
+    pathlike: bool  # given as a Path, and not as a string
+    made: Any
+    stamp: str
+
+
+class ImportWork(Record, frozen=True, tag="work"):
+    """What was worked out while the function was imported and comes out the same each time.
+
+    `texts` are mode and source of what `dataclasses` and `collections` compiled; `patterns` what `re` compiled, whether those were
+    bytes (here as Latin-1), and flags.
+    """
+
+    texts: tuple[tuple[str, str], ...] = ()
+    patterns: tuple[tuple[str, bool, int], ...] = ()
+    scans: tuple[FolderScan, ...] = ()
 
 
 class Source(Record, frozen=True):
@@ -200,6 +226,7 @@ AnyRecord = (
     | Executed
     | FileOpened
     | SourcesRead
+    | ImportWork
     | EnvironReads
     | TapeRead
     | TapeStep

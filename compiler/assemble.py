@@ -42,6 +42,7 @@ from tidalctl.artifacts.weights import Placement
 from tidalctl.compiler.dynamic import dynamic_init_source
 from tidalctl.compiler.pack import pack_code, source_times
 from tidalctl.compiler.plan import StartTimes
+from tidalctl.compiler.recall import write_recall
 from tidalctl.compiler.ship import readahead_of, touched_of
 from tidalctl.compiler.snapshot import CaptureReport
 
@@ -74,6 +75,7 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
     (partial / DYNAMIC_INIT).write_text(_dynamic_init(function, init, made), encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
     pack = pack_code(trace, partial)
+    scanned = write_recall(trace, partial) if pack else {}
     shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(
@@ -102,7 +104,7 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
         globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
         executed=tuple(record.name for record in modules if record.file in ran),
-        readahead=readahead_of(trace, header.root, bool(pack)),
+        readahead=readahead_of(trace, header.root, bool(pack), scanned),
         touched=touched_of(trace),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
@@ -112,7 +114,7 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
     )
     sealed = seal(manifest)
     (partial / MANIFEST).write_bytes(encode_manifest(sealed))
-    (partial / PROVENANCE).write_bytes(_provenance(trace, made, source_times(trace, partial)))
+    (partial / PROVENANCE).write_bytes(_provenance(trace, made, {**source_times(trace, partial), "scanned": scanned}))
     return sealed
 
 
@@ -221,7 +223,7 @@ def _prewarm(trace: Trace) -> bytes:
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _provenance(trace: Trace, made: "Attempt", times: dict[str, dict[str, int]]) -> bytes:
+def _provenance(trace: Trace, made: "Attempt", times: dict[str, Any]) -> bytes:
     """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
     opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]

@@ -16,6 +16,7 @@ from tidalctl.artifacts.trace import (
     FileOpened,
     FirstUse,
     Import,
+    ImportWork,
     InitCall,
     Invocation,
     Kernel,
@@ -79,6 +80,7 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
     opened: dict[tuple[str, str], AnyRecord] = {}
     executed: dict[str, None] = {}
     sources: dict[str, None] = {}
+    works: list[ImportWork] = [work for trace in traces for work in trace.of(ImportWork)]
     for trace in traces:
         for module in trace.of(Import):
             imports.setdefault(module.name, module)
@@ -88,5 +90,11 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
             executed.update(dict.fromkeys(ran.files))
         for read in trace.of(SourcesRead):
             sources.update(dict.fromkeys(read.files))
+    work = ImportWork(
+        texts=tuple(dict.fromkeys(text for work in works for text in work.texts)),
+        patterns=tuple(dict.fromkeys(pattern for work in works for pattern in work.patterns)),
+        scans=tuple({(scan.path, scan.pathlike): scan for work in works for scan in work.scans}.values()),
+    )
     once = [record for kind in (Environment, EnvironReads) if (record := traces[0].one(kind)) is not None]
-    return [*once, *imports.values(), *opened.values(), Executed(files=tuple(executed)), SourcesRead(files=tuple(sources))]
+    rest = (Executed(files=tuple(executed)), SourcesRead(files=tuple(sources)), work)
+    return [*once, *imports.values(), *opened.values(), *rest]

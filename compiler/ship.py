@@ -16,6 +16,7 @@ _INSTALLED = tuple(
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
+SMALL = 2**20  # bytes: what is read first, since reading it takes no time to speak of
 SIBLINGS_SIZE = 64 * 2**20  # bytes of files that come along because one like them was opened
 
 
@@ -131,21 +132,27 @@ def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def readahead_of(trace: Trace, code_root: str, packed: bool) -> tuple[str, ...]:
-    """The files that imports read, relative to a sys.path entry: big shared libraries first, what is looked through, bytecode.
+def readahead_of(trace: Trace, code_root: str, packed: bool, recalled: Iterable[str] = ()) -> tuple[str, ...]:
+    """The files that imports read, relative to a sys.path entry: small ones that are opened as such (a distribution's metadata) or
+    mapped, shared libraries from the largest on, what is looked through, bytecode.
 
-    Bytecode only where no code pack holds it.
+    Bytecode only where no code pack holds it; nothing of the folders in which what is found is `recalled`.
     """
     places = _places()
-    libraries = sorted(_libraries(trace, places).items(), key=lambda item: -item[1].size)
+    opened = [
+        record for record in trace.of(FileOpened) if not record.mapped and record.phase != "init" and record.size <= SMALL
+    ]
+    small = [name for record in opened if (name := _below(Path(record.path), places))]
+    libraries = sorted(_libraries(trace, places).items(), key=lambda item: (item[1].size > SMALL, -item[1].size))
     sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := _below(Path(file), places))]
+    sources = [name for name in sources if not name.startswith(tuple(f"{folder}/" for folder in recalled))]
     modules = []
-    for module in trace.of(Import) if not packed else ():
-        if module.file.startswith(code_root):
+    for module in trace.of(Import):
+        if module.file.startswith(code_root) or (packed and module.plain):
             continue
         if name := _below(Path(module.file), places):
             modules.append(_cached(name))
-    return tuple(dict.fromkeys([*(name for name, _ in libraries), *sources, *modules]))
+    return tuple(dict.fromkeys([*small, *(name for name, _ in libraries), *sources, *modules]))
 
 
 def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -154,7 +161,9 @@ def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def _places() -> list[Path]:
-    return [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
+    """Entries of sys.path, the standard library's own shared libraries' among them."""
+    dynamic = Path(sysconfig.get_paths()["stdlib"], "lib-dynload")  # "platstdlib" is the virtual environment's
+    return [*(Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))), dynamic]
 
 
 def _libraries(trace: Trace, places: Iterable[Path]) -> dict[str, FileOpened]:

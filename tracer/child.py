@@ -23,6 +23,7 @@ from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.environ import EnvironRecorder
 from tidalctl.tracer.files import FileRecorder
 from tidalctl.tracer.imports import ImportRecorder
+from tidalctl.tracer.work import WorkRecorder
 
 if TYPE_CHECKING:
     from tidalctl.tracer.session import Session
@@ -77,14 +78,17 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     clock = TraceClock()
     watched: list[Session] = []
 
+    work = WorkRecorder()
+
     def after_import(module: ModuleType) -> None:
+        work.imported(module)
         for made in watched:
             made.after_import(module)
 
     files = FileRecorder(clock)
     root = Path(request.root)
     try:
-        with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ:
+        with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ, work:
             enter_project(root, root / request.function.source, request.argv)
             with contextlib.ExitStack() as watching:
 
@@ -114,6 +118,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     writer.write(t.EnvironReads(variables=environ.reads))
     writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
     writer.write(t.SourcesRead(files=files.sources()))
+    writer.write(work.work())
     for opened in files.files():
         writer.write(opened)
     writer.write(environment(records, watched[0].state))

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle import check_file
+from tidalctl.artifacts.bundle import check_file, read_checked
 from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.errors import Corrupt, NewerSchema
-from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, Manifest
+from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
+from tidalctl.artifacts.recall import decode_recalled, scans_in
 from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
@@ -37,6 +38,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": name in executed} for name in manifest.modules],
         "code_pack": _code_pack(manifest, path),
+        "recall": _recall(manifest, path),
         "prewarm": _prewarm(manifest, path),
         "dynamic_init": _dynamic_init(manifest, path),
         "provenance": _provenance(path),
@@ -52,6 +54,18 @@ def _code_pack(manifest: Manifest, path: Path) -> dict[str, Any] | None:
     index = pack.index
     names = [{"name": module.name, "size": module.length, "late": module.late} for module in index.modules]
     return {"size": manifest.files[PACK].size, "magic": index.magic, "segments": len(index.segments), "modules": names}
+
+
+def _recall(manifest: Manifest, path: Path) -> dict[str, Any] | None:
+    """What a start recalls, checked before it is decoded. Of another Python's only the size is known."""
+    if RECALL not in manifest.files:
+        return None
+    recalled = decode_recalled(read_checked(path, manifest, RECALL), path / RECALL)
+    size = {"size": manifest.files[RECALL].size}
+    if recalled is None:
+        return size
+    scans = [{"module": scan.module, "path": scan.path} for known in recalled.scans.values() for scan in scans_in(known)]
+    return {**size, "texts": len(recalled.texts), "patterns": len(recalled.patterns), "scans": scans}
 
 
 def _prewarm(manifest: Manifest, path: Path) -> list[Any] | None:
@@ -97,6 +111,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("serves", _serves_text(document)),
             *_part_facts(document),
             *_pack_fact(document["code_pack"]),
+            *_recall_fact(document["recall"]),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
             *((f"event {index}", f"sha256 {digest}") for index, digest in enumerate(document["events"])),
@@ -145,6 +160,17 @@ def _pack_fact(pack: dict[str, Any] | None) -> list[tuple[str, str]]:
     late = sum(module["late"] for module in pack["modules"])
     words = f"{count_text(len(pack['modules']), 'module')}, {size_text(pack['size'])} of bytecode"
     return [("code pack", f"{words}; {late:,} imported while the weights come in" if late else words)]
+
+
+def _recall_fact(recall: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if recall is None:
+        return []
+    if "texts" not in recall:
+        return [("recalled", f"{size_text(recall['size'])}, of another Python than this one")]
+    texts, patterns = count_text(recall["texts"], "compiled text"), count_text(recall["patterns"], "pattern")
+    folders = dict.fromkeys(scan["path"].removesuffix("/__init__.py") for scan in recall["scans"])
+    found = f"; what {', '.join(folders)} holds" if folders else ""
+    return [("recalled", f"{texts}, {patterns}{found}: {size_text(recall['size'])}")]
 
 
 def _guard_text(guard: dict[str, Any]) -> str:

@@ -54,8 +54,16 @@ def trace_document(trace: records.Trace, path: Path) -> dict[str, Any]:
         "kernels": _kernels(trace),
         "files": plain(trace.of(records.FileOpened)),
         "sources_read": [file for record in trace.of(records.SourcesRead) for file in record.files],
+        "import_work": _import_work(trace),
         "cost": plain(trace.one(records.TracingCost)),
     }
+
+
+def _import_work(trace: records.Trace) -> dict[str, Any]:
+    """How much of it there was, and where."""
+    work = trace.one(records.ImportWork) or records.ImportWork()
+    scans = [{"function": f"{scan.module}.{scan.function}", "path": scan.path} for scan in work.scans]
+    return {"texts": len(work.texts), "patterns": len(work.patterns), "scans": scans}
 
 
 def _imports(trace: records.Trace) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         show_traceback(error)
         raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
     finally:
-        template.collector.resume()
+        template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
     if "timeline" in files:
@@ -163,6 +163,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "misses": len(unforeseen),
         "unforeseen_modules": unforeseen,
         "modules": template.module_counts(),
+        "recalled": template.recall.counts(),
         **({"state": template.state_digests} if options.state else {}),
     }
 
@@ -197,6 +198,8 @@ def phase_table(report: dict[str, Any]) -> str:
     modules = report["modules"]
     if modules["changed"]:
         lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")
+    if report["recalled"]["changed"]:
+        lines.append("  sources have changed in a folder that a library looks through: it was not recalled what is there")
     if modules["unusable"]:
         lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
     if report["fallback"]:

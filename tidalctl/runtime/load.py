@@ -30,7 +30,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
             template.begin(event)
             result = template.weights.call(handler, event, None)
         except BaseException:
-            template.collector.resume()  # since no output will
+            template.over()  # since no output will
             raise
         if is_stream(result):
             return guarded(result, template)
@@ -51,4 +51,4 @@ def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
             template.pack.drop()
             yield piece
     finally:
-        template.collector.resume()
+        template.over()

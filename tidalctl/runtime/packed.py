@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -24,6 +24,7 @@ from tidalctl.artifacts.codepack import PackedModule, PackFile
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import PACK, PROVENANCE, Manifest
 from tidalctl.runtime.timeline import Timeline
+from tidalctl.runtime.whereabouts import Whereabouts
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -79,7 +80,6 @@ class PackReader:
     def _read_all(self) -> None:
         try:
             with self._timeline.span("read code pack"):
-                self._file.read_ahead()
                 for number, event in enumerate(self._read):
                     data = self._file.read(number, self._verify)
                     if self._dropped:
@@ -170,8 +170,10 @@ class PackFinder:
     def __init__(self, pack: PackReader) -> None:
         self._pack = pack
         self.changed: set[str] = set()
+        self.after: Mapping[str, Callable[[ModuleType], None]] = {}  # to be called with a module, by its name, when it has run
         self._hooks = list(sys.path_hooks)
         self._system = _import_system()
+        self._whereabouts = Whereabouts()
         self._alike: dict[str, bool] = {}  # folders, by whether they are as they were at compile
 
     def install(self) -> None:
@@ -260,9 +262,19 @@ class PackFinder:
         def get_code(fullname: str) -> CodeType | None:
             vars(loader).pop("get_code", None)
             code = self._pack.code(module, loader.path) if fullname == module.name else None
+            if code is not None:
+                self._whereabouts.enter(fullname, loader.path)
             return code if code is not None else loader.get_code(fullname)
 
         loader.get_code = get_code  # type: ignore[method-assign]
+        if (after := self.after.get(module.name)) is not None:
+
+            def exec_module(made: ModuleType) -> None:
+                vars(loader).pop("exec_module", None)
+                loader.exec_module(made)
+                after(made)
+
+            loader.exec_module = exec_module  # type: ignore[method-assign, assignment]
 
     def import_late(self, wanted: Callable[[], bool]) -> None:
         """Import what the handler will import of installed distributions, one after the other, while that is `wanted`."""

@@ -21,7 +21,7 @@ from tidalctl.runtime.timeline import Timeline
 
 SAMPLES = 8  # of the files that are many: where these are in memory, the others are taken to be
 THREAD = "reader: code"
-SMALL = 4 * 2**20  # bytes
+SMALL = 2**20  # bytes: read first, since that takes no time to speak of
 _TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
 
 
@@ -53,7 +53,7 @@ class CodeReader:
                 self._reading.release()
 
     def wait(self) -> None:
-        """Return when what imports will read has been asked for, and what the start itself checks is in memory."""
+        """Return when what a start will read has been asked for."""
         if self._child is None:
             self._asked.wait()
             return
@@ -105,18 +105,26 @@ class CodeReader:
             self._asked.set()
 
     def _ask(self) -> Iterator[None]:
-        """In the order in which a start wants them: what it checks, libraries, what imports look through. Yields after each."""
-        weights = {weight.file for weight in self._manifest.weights}
-        for name in self._manifest.files:
-            if name != PACK and name not in weights:
-                _read_small(self._bundle / name)
-                yield
+        """In the order in which a start wants them: small files, what it checks, the code pack, libraries, what imports look through.
+
+        Yields after each.
+        """
         found = list(_find(self._manifest.readahead))
-        libraries = [(name, path) for name, path in found if ".so" in name]
-        others = [path for name, path in found if ".so" not in name]
+        others = [path for name, path in found if name.endswith((".py", ".pyc"))]
+        libraries = [(name, path) for name, path in found if not name.endswith((".py", ".pyc"))]
+        small = dict.fromkeys(path for _, path in libraries if _is_small(path))
+        for path in small:
+            read_ahead(path)
+        yield
+        weights = {weight.file for weight in self._manifest.weights}
+        for name in sorted(self._manifest.files, key=lambda name: name == PACK):
+            if name not in weights:
+                read_ahead(self._bundle / name)
+        yield
         for name, path in libraries:
-            read_ahead(path, self._manifest.touched.get(name))
-            yield
+            if path not in small:
+                read_ahead(path, self._manifest.touched.get(name))
+                yield
         if not all(map(in_memory, others[:: max(len(others) // SAMPLES, 1)])):
             for path in others:
                 read_ahead(path)
@@ -134,10 +142,8 @@ def _find(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
             yield name, Path(entries[top], name)
 
 
-def _read_small(path: Path) -> None:
-    """Have a file in memory when this returns, unless it is a large one."""
-    with contextlib.suppress(OSError):  # whoever needs it will say so
-        if path.stat().st_size > SMALL:
-            read_ahead(path)
-        else:
-            path.read_bytes()
+def _is_small(path: Path) -> bool:
+    try:
+        return path.stat().st_size <= SMALL
+    except OSError:
+        return False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
 from tidalctl.artifacts.errors import Corrupt, TidalError
-from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, SKELETON, Manifest
+from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, SKELETON, Manifest
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import agrees, arguments_digest, digest_value
@@ -27,6 +27,7 @@ from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
 from tidalctl.runtime.prewarm import Prewarm
 from tidalctl.runtime.reader import CodeReader
+from tidalctl.runtime.recall import Recall
 from tidalctl.runtime.sources import import_from, importable, module_names
 from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
 from tidalctl.runtime.timeline import Timeline
@@ -65,6 +66,7 @@ class Template:
             self.pack = PackReader(self.path, self.manifest, verify, timeline)
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.code.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
+            self.recall = Recall(self.path, self.manifest)
         if verify:
             with timeline.span("check"):
                 self._check_code()
@@ -78,8 +80,8 @@ class Template:
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
-        """Check everything that will be imported or unpickled. Weights and the code pack are checked by their readers, meanwhile."""
-        others = {*self.weights.device.files, *((PACK,) if self.manifest.pack else ())}
+        """Check everything that will be imported or unpickled. Weights, code pack and what is recalled are checked by their readers."""
+        others = {*self.weights.device.files, PACK, RECALL}
         for name in self.manifest.files:
             if name not in others:
                 check_file(self.path, self.manifest, name)
@@ -112,6 +114,9 @@ class Template:
         if not eager:  # which is how the plain function goes about it
             self._finder = PackFinder(self.pack)
             self._finder.install()
+            if not self.pack.unusable:
+                with timeline.span("start"):
+                    self._finder.after = self.recall.begin(self.weights.options.verify != "off")
             LibraryLoader(manifest, self._finder, timeline).install()
         if answer_inits_with(None if eager else self._answer) is not None:  # before the import, which may call init itself
             raise TidalError(
@@ -314,6 +319,11 @@ class Template:
         """Return when all that an output may come from is known to be what compile wrote; the start is over. Raises what is wrong."""
         self.pack.check()
         self.weights.refuse_wrong()
+        self.over()
+
+    def over(self) -> None:
+        """The start is over, however it went: the interpreter is as it was."""
+        self.recall.end()
         self.collector.resume()
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
