@@ -68,7 +68,7 @@ def decode_recalled(data: bytes, where: Path) -> Recalled | None:
         if not all(type(part) is dict for part in recalled):
             raise TypeError("no dicts")
         return recalled
-    except (EOFError, ValueError, TypeError) as error:
+    except (EOFError, ValueError, TypeError, MemoryError) as error:
         raise Corrupt(f"{where} is not what compile wrote: {error}", _AGAIN) from None
 
 

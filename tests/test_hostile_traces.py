@@ -115,8 +115,8 @@ def test_noise_is_not_a_trace(tmp_path: Path, noise: bytes) -> None:
 
 def test_a_trace_of_a_newer_schema_is_refused_as_such(tmp_path: Path) -> None:
     file = tmp_path / "new.trace"
-    file.write_bytes(raw_trace({**BODIES[0], "schema": 3, "unheard": "of"}))
-    with pytest.raises(NewerSchema, match="schema 3"):
+    file.write_bytes(raw_trace({**BODIES[0], "schema": tr.SCHEMA + 1, "unheard": "of"}))
+    with pytest.raises(NewerSchema, match=f"schema {tr.SCHEMA + 1}"):
         tr.read_trace(file)
 
 

@@ -10,6 +10,14 @@ from pack_cases import Packed, pack_library, rewrite
 
 from tidalctl.artifacts.manifest import PACK, PROVENANCE
 
+# has inspect look through all modules, and tells where it then takes the library's to lie
+WHEREABOUTS = """
+import inspect
+inspect.getmodule((lambda: 0).__code__, "/nowhere.py")
+told["modules"] = [inspect.getmodule(value.__code__).__name__ for value in (sys.modules["solo"].where, sys.modules["shelf.lines"].fail)]
+told["files"] = sorted((file, name) for file, name in inspect.modulesbyfile.items() if name in NAMES)
+told["names"] = sorted((name, file) for name, file in inspect._filesbymodname.items() if name in NAMES)
+"""
 ALL = ["shelf", "shelf.deep", "shelf.deep.below", "shelf.late", "shelf.lines", "shelf.plain", "solo"]
 IMPORT_ALL = f"for name in {ALL}: importlib.import_module(name)\n"
 
@@ -76,6 +84,21 @@ def test_a_packed_module_tells_of_itself_what_it_tells_without_the_pack(packed: 
     plain = packed.tell(script)
     assert plain["served"] == []
     assert ours["told"] == plain["told"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_inspect_takes_modules_to_lie_where_it_would_find_them(packed: Packed, linked: bool) -> None:
+    if linked:
+        (packed.library.parent / "link").symlink_to(packed.library)
+        packed = Packed(packed.library.parent / "link", packed.bundle)
+    script = IMPORT_ALL + f"NAMES = {ALL}" + WHEREABOUTS
+    ours = packed.tell(script)
+    assert ours["served"] == ALL
+    (packed.bundle / PROVENANCE).unlink()
+    plain = packed.tell(script)
+    assert plain["served"] == []
+    assert ours["told"] == plain["told"]
+    assert len(plain["told"]["files"]) == len(ALL) * (1 + linked)
 
 
 def test_a_library_on_another_path_is_served_under_that(packed: Packed) -> None:

@@ -101,7 +101,13 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
                         watching.enter_context(watched[0].watch)
                     return watched[0]
 
-                answer_inits_with(lambda *call: session().answer_init(*call))
+                def answer(*call: Any) -> Any:
+                    try:
+                        return session().answer_init(*call)
+                    finally:
+                        work.stop()
+
+                answer_inits_with(answer)
                 handler = import_handler(request.function)
                 for index, event in enumerate(events):
                     session().invoke(handler, event, index, request.tensorboard)

@@ -35,6 +35,7 @@ class WorkRecorder:
         self._scans: dict[tuple[str, bool], FolderScan] = {}
         self._undo: list[Callable[[], None]] = []
         self._scanning = threading.local()
+        self._over = False
 
     def __enter__(self) -> "WorkRecorder":
         for name in (*_COMPILING, _AUTOMATA, *SCANS):
@@ -43,10 +44,17 @@ class WorkRecorder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """All is as it was: the handler need not see what it would not see otherwise. What it imports itself is not noted."""
+        self._over = True
         while self._undo:
             self._undo.pop()()
 
     def imported(self, module: ModuleType) -> None:
+        if self._over:
+            return
         name, names = module.__name__, vars(module)
         if name in _COMPILING and _COMPILING[name] not in names:
             builtin = _COMPILING[name]
