@@ -1,4 +1,4 @@
-"""What do imports cost: as they are, with the garbage collector paused, from the bundle's code pack, and with both?
+"""What do imports cost: as they are, with the collector paused, from the bundle's code pack, with both, and with what is recalled?
 
     python benchmarks/imports.py [-n 7] [--cache warm|cold|both] [--only ROW …] [--shape tiny|1b] [--output FILE]
 
@@ -27,6 +27,7 @@ ROWS = {
     "paused": "garbage collector paused",
     "pack": "code pack",
     "both": "code pack, and the collector paused",
+    "all": "what is recalled besides, as `tidalctl run` has it",
 }
 
 # arguments: root, module, handler, event, bundle, the modules that the state needs
@@ -52,6 +53,8 @@ root, module, handler, event, bundle, foreseen = sys.argv[1:]
 now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now))  # pauses the collector
 {pause}
+if not {recalls}:
+    template.recall.begin = lambda check: {{}}
 template.prepare(json.loads(event))
 ended = time.monotonic_ns()
 spans = [end - begin for name, begin, end, thread in template.timeline.spans if name == "imports"]
@@ -65,8 +68,9 @@ print(json.dumps({{**report, "packed": counts["packed"], "fallback": fallback}})
 PROGRAMS = {
     "plain": PLAIN.format(pause=""),
     "paused": PLAIN.format(pause="gc.disable()"),
-    "pack": PACKED.format(pause="gc.enable()"),
-    "both": PACKED.format(pause=""),
+    "pack": PACKED.format(pause="gc.enable()", recalls=False),
+    "both": PACKED.format(pause="", recalls=False),
+    "all": PACKED.format(pause="", recalls=True),
 }
 
 
@@ -150,7 +154,7 @@ def main() -> None:
     target = options.work.absolute() / f"imports-{options.shape}.bundle"
     try:
         subject = open_subject(measure.bundle(measure.HERE / "apps/llama_base.py", [EVENT], target, options.reuse))
-        absent = {} if PACK in subject.manifest.files else dict.fromkeys(("pack", "both"), f"the bundle holds no {PACK}")
+        absent = {} if PACK in subject.manifest.files else dict.fromkeys(("pack", "both", "all"), f"the bundle holds no {PACK}")
         samples = list(sample_all(subject, [row for row in rows if row not in absent], options, absent))
     except TidalError as error:
         raise SystemExit(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else "")) from None
