@@ -18,7 +18,7 @@ from tidalctl.artifacts.groups import Group
 
 NICE = 10  # of workers: to the kernel a tenth of what a thread at 0 is
 TURN = 0.0005  # seconds
-WORKERS = 2  # one reads while the other's group is hashed
+WORKERS = 4  # what a core leaves of its time is shared among them: two bring less in beside imports that take all of one core
 
 
 class Device(Protocol):
@@ -76,8 +76,7 @@ class Engine:
         self._begun_at = _begins(groups)
         self._unbounded = ahead is None
         self._changed = threading.Condition()
-        self._cores = max((os.cpu_count() or 2) - 1, 1)  # one is left to the function, as long as that does not wait
-        self._hashing = self._waiting = 0  # workers that hash, and threads that wait for a group
+        self._waiting = 0  # threads that wait for a group
         self._link = threading.Lock()
         self._link_free = 0.0
         self.misses = 0
@@ -134,6 +133,7 @@ class Engine:
         """Return when every group is in and right. Raises what went wrong with the first that is not."""
         with self._changed:
             self._unbounded = True
+            self._changed.notify_all()
             with self._standing():
                 while self._pending and not self._errors:
                     self._changed.wait()
@@ -150,27 +150,12 @@ class Engine:
 
     @contextlib.contextmanager
     def _standing(self) -> Iterator[None]:
-        """A thread waits in here, and leaves its core to whoever hashes. With the lock held."""
+        """A thread waits in here. With the lock held."""
         self._waiting += 1
-        self._changed.notify_all()
         try:
             yield
         finally:
             self._waiting -= 1
-
-    @contextlib.contextmanager
-    def _core(self) -> Iterator[None]:
-        """Wait for a core to hash on."""
-        with self._changed:
-            while self._hashing >= self._cores + self._waiting:
-                self._changed.wait()
-            self._hashing += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._hashing -= 1
-                self._changed.notify_all()
 
     def _note(self, index: int) -> None:
         """Compute is here: readers may go so much further."""
@@ -223,7 +208,7 @@ class Engine:
             with self._span("read weights ahead"):
                 self._device.bring(group)
             if self._checks:
-                with self._core(), self._span("check weights"):
+                with self._span("check weights"):
                     self._device.check(group)
             if self._waiting:
                 self._device.hurry(group)
