@@ -59,6 +59,17 @@ from transformers.utils.import_utils import create_import_structure_from_path
 FOUND = create_import_structure_from_path(Path(__file__).parent)
 AGAIN = create_import_structure_from_path(__file__)
 """
+DECORATOR = """
+import functools
+
+
+def lru_cache(function):
+    @functools.wraps(function)
+    def call(path):
+        return function(path)
+
+    return call
+"""
 LIBRARY = {
     "transformers/__init__.py": "",
     "transformers/utils/__init__.py": "",
@@ -245,6 +256,18 @@ def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_p
     assert report["recalled"]["scans"] == 0
     assert report["output"] == made.plain()
     assert "there" in json.dumps(report["output"])
+
+
+def test_a_function_that_functools_does_not_cache_is_not_recalled(made: Made) -> None:
+    """One that was cached in the trace, and is not any more: its module's source has changed."""
+    source = made.library / "transformers/utils/import_utils.py"
+    source.write_text(source.read_text().replace("from functools import lru_cache", DECORATOR))
+    report = made.run().report
+    assert (report["recalled"]["scans"], report["output"]) == (0, made.plain())
+    for command in (("trace", "project/app.py", "--event", "{}"), ("compile", "app.trace")):
+        tidalctl(*command, "--force", cwd=made.chain.folder, env=made.env).ok()
+    report = made.run().report
+    assert (report["recalled"]["scans"], report["output"]) == (0, made.plain())
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])

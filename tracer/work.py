@@ -4,6 +4,7 @@ Python's own modules are given a global of the name of the builtin that they cal
 another body, which calls the old one, and gets that back.
 """
 
+import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -93,7 +94,9 @@ class WorkRecorder:
 
     def _watch_scan(self, module: str, name: str, cached: Any) -> None:
         function = getattr(cached, "__wrapped__", None)
-        if not isinstance(function, FunctionType) or not _ASKED_FOR.issuperset({*function.__code__.co_names} - {name}):
+        if not isinstance(cached, _Cached) or not isinstance(function, FunctionType):
+            return
+        if not _ASKED_FOR.issuperset({*function.__code__.co_names} - {name}):
             return
         code, defaults = function.__code__, function.__defaults__
         if code.co_argcount != 1 or code.co_flags & 0x0C or code.co_freevars:  # *args, **kwargs
@@ -130,6 +133,9 @@ class WorkRecorder:
         self._scans[given, pathlike] = FolderScan(
             module=module, function=name, path=given, pathlike=pathlike, made=plain, stamp=stamp
         )
+
+
+_Cached = type(functools.cache(abs))
 
 
 def _through(path: Any, scan: Any) -> Any:
