@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+SMALL = 2**20  # bytes of a file: what is read before larger ones, since that takes no time to speak of
 _LEAST = 128 * 2**10  # bytes: what Linux reads ahead on a device that says nothing else
 
 

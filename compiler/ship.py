@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tidalctl.artifacts.pagecache import SMALL
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import FileOpened, Import, SourcesRead, Trace
 
@@ -16,7 +17,6 @@ _INSTALLED = tuple(
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
-SMALL = 2**20  # bytes: what is read first, since reading it takes no time to speak of
 SIBLINGS_SIZE = 64 * 2**20  # bytes of files that come along because one like them was opened
 
 

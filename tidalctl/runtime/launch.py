@@ -199,7 +199,7 @@ def phase_table(report: dict[str, Any]) -> str:
     if modules["changed"]:
         lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")
     if report["recalled"]["changed"]:
-        lines.append("  sources have changed in a folder that a library looks through: it was not recalled what is there")
+        lines.append("  a folder that a library looks through has changed since compile: it looked through it itself")
     if modules["unusable"]:
         lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
     if report["fallback"]:

@@ -16,12 +16,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tidalctl.artifacts.manifest import PACK, Manifest
+from tidalctl.artifacts.pagecache import SMALL
 from tidalctl.runtime.mapping import in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
 
 SAMPLES = 8  # of the files that are many: where these are in memory, the others are taken to be
 THREAD = "reader: code"
-SMALL = 2**20  # bytes: read first, since that takes no time to speak of
 _TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
 
 
