@@ -1,8 +1,9 @@
 """What imports work out anew each time, worked out here: bytecode of texts, automata of patterns, and what a scan found in a folder."""
 
 import re
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from re import _compiler  # type: ignore[attr-defined]
 from types import SimpleNamespace
@@ -31,15 +32,36 @@ _TEXT = "<string>"  # what the builtins call a text that they compile
 def write_recall(trace: Trace, partial: Path) -> dict[str, Stamp]:
     """Write what a start recalls into the bundle, where it is not there yet. Returns the stamps of the folders that it hangs on."""
     work = trace.one(ImportWork) or ImportWork()
-    patterns = [(text.encode("latin-1") if is_bytes else text, flags) for text, is_bytes, flags in work.patterns]
+    here = _places(trace)
+    patterns = [
+        (text.encode("latin-1") if is_bytes else text, flags)
+        for text, is_bytes, flags in work.patterns
+        if not _names(text, here)
+    ]
     stamps: dict[str, Stamp] = {}
     scans = list(_scans(trace, work, stamps))
     if not (partial / RECALL).exists():
-        texts = {(mode, text): code for mode, text in work.texts if (code := _bytecode(mode, text)) is not None}
+        texts = {
+            (mode, text): code
+            for mode, text in work.texts
+            if not _names(text, here) and (code := _bytecode(mode, text)) is not None
+        }
         automata = {key: found for key in patterns if (found := automaton(*key)) is not None}
         if texts or automata or scans:
             (partial / RECALL).write_bytes(encode_recalled(texts, automata, scans))
     return stamps
+
+
+def _places(trace: Trace) -> frozenset[str]:
+    """Folders of this machine, whose names a bundle keeps to its provenance."""
+    found = {trace.header.root, trace.header.cwd, sys.prefix, sys.base_prefix}
+    return frozenset(place for place in found if len(place) > 1)
+
+
+def _names(text: str, places: Iterable[str]) -> bool:
+    """Whether a text names one of them; a pattern may do so with escapes (torch makes one of its files' names)."""
+    plain = text.replace("\\", "")
+    return any(place in plain for place in places)
 
 
 def _bytecode(mode: str, text: str) -> bytes | None:

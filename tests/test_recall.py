@@ -4,6 +4,7 @@ import json
 import marshal
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ from transformers.utils.import_utils import create_import_structure_from_path
 
 PATTERN = re.compile(r"(?P<word>[a-zä]+)[\d]{2,3}?|x(?=y)", re.IGNORECASE)
 DATA = re.compile(rb"[\x00-\x7f]+\xff")
+OWN = re.compile(re.escape(__file__))
 Pair = collections.namedtuple("Pair", "one two", defaults=[2])
 
 
@@ -268,6 +270,13 @@ def test_a_function_that_functools_does_not_cache_is_not_recalled(made: Made) ->
         tidalctl(*command, "--force", cwd=made.chain.folder, env=made.env).ok()
     report = made.run().report
     assert (report["recalled"]["scans"], report["output"]) == (0, made.plain())
+
+
+def test_no_path_of_the_machine_is_in_what_is_recalled(compiled: Made) -> None:
+    """The function makes a pattern of its own file's name, as torch does of its files'."""
+    data = (compiled.chain.bundle / RECALL).read_bytes().replace(b"\\", b"")
+    for path in (compiled.chain.project, compiled.chain.folder, sys.prefix, sys.base_prefix):
+        assert str(path).encode() not in data
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
