@@ -4,11 +4,13 @@ Three kinds. Source texts that `dataclasses` and `collections.namedtuple` compil
 on the text and the interpreter alone. And what a library's function makes of the sources in a folder that it looks through: that hangs
 on those files as well, whose sizes and times the provenance holds.
 
-`recall.bin` is a magic number, that of the interpreter's bytecode, and what `marshal` (version 2) writes of three dicts, whose values
-are such bytes again: a start needs them one at a time.
+`recall.bin` is a magic number, that of the interpreter's bytecode, the length of a summary (4 bytes, little-endian), the summary in
+JSON, and what `marshal` (version 2) writes of three dicts, whose values are such bytes again: a start needs them one at a time. The
+summary is for who looks at a bundle and does not trust it: `marshal` is not made for hostile bytes.
 """
 
 import importlib.util
+import json
 import marshal
 import os
 import stat
@@ -18,12 +20,13 @@ from typing import Any, NamedTuple
 
 from tidalctl.artifacts.errors import Corrupt
 
-MAGIC = b"tidalrcl"
+MAGIC = b"tidalrc2"
 MODES = ("exec", "eval")
 # functions, each cached by functools, which make plain data of what lies below the path that is their only argument
 SCANS = {"transformers.utils.import_utils": "create_import_structure_from_path"}
 _AGAIN = "compile the bundle again"
 _HEAD = MAGIC + importlib.util.MAGIC_NUMBER
+_LENGTH = 4
 
 Text = tuple[str, str]  # mode and source
 Pattern = tuple[str | bytes, int]  # and its flags
@@ -54,30 +57,68 @@ def encode_recalled(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Auto
     for scan in sorted(scans, key=lambda scan: scan[:4]):
         found.setdefault(scan.module, []).append((*scan[:4], from_plain(to_plain(scan.made))))
     automata = {key: _dump(patterns[key]) for key in sorted(patterns, key=repr)}
-    return _HEAD + _dump((dict(sorted(texts.items())), automata, {module: _dump(known) for module, known in found.items()}))
+    listed = [{"module": module, "path": scan[2]} for module, known in found.items() for scan in known]
+    summary = json.dumps({"texts": len(texts), "patterns": len(patterns), "scans": listed}).encode()
+    body = _dump((dict(sorted(texts.items())), automata, {module: _dump(known) for module, known in found.items()}))
+    return _HEAD + len(summary).to_bytes(_LENGTH, "little") + summary + body
 
 
 def decode_recalled(data: bytes, where: Path) -> Recalled | None:
     """None where it is of another Python. Raises Corrupt. To be checked before it is decoded, as code is."""
-    if not data.startswith(MAGIC):
-        raise Corrupt(f"{where} is not what compile wrote", _AGAIN)
-    if not data.startswith(_HEAD):
+    parts = _split(data, where)
+    if parts is None:
+        return None
+    found = load(parts[1], where)
+    if type(found) is not tuple or [type(part) for part in found] != [dict, dict, dict]:
+        raise _no_recall(where, "it holds no three dicts")
+    return Recalled(*found)
+
+
+def summary_of(data: bytes, where: Path) -> dict[str, Any] | None:
+    """How many "texts" and "patterns" there are, and the "scans" by "module" and "path"; None where it is of another Python.
+
+    Nothing else is decoded. Raises Corrupt.
+    """
+    parts = _split(data, where)
+    if parts is None:
         return None
     try:
-        recalled = Recalled(*load(memoryview(data)[len(_HEAD) :]))
-        if not all(type(part) is dict for part in recalled):
-            raise TypeError("no dicts")
-        return recalled
+        summary = json.loads(bytes(parts[0]))
+        scans = [{"module": str(scan["module"]), "path": str(scan["path"])} for scan in summary["scans"]]
+        return {"texts": int(summary["texts"]), "patterns": int(summary["patterns"]), "scans": scans}
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _no_recall(where, f"its summary is none ({type(error).__name__})") from None
+
+
+def _split(data: bytes, where: Path) -> tuple[memoryview, memoryview] | None:
+    """Summary and body."""
+    if not data.startswith(MAGIC):
+        raise _no_recall(where, "it begins otherwise")
+    if not data.startswith(_HEAD):
+        return None
+    start = len(_HEAD) + _LENGTH
+    end = start + int.from_bytes(data[len(_HEAD) : start], "little")
+    if end > len(data):
+        raise _no_recall(where, "it ends too soon")
+    view = memoryview(data)
+    return view[start:end], view[end:]
+
+
+def _no_recall(where: Path, why: str) -> Corrupt:
+    return Corrupt(f"{where} is not what compile wrote: {why}", _AGAIN)
+
+
+def load(data: bytes | memoryview, where: Path) -> Any:
+    """A value in what was recalled. Raises Corrupt."""
+    try:
+        return marshal.loads(data)
     except (EOFError, ValueError, TypeError, MemoryError) as error:
-        raise Corrupt(f"{where} is not what compile wrote: {error}", _AGAIN) from None
+        raise _no_recall(where, str(error)) from None
 
 
-load = marshal.loads
-
-
-def scans_in(known: bytes) -> list[Scan]:
-    """What `Recalled.scans` holds for a module."""
-    return [Scan(*scan) for scan in load(known)]
+def scans_in(known: bytes, where: Path) -> list[Scan]:
+    """What `Recalled.scans` holds for a module. Raises Corrupt."""
+    return [Scan(*scan) for scan in load(known, where)]
 
 
 def _dump(value: Any) -> bytes:
@@ -123,9 +164,8 @@ _KINDS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset":
 # -- what a scan hangs on
 
 CACHES = "__pycache__"
-Stamp = Mapping[
-    str, tuple[int, int]
-]  # by path below the folder, that of folders ending in "/": size (folders: 0) and time in ns
+# by path below the folder, that of folders ending in "/": size (0 of folders) and time in ns
+Stamp = Mapping[str, tuple[int, int]]
 
 
 def scanned_folder(path: str) -> str:

@@ -108,7 +108,7 @@ def _scans(trace: Trace, work: ImportWork, stamps: dict[str, Stamp]) -> Iterator
         try:
             stamp = read_stamp(folder)
             made = from_plain(scan.made)
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError, TypeError, RecursionError):
             continue
         if digest_json(stamp) == scan.stamp:
             stamps[folder.removeprefix(entry)] = stamp

@@ -18,11 +18,13 @@ from tidalctl.artifacts.manifest import RECALL
 from tidalctl.artifacts.recall import (
     MAGIC,
     NotPlain,
+    Scan,
     decode_recalled,
     encode_recalled,
     from_plain,
     is_as_stamped,
     read_stamp,
+    summary_of,
     to_plain,
 )
 from tidalctl.compiler.recall import automaton
@@ -309,7 +311,25 @@ def test_what_is_cut_short_anywhere_is_corrupt() -> None:
 
 
 def test_what_another_python_made_is_let_be() -> None:
-    assert decode_recalled(MAGIC + b"\0\0\r\n" + marshal.dumps(({}, {}, {}), 2), Path(RECALL)) is None
+    other = MAGIC + b"\0\0\r\n" + marshal.dumps(({}, {}, {}), 2)
+    assert decode_recalled(other, Path(RECALL)) is None
+    assert summary_of(other, Path(RECALL)) is None
+
+
+def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles of strangers are looked at, and marshal is not made for their bytes."""
+    scan = Scan("m", "f", "m/folder", False, {})
+    whole = encode_recalled({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [scan])
+    monkeypatch.setattr(marshal, "loads", lambda data: pytest.fail("decoded"))
+    told = {"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "m/folder"}]}
+    assert summary_of(whole, Path(RECALL)) == told
+
+
+@given(st.binary(max_size=60), st.integers(0, 70))
+def test_a_summary_of_hostile_bytes_is_corrupt(summary: bytes, length: int) -> None:
+    head = encode_recalled({}, {}, [])[: len(MAGIC) + 4]
+    with pytest.raises(Corrupt):
+        summary_of(head + length.to_bytes(4, "little") + summary, Path(RECALL))
 
 
 def test_the_same_work_gives_the_same_bytes_in_every_process() -> None:

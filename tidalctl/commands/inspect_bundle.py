@@ -10,7 +10,7 @@ from tidalctl.artifacts.bundle import check_file, read_checked
 from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.errors import Corrupt, NewerSchema
 from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
-from tidalctl.artifacts.recall import decode_recalled, scans_in
+from tidalctl.artifacts.recall import summary_of
 from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
@@ -57,15 +57,10 @@ def _code_pack(manifest: Manifest, path: Path) -> dict[str, Any] | None:
 
 
 def _recall(manifest: Manifest, path: Path) -> dict[str, Any] | None:
-    """What a start recalls, checked before it is decoded. Of another Python's only the size is known."""
+    """What a start recalls, as its summary says. Of another Python's only the size is known."""
     if RECALL not in manifest.files:
         return None
-    recalled = decode_recalled(read_checked(path, manifest, RECALL), path / RECALL)
-    size = {"size": manifest.files[RECALL].size}
-    if recalled is None:
-        return size
-    scans = [{"module": scan.module, "path": scan.path} for known in recalled.scans.values() for scan in scans_in(known)]
-    return {**size, "texts": len(recalled.texts), "patterns": len(recalled.patterns), "scans": scans}
+    return {"size": manifest.files[RECALL].size, **(summary_of(read_checked(path, manifest, RECALL), path / RECALL) or {})}
 
 
 def _prewarm(manifest: Manifest, path: Path) -> list[Any] | None:

@@ -22,10 +22,11 @@ _Cached = type(functools.cache(abs))
 
 
 class Recall:
-    """What a bundle holds of this; nothing before `read`, and where the bundle is of another Python. Raises Corrupt or Truncated."""
+    """What a bundle holds of this; nothing before `begin`, and where the bundle is of another Python. Raises Corrupt or Truncated."""
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self._bundle = bundle
+        self._file = bundle / RECALL
         self._manifest = manifest
         self._undo: list[Callable[[], None]] = []
         self.texts = self.patterns = self.scans = 0  # that were recalled
@@ -35,7 +36,7 @@ class Recall:
         """Stand in for what compiles. Returns what is to be called with modules, by name, when they have run."""
         if RECALL not in self._manifest.files:
             return {}
-        recalled = decode_recalled(read_checked(self._bundle, self._manifest, RECALL, check=check), self._bundle / RECALL)
+        recalled = decode_recalled(read_checked(self._bundle, self._manifest, RECALL, check=check), self._file)
         if recalled is None:
             return {}
         import dataclasses  # the function's imports begin with it, as soon as there is something to recall
@@ -45,7 +46,7 @@ class Recall:
         self._stand_in(vars(collections), "eval", self._compiled(recalled, "eval", eval))
         self._stand_in(vars(_compiler), "compile", self._automaton(recalled, _compiler.compile, _compiler._sre.compile))
         return {
-            name: lambda module, known=known: self._fill(module, scans_in(known))  # type: ignore[misc]
+            name: lambda module, known=known: self._fill(module, scans_in(known, self._file))  # type: ignore[misc]
             for name, known in recalled.scans.items()
         }
 
@@ -82,7 +83,7 @@ class Recall:
             if code is None:
                 return builtin(source, names, locals)
             self.texts += 1
-            return builtin(load(code), names, locals)
+            return builtin(load(code, self._file), names, locals)
 
         return run
 
@@ -94,7 +95,7 @@ class Recall:
             if found is None:
                 return original(pattern, flags)
             self.patterns += 1
-            flags, code, groups, names, indices = load(found)
+            flags, code, groups, names, indices = load(found, self._file)
             return make(pattern, flags, code, groups, names, indices)
 
         return automaton

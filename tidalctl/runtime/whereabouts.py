@@ -11,6 +11,8 @@ from types import ModuleType
 
 
 class Whereabouts:
+    """What `inspect` knows of where modules lie. Nothing is entered where it was not imported before this was made."""
+
     def __init__(self) -> None:
         inspect = sys.modules.get("inspect")
         self._names: dict[str, str] | None = getattr(inspect, "modulesbyfile", None)
