@@ -303,8 +303,6 @@ try:
     import bulky_two
 except TidalError as error:
     told["error"] = [type(error).__name__, error.message]
-except BaseException as error:
-    told["other"] = repr(error)
 try:
     pack.check()
 except TidalError as error:

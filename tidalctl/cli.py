@@ -2,7 +2,7 @@
 
 import importlib
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,8 @@ from tidalctl.artifacts.errors import TidalError
 
 VERBS = ("trace", "compile", "run", "inspect", "plan", "verify", "bench")
 TAKES_ARGUMENTS = ("trace", "run")  # what stands after -- reaches the function
+# click's, which typer exports under no name, and keeps in one place or another by its version
+_UsageMistake: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
 
 def _version(value: bool) -> None:
@@ -48,10 +50,7 @@ def main(arguments: list[str]) -> int:
         result = command.main(args=arguments, prog_name="tidalctl", standalone_mode=False)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
-    except Exception as error:
-        # typer's own usage errors carry a message and a context; everything else is not for us
-        if isinstance(error, TidalError) or not hasattr(error, "format_message"):
-            raise
+    except _UsageMistake as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "tidalctl"
         raise TidalError(error.format_message(), f"see: {path} --help") from None

@@ -69,12 +69,11 @@ class Answering(UnderMode):
         written = [
             t for place, name in facts.writes for t in tree_leaves(args[place] if place < len(args) else kwargs.get(name))
         ]
+        identified = base, copied
+        out, base, copied = None, "", ""  # where it raises
         try:
             out = self._executed(func, args, kwargs)
-        except BaseException:
-            base = copied = ""
-            out = None
-            raise
+            base, copied = identified
         finally:
             made = [leaf for leaf in tree_leaves(out) if _is_tensor(leaf) and not any(leaf is tensor for tensor in written)]
             storages = [storage_of(tensor) for tensor in (*written, *made) if _is_tensor(tensor)]

@@ -57,8 +57,8 @@ class LibraryLoader:
         thread.start()
         try:
             self._finder.import_pure(thread.is_alive)
-        except BaseException:
-            thread.join()  # nobody may end the process under the loader's feet
+        except BaseException:  # raised again: nobody may end the process under the loader's feet
+            thread.join()
             raise
 
     def _load(self, folder: Path) -> None:

@@ -29,8 +29,8 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
                 handler = template.prepare(event, argv=None)
             template.begin(event)
             result = template.weights.call(handler, event, None)
-        except BaseException:
-            template.over()  # since no output will
+        except BaseException:  # raised again: no output will end the start
+            template.over()
             raise
         if is_stream(result):
             return guarded(result, template)

@@ -117,7 +117,7 @@ def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, ev
         missing = sorted(set(manifest.dynamic) - made.keys())
         if missing:
             raise ValueError(f"it made no {missing[0]}")
-    except Exception as error:
+    except Exception as error:  # the script calls operators of libraries, which may raise anything; eager init then says what
         torch.set_rng_state(before)
         torch.cuda.set_rng_state_all(on_devices)
         raise NotBuilt(f"{type(error).__name__}: {error}") from error

@@ -203,7 +203,7 @@ class WeightStream:
         """Around the making of a state: where that fails, its memory on the device is free again."""
         try:
             yield
-        except Exception:
+        except Exception:  # raised again
             making, self._making = self._making, None
             if making is not None:
                 making.give_up()
