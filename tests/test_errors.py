@@ -296,6 +296,39 @@ def test_an_interrupt_ends_it_with_130_and_leaves_nothing(
     assert list(folder.iterdir()) == []
 
 
+DEAF = """
+import pathlib, time
+import tidalctl
+
+@tidalctl.init
+def load():
+    while True:
+        try:
+            pathlib.Path("marker").touch()
+            time.sleep(60)
+        except KeyboardInterrupt:
+            pass
+
+def handler(event, context):
+    return load()
+"""
+
+
+def test_a_function_that_does_not_heed_an_interrupt_is_ended_by_it(
+    tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    write_project(tmp_path / "deaf", DEAF)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    process = group("trace", "../deaf/app.py", "--event", "{}", cwd=folder)
+    wait_for(folder / "marker", process)
+    (folder / "marker").unlink()
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, err.strip().splitlines()[-1]) == (130, "error: interrupted")
+    assert [path.name for path in folder.iterdir()] == ["marker"]  # once more, and no trace
+
+
 def test_an_interrupt_of_a_run_ends_it_with_130(
     decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
 ) -> None:

@@ -15,6 +15,7 @@ from tidalctl.artifacts.trace import Trace, read_trace
 from tidalctl.function import locate
 from tidalctl.tracer.child import Request
 
+GRACE_S = 5.0  # that an interrupted function has, to end by itself
 CHILD = "import sys; from tidalctl.tracer.child import main; main(sys.argv[1])"
 
 
@@ -70,11 +71,15 @@ def record_trace(
 
 
 def run_child(command: list[str]) -> int:
-    """Run a process whose standard output is talk, as its errors are. An interrupt reaches it too, and it is waited for."""
+    """Run a process whose standard output is talk, as its errors are. An interrupt reaches it too, and it is given a while to end."""
     sys.stderr.flush()
     process = subprocess.Popen(command, stdout=2, env={"KINETO_LOG_LEVEL": "99", **os.environ, "PYTHONHASHSEED": "0"})
     try:
         return process.wait()
     except KeyboardInterrupt:
-        process.wait()
+        try:
+            process.wait(GRACE_S)
+        except subprocess.TimeoutExpired:  # the function catches it, or Python dropped it in a callback
+            process.kill()
+            process.wait()
         raise
