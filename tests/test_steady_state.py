@@ -1,6 +1,7 @@
 """When the first token is out, nothing of ours is on the path any more."""
 
 import json
+from pathlib import Path
 
 from conftest import Chain, python
 
@@ -33,3 +34,33 @@ def test_after_the_first_token_no_hook_mode_thread_or_paused_collector_is_left(d
     event = json.dumps({"prompt": [3, 1, 4], "max_new_tokens": 5})
     found = json.loads(python(LOOK, decoder.bundle, event, cwd=decoder.folder).ok().out.splitlines()[-1])
     assert found == {"modes": 0, "hooks": 0, "profile": False, "collector": True, "threads": []}
+
+
+DEPTHS = """
+import resource
+from tidalctl.runtime.roomy import with_room
+
+def leaf(a=0, b=0, c=0, d=0, e=0, f=0):
+    return a
+
+def at(depth):
+    if depth:
+        return at(depth - 1)
+    for _ in range(200):
+        leaf()
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for depth in range(400):
+        at(depth)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+faults()
+print(faults(), with_room(lambda: [faults(), faults()][-1]))
+"""
+
+
+def test_with_room_no_depth_of_calls_takes_memory_and_gives_it_back() -> None:
+    without, within = map(int, python(DEPTHS, cwd=Path.cwd()).ok().out.split())
+    assert without > 200  # at some depth, each of 200 calls
+    assert within < 100

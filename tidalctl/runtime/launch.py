@@ -14,6 +14,7 @@ from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
+from tidalctl.runtime.roomy import with_room
 from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline, process_start_ns
@@ -45,7 +46,8 @@ def start(fields: dict[str, Any]) -> int:
     timeline = Timeline(process_start_ns(), entered)
     timeline.add("start", entered, time.monotonic_ns())
     watch_writes()
-    return run(RunOptions(**fields), timeline)
+    options = RunOptions(**fields)
+    return run(options, timeline) if options.eager else with_room(lambda: run(options, timeline))
 
 
 def run(options: RunOptions, timeline: Timeline) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.function import Handler, is_stream
+from tidalctl.runtime.roomy import with_room
 from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline
@@ -26,7 +27,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
         nonlocal handler
         try:
             if handler is None:
-                handler = template.prepare(event, argv=None)
+                handler = with_room(lambda: template.prepare(event, argv=None))
             template.begin(event)
             result = template.weights.call(handler, event, None)
         except BaseException:  # raised again: no output will end the start
