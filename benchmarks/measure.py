@@ -1,6 +1,8 @@
 """What the benchmark scripts share: children with a clock, a page cache in a proved state, turns, pairs and tables."""
 
 import argparse
+import compileall
+import importlib
 import json
 import math
 import mmap
@@ -89,7 +91,9 @@ def python(script: str, *arguments: str) -> Any:
 
 
 def bundle(app: Path, events: Sequence[str], target: Path, reuse: bool) -> Path:
-    """A bundle of the function, traced and compiled where it is not kept."""
+    """A bundle of the function, traced and compiled where it is not kept; and tidalctl's own bytecode, as an installation has it."""
+    for room in ("tidalctl", "tidalctl.tracer", "tidalctl.compiler", "tidalctl.artifacts"):
+        compileall.compile_dir(next(iter(importlib.import_module(room).__path__)), quiet=1)
     if not (reuse and target.is_dir()):
         target.parent.mkdir(parents=True, exist_ok=True)
         trace = target.with_suffix(".trace")

@@ -91,14 +91,17 @@ def test_a_packed_module_tells_of_itself_what_it_tells_without_the_pack(packed: 
     assert ours == plain
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_inspect_takes_modules_to_lie_where_it_would_find_them(packed: Packed, linked: bool) -> None:
-    if linked:
+@pytest.mark.parametrize(("linked", "twice"), [("nothing", 0), ("library", len(ALL)), ("shelf/lines.py", 1), ("solo.py", 1)])
+def test_inspect_takes_modules_to_lie_where_it_would_find_them(packed: Packed, linked: str, twice: int) -> None:
+    if linked == "library":
         (packed.library.parent / "link").symlink_to(packed.library)
         packed = Packed(packed.library.parent / "link", packed.bundle)
+    elif twice:
+        elsewhere = (packed.library / linked).rename(packed.library.parent / "elsewhere.py")
+        (packed.library / linked).symlink_to(elsewhere)
     ours, plain = told_with_and_without(packed, WHEREABOUTS)
     assert ours == plain
-    assert len(plain["files"]) == len(ALL) * (1 + linked)
+    assert len(plain["files"]) == len(ALL) + twice
 
 
 def test_a_library_on_another_path_is_served_under_that(packed: Packed) -> None:

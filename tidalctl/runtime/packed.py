@@ -174,6 +174,7 @@ class PackFinder:
         self._hooks = list(sys.path_hooks)
         self._system = _import_system()
         self._whereabouts = Whereabouts()
+        self._linked: set[str] = set()  # modules whose source is reached through a link
         self._alike: dict[str, bool] = {}  # folders, by whether they are as they were at compile
 
     def install(self) -> None:
@@ -247,7 +248,10 @@ class PackFinder:
 
     def _fresh(self, module: PackedModule, place: str) -> bool:
         try:
-            found = os.stat(place)
+            found = os.lstat(place)
+            if stat.S_ISLNK(found.st_mode):
+                self._linked.add(module.name)
+                found = os.stat(place)
             same = (found.st_size, int(found.st_mtime)) == (module.size, self._pack.times.module_times[module.file])
         except OSError:
             same = False
@@ -262,7 +266,7 @@ class PackFinder:
         def get_code(fullname: str) -> CodeType | None:
             vars(loader).pop("get_code", None)
             code = self._pack.code(module, loader.path) if fullname == module.name else None
-            if code is not None:
+            if code is not None and fullname not in self._linked:
                 self._whereabouts.enter(fullname, loader.path)
             return code if code is not None else loader.get_code(fullname)
 

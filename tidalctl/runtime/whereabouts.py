@@ -20,21 +20,21 @@ class Whereabouts:
         self._real: dict[str, bool] = {}  # folders, by whether no link leads there
 
     def enter(self, name: str, place: str) -> None:
-        """A module that is about to run, from the source at `place`."""
+        """A module that is about to run, from the source at `place`, which is no link itself."""
         module = sys.modules.get(name)
         if self._names is None or self._files is None or type(module) is not ModuleType:
             return
-        if vars(module).get("__file__") == place and self._is_real(place):
+        if vars(module).get("__file__") == place and self._is_real(os.path.dirname(place)):
             self._files[name] = place
             self._names[place] = name
 
-    def _is_real(self, place: str) -> bool:
-        """Whether no link leads there. Asked once of each folder, and once of each file."""
-        folder = os.path.dirname(place)
+    def _is_real(self, folder: str) -> bool:
+        """Whether no link leads there. Asked once of each folder."""
         real = self._real.get(folder)
         if real is None:
-            real = self._real[folder] = folder == "/" or (bool(folder) and self._is_real(folder))
-        return real and not _is_link(place)
+            real = folder == "/" or (bool(folder) and self._is_real(os.path.dirname(folder)) and not _is_link(folder))
+            self._real[folder] = real
+        return real
 
 
 def _is_link(place: str) -> bool:
