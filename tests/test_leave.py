@@ -1,0 +1,57 @@
+"""A run ends without tearing down, and loses nothing that a plain process would have written at its end."""
+
+from pathlib import Path
+
+import pytest
+from conftest import Chain, tidalctl
+
+WRITES = """
+import atexit, os, sys
+import torch
+import tidalctl
+
+held = []
+
+def write(name, text):
+    held.append(open(os.path.join(os.environ["LEFT"], name), "w"))
+    held[-1].write(text)
+
+if os.environ.get("WHERE") == "imported":
+    write("file", "text")
+
+@tidalctl.init
+def load():
+    return {"weight": torch.ones(4)}
+
+def handler(event, context):
+    where = os.environ.get("WHERE")
+    if where == "called":
+        write("file", "text")
+    if where == "exit":
+        atexit.register(lambda: write("file", "text"))
+    if where == "piped":
+        read, end = os.pipe()
+        held.append(os.fdopen(end, "w"))
+        held[-1].write("text")
+        write("file", "text")
+    if where == "raised":
+        write("file", "text")
+        raise ValueError("no answer")
+    return load()["weight"].sum().item()
+"""
+
+
+@pytest.fixture(scope="module")
+def writing(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    made = Chain(tmp_path_factory.mktemp("writing"), [{}])
+    made.project.mkdir()
+    (made.project / "app.py").write_text(WRITES)
+    return made.make()
+
+
+@pytest.mark.parametrize("where", ["imported", "called", "exit", "piped", "raised"])
+def test_what_was_written_and_never_flushed_is_there_after_a_run(writing: Chain, tmp_path: Path, where: str) -> None:
+    environment = {"LEFT": str(tmp_path), "WHERE": where}
+    done = tidalctl("run", writing.bundle, "--event", "{}", cwd=tmp_path, env=environment)
+    assert done.code == (1 if where == "raised" else 0)
+    assert (tmp_path / "file").read_text() == "text"
