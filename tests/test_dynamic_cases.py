@@ -29,7 +29,8 @@ from dynamic_cases import (
 
 pytestmark = [needs_peft, pytest.mark.timeout(600)]
 ALL = ("lora", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "prompts" else name for name in ALL]
+SLOW = ("prompts", "two_models")
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALL]
 ADAPTED = ("lora", "lora_merged", "by_hand")
 ERRORS = [("lora", 0), ("lora", 1), ("lora", 2), ("by_hand", 0), ("by_hand", 1), ("by_hand", 2)]
 

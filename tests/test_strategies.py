@@ -49,6 +49,7 @@ def plain(made: Chain, given: dict[str, object]) -> object:
     return json.loads(python(code, cwd=made.folder).out)
 
 
+@pytest.mark.slow
 def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
     chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
