@@ -1,23 +1,23 @@
 """The code pack: the bytecode of the modules that a function imports, in the order of their imports, in one file.
 
-`code.pack` is a magic number, the length of the index (8 bytes, little endian), the index as JSON, and then the modules' bytecode as
-`marshal` writes it. Segments of about a megabyte, which end where modules do, are what is read and checked at a time: the manifest
-holds the digest of everything before the first segment, and the index holds theirs.
+`code.pack` is a magic number, the length of the index (8 bytes, little endian), the index as JSON, and then segments: the bytecode of
+some modules each, as `marshal` writes one tuple of it, so that names which modules share are made once. Segments are what is read,
+checked and decoded at a time: the manifest holds the digest of everything before the first one, and the index holds theirs.
 """
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
+from tidalctl.artifacts.hashing import hasher
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
-SCHEMA = 1
-SEGMENT = 2**20  # bytes, from which on a segment is full
+SCHEMA = 2
 _HEAD = len(MAGIC) + 8
 _AGAIN = "compile the bundle again"
 
@@ -27,11 +27,11 @@ class Segment(Record, frozen=True, array_like=True):
 
     offset: int
     length: int
-    sha256: str
+    blake3: str
 
 
 class PackedModule(Record, frozen=True, array_like=True):
-    """One module's bytecode: `offset` counts from the start of its segment.
+    """One module, and where its bytecode is: at `place` of its segment's tuple.
 
     `file` is the source, relative to its sys.path entry, or `code/…` for the project's own; `size` is the source's, in bytes.
     `late` says that the handler imports it, and that it is no code of the project; `pure`, that torch itself imports it, of a
@@ -42,9 +42,8 @@ class PackedModule(Record, frozen=True, array_like=True):
     file: str
     package: bool
     size: int
-    segment: int
-    offset: int
-    length: int
+    segment: int = 0
+    place: int = 0
     late: bool = False
     pure: bool = False
 
@@ -64,32 +63,27 @@ class PackIndex(Record, frozen=True):
     modules: tuple[PackedModule, ...]
 
 
-def write_pack(path: Path, magic: str, optimize: int, modules: Iterable[tuple[PackedModule, bytes]]) -> None:
-    """Write a pack. Where its bytecode lies is filled into each module's record."""
+def write_pack(path: Path, magic: str, optimize: int, parts: Iterable[tuple[Sequence[PackedModule], bytes]]) -> None:
+    """Write a pack of segments: modules, and the bytes of their tuple. Where a module lies is filled into its record."""
     segments: list[Segment] = []
     bodies: list[bytes] = []
     placed: list[PackedModule] = []
-    body = bytearray()
-
-    def close() -> None:
-        if body:
-            offset = segments[-1].offset + segments[-1].length if segments else 0
-            segments.append(Segment(offset=offset, length=len(body), sha256=hashlib.sha256(body).hexdigest()))
-            bodies.append(bytes(body))
-            body.clear()
-
-    for module, code in modules:
-        placed.append(msgspec.structs.replace(module, segment=len(segments), offset=len(body), length=len(code)))
-        body += code
-        if len(body) >= SEGMENT:
-            close()
-    close()
+    for modules, body in parts:
+        for place, module in enumerate(modules):
+            placed.append(msgspec.structs.replace(module, segment=len(segments), place=place))
+        offset = segments[-1].offset + segments[-1].length if segments else 0
+        segments.append(Segment(offset=offset, length=len(body), blake3=_digest(body)))
+        bodies.append(body)
     index = msgspec.json.encode(
         PackIndex(schema=SCHEMA, magic=magic, optimize=optimize, segments=tuple(segments), modules=tuple(placed))
     )
     with open(path, "wb") as file:
         file.write(MAGIC + len(index).to_bytes(8, "little") + index)
         file.writelines(bodies)
+
+
+def _digest(body: bytes) -> str:
+    return hasher().update(body).hexdigest()
 
 
 def head_digest(path: Path) -> str:
@@ -142,8 +136,8 @@ class PackFile:
             raise Corrupt(f"{self.path} could not be read: {error}", _AGAIN) from None
         if len(data) < segment.length:
             raise Truncated(f"{self.path} ends before its segment {number} does", _AGAIN)
-        if verify and hashlib.sha256(data).hexdigest() != segment.sha256:
-            raise Corrupt(f"{self.path} is not what compile wrote (the sha256 of its segment {number} differs)", _AGAIN)
+        if verify and _digest(data) != segment.blake3:
+            raise Corrupt(f"{self.path} is not what compile wrote (the blake3 of its segment {number} differs)", _AGAIN)
         return data
 
     def close(self) -> None:
@@ -163,7 +157,9 @@ def decode_index(text: bytes, path: Path) -> PackIndex:
     try:
         schema = msgspec.json.decode(text, type=_Versioned).schema
         if schema > SCHEMA:
-            raise NewerSchema(f"{path} has code pack schema {schema}; this tidalctl reads up to {SCHEMA}", "upgrade tidalctl")
+            raise NewerSchema(f"{path} has code pack schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
+        if schema < SCHEMA:
+            raise OlderSchema(f"{path} has code pack schema {schema}; this tidalctl reads {SCHEMA}", _AGAIN)
         index = msgspec.json.decode(text, type=PackIndex)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise Corrupt(f"{path}: its index does not fit the schema: {error}", _AGAIN) from None
@@ -181,12 +177,13 @@ def _check(index: PackIndex, path: Path) -> None:
         if segment.offset != end or segment.length <= 0:
             raise Corrupt(f"{path}: segment {number} does not begin where the one before it ends", _AGAIN)
         end += segment.length
+    following = [0] * len(index.segments)
     for module in index.modules:
         if not 0 <= module.segment < len(index.segments):
             raise Corrupt(f"{path}: module {module.name} lies in a segment that is not there", _AGAIN)
-        inside = 0 <= module.offset <= module.offset + module.length <= index.segments[module.segment].length
-        if not inside or module.length == 0:
-            raise Corrupt(f"{path}: module {module.name} reaches past the end of its segment", _AGAIN)
+        if module.place != following[module.segment]:
+            raise Corrupt(f"{path}: module {module.name} does not lie behind the one before it", _AGAIN)
+        following[module.segment] += 1
         _check_file(module, path)
     if len({module.name for module in index.modules}) != len(index.modules):
         raise Corrupt(f"{path} lists two modules of one name", _AGAIN)

@@ -16,6 +16,8 @@ from tidalctl.artifacts.manifest import CODE, PACK
 from tidalctl.artifacts.trace import Import, Trace
 from tidalctl.compiler.pure import pure_for_torch
 
+FIRST, LONGEST = 2**20, 2**23  # bytes of a segment: as many at least as it takes to be full
+
 
 class _Loader(importlib.machinery.SourceFileLoader):
     """Takes valid bytecode where it is cached, as an import does, and leaves none where it isn't."""
@@ -28,14 +30,31 @@ def pack_code(trace: Trace, partial: Path) -> str:
     """Write the code pack into the bundle, where it is not there yet. Returns the digest for the manifest, empty without modules."""
     path = partial / PACK
     if not path.exists():
-        modules = list(_modules(trace, partial / CODE))
-        if not modules:
+        parts = list(_segments(_modules(trace, partial / CODE)))
+        if not parts:
             return ""
-        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, modules)
+        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, parts)
     return head_digest(path)
 
 
-def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, bytes]]:
+def _segments(modules: Iterable[tuple[PackedModule, CodeType]]) -> Iterator[tuple[list[PackedModule], bytes]]:
+    """Modules in their order, cut where they make a segment: a short one first, which is waited for, and longer ones behind it."""
+    listed: list[PackedModule] = []
+    codes: list[CodeType] = []
+    length, full = 0, FIRST
+    for module, code in modules:
+        listed.append(module)
+        codes.append(code)
+        length += len(marshal.dumps(code, 2))
+        if length >= full:
+            yield listed, _steady(tuple(codes))
+            listed, codes = [], []
+            length, full = 0, min(full * 2, LONGEST)
+    if listed:
+        yield listed, _steady(tuple(codes))
+
+
+def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, CodeType]]:
     """What can be packed of the modules that a trace lists: plain ones whose file is where their name says."""
     root = Path(trace.header.root)
     pure = pure_for_torch(trace)
@@ -59,13 +78,10 @@ def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, bytes]]:
             file=name,
             package=package,
             size=size,
-            segment=0,
-            offset=0,
-            length=0,
             late=installed and record.phase == "handler",
             pure=installed and record.name in pure,
         )
-        yield module, steady_bytes(made, name)
+        yield module, _copy(made, name)
 
 
 def _own_code(path: Path) -> CodeType:
@@ -74,21 +90,30 @@ def _own_code(path: Path) -> CodeType:
 
 
 def steady_bytes(code: CodeType, file: str) -> bytes:
-    """A module's code as `marshal` writes it, with `file` for its path, the same in every process.
+    """Code as `marshal` writes it, with `file` for its path, the same in every process."""
+    return _steady(_copy(code, file))
 
-    What marshal writes depends on how many references there are to each object, and so on all that a process did before. Hence a
-    fresh copy, whose objects nobody else has, except for interned strings; and those are held here as well.
-    """
+
+def _copy(code: CodeType, file: str) -> CodeType:
+    """Code whose objects nobody else has, except for interned strings."""
     fresh: CodeType = marshal.loads(marshal.dumps(code, 2))  # version 2 writes no references
     _imp._fix_co_filename(fresh, file)  # type: ignore[attr-defined]
+    return fresh
+
+
+def _steady(fresh: CodeType | tuple[CodeType, ...]) -> bytes:
+    """What `marshal` writes depends on how many references there are to each object, and so on all that a process did before.
+
+    Hence fresh copies alone; and their strings are held here as well, wherever else they are.
+    """
     held = list(_strings_of(fresh))
     data = marshal.dumps(fresh)
     del held
     return data
 
 
-def _strings_of(code: CodeType) -> list[str]:
-    """Every string in a code object and the code objects below it."""
+def _strings_of(code: CodeType | tuple[CodeType, ...]) -> list[str]:
+    """Every string in code objects and the code objects below them."""
     found: list[str] = []
     waiting: list[Any] = [code]
     while waiting:

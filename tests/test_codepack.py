@@ -25,7 +25,7 @@ from tidalctl.artifacts.codepack import (
     head_digest,
     write_pack,
 )
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.manifest import PACK
 
 MAKE = """
@@ -68,10 +68,8 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Packed:
 
 def write_sample(path: Path, **changed: Any) -> str:
     """A pack of two modules in two segments, some of its index changed; returns the digest of its head."""
-    modules = [
-        PackedModule(name=name, file=f"{name}.py", package=False, size=1, segment=0, offset=0, length=0) for name in ("a", "b")
-    ]
-    write_pack(path, "cb0d0d0a", 0, [(module, bytes(2**20 + 5)) for module in modules])
+    modules = [PackedModule(name=name, file=f"{name}.py", package=False, size=1) for name in ("a", "b")]
+    write_pack(path, "cb0d0d0a", 0, [([module], bytes(2**20 + 5)) for module in modules])
     if changed:
         pack = PackFile(path, head_digest(path))
         pack.close()
@@ -137,17 +135,16 @@ def test_a_pack_that_lies_is_refused(tmp_path: Path, lie: str) -> None:
 
 
 def module(**changed: Any) -> PackedModule:
-    return msgspec.structs.replace(
-        PackedModule(name="a.b", file="a/b.py", package=False, size=1, segment=0, offset=0, length=9), **changed
-    )
+    return msgspec.structs.replace(PackedModule(name="a.b", file="a/b.py", package=False, size=1), **changed)
 
 
 def segment(offset: int, length: int) -> Segment:
-    return Segment(offset=offset, length=length, sha256="0" * 64)
+    return Segment(offset=offset, length=length, blake3="0" * 64)
 
 
 WRONG = {
-    "a newer schema": ({"schema": 2}, NewerSchema),
+    "a newer schema": ({"schema": 3}, NewerSchema),
+    "an older schema": ({"schema": 1}, OlderSchema),
     "a segment before the file": ({"segments": (segment(-1, 9),)}, Corrupt),
     "a gap": ({"segments": (segment(0, 9), segment(10, 9))}, Corrupt),
     "segments over one another": ({"segments": (segment(0, 9), segment(8, 9))}, Corrupt),
@@ -155,10 +152,10 @@ WRONG = {
     "more than the file": ({"segments": (segment(0, 2**62),), "modules": ()}, Truncated),
     "a segment that is not there": ({"modules": (module(segment=7),)}, Corrupt),
     "a segment from behind": ({"modules": (module(segment=-1),)}, Corrupt),
-    "a module past its segment": ({"modules": (module(length=2**40),)}, Corrupt),
-    "a module before its segment": ({"modules": (module(offset=-1),)}, Corrupt),
-    "a module of nothing": ({"modules": (module(length=0),)}, Corrupt),
-    "two of one name": ({"modules": (module(), module())}, Corrupt),
+    "a module at a place that is not there": ({"modules": (module(place=1),)}, Corrupt),
+    "a module from behind": ({"modules": (module(place=-1),)}, Corrupt),
+    "two modules at one place": ({"modules": (module(), module(name="a.c", file="a/c.py"))}, Corrupt),
+    "two of one name": ({"modules": (module(), module(place=1))}, Corrupt),
     "another's file": ({"modules": (module(file="c.py"),)}, Corrupt),
     "a path outside": ({"modules": (module(file="../a/b.py"),)}, PathEscapes),
     "an absolute path": ({"modules": (module(file="/a/b.py"),)}, PathEscapes),

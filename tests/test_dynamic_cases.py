@@ -231,7 +231,7 @@ def test_no_text_of_the_bundle_names_a_traced_adapter(made: Made) -> None:
                 assert event["adapter"].encode() not in path.read_bytes(), path
 
 
-@pytest.mark.parametrize("handler", ["handler", "from_entropy"])
+@pytest.mark.parametrize("handler", [pytest.param("handler", marks=pytest.mark.slow), "from_entropy"])
 def test_an_init_that_draws_without_a_seed_is_never_called_static(shop: Workshop, handler: str) -> None:
     """`torch.randn` alone, whose generator is seeded from the system in each process; and a seed that is drawn from the system."""
     event = {"text": "to be or not to be, that is the question"}

@@ -58,7 +58,7 @@ def kill_at_random(chain: Chain, folder: Path, moments: int, group: Callable[...
 def test_a_killed_compile_leaves_the_old_bundle_or_the_new(
     decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
-    kill_at_random(decoder, tmp_path, 4, group)
+    kill_at_random(decoder, tmp_path, 3, group)
 
 
 @pytest.mark.slow

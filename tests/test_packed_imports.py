@@ -362,7 +362,7 @@ def test_after_the_first_token_the_bytes_are_gone_and_imports_go_on(packed: Pack
 import importlib.util, shelf
 spec = importlib.util.find_spec("solo")
 pack.drop()
-told["bytes"] = sum(segment is not None for segment in pack._segments)
+told["bytes"] = sum(segment is not None for segment in [*pack._segments, *pack._decoded])
 spec.loader.exec_module(importlib.util.module_from_spec(spec))
 """
         + IMPORT_ALL

@@ -1,9 +1,11 @@
 """The short parser of `run` and the command-line framework's understand the same options in the same way."""
 
+import json
 from typing import Any
 
 import pytest
 import typer
+from conftest import Chain, tidalctl
 from typer.testing import CliRunner
 
 from tidalctl.cli import _app
@@ -57,3 +59,10 @@ def test_every_option_of_run_has_its_short_form() -> None:
     command = typer.main.get_command(_app()).commands["run"]  # type: ignore[attr-defined]
     declared = {name for option in command.params for name in (*option.opts, *option.secondary_opts) if name.startswith("-")}
     assert declared - {"--help"} == {*run_fast.FLAGS, *run_fast.VALUES}
+
+
+def test_a_way_of_reading_for_gpus_is_said_to_be_none_for_mapped_weights(decoder: Chain) -> None:
+    event = json.dumps(decoder.events[0])
+    said = tidalctl("run", decoder.bundle, "--event", event, "--io", "direct", cwd=decoder.folder).ok()
+    assert "note: --io is for weights that go to a GPU" in said.err
+    assert "note:" not in tidalctl("run", decoder.bundle, "--event", event, cwd=decoder.folder).ok().err

@@ -52,7 +52,7 @@ def _code_pack(manifest: Manifest, path: Path) -> dict[str, Any] | None:
     pack = PackFile(path / PACK, manifest.pack)
     pack.close()
     index = pack.index
-    names = [{"name": module.name, "size": module.length, "late": module.late} for module in index.modules]
+    names = [{"name": module.name, "source_size": module.size, "late": module.late} for module in index.modules]
     return {"size": manifest.files[PACK].size, "magic": index.magic, "segments": len(index.segments), "modules": names}
 
 

@@ -57,6 +57,7 @@ class PackReader:
         self.served: set[str] = set()
         self._own: dict[str, PackedModule] = {}
         self._segments: list[bytes | None] = []
+        self._decoded: list[tuple[CodeType, ...] | None] = []
         self._verify = verify
         self._timeline = timeline
         self._path = bundle / PACK
@@ -71,6 +72,7 @@ class PackReader:
             self._file.close()
             return
         self._segments = [None] * len(index.segments)
+        self._decoded = [None] * len(index.segments)
         self._read = [threading.Event() for _ in index.segments]
         threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
         self.times = read_times(bundle)
@@ -99,24 +101,36 @@ class PackReader:
         if self._process != os.getpid() and not read.is_set():
             return None  # a forked child, which has no reader
         read.wait()
-        data = self._segments[module.segment]
-        if data is None:
-            if self.error is not None:
-                raise self.error
+        codes = self._decoded[module.segment] or self._decode(module.segment)
+        if codes is None:
             return None
-        with memoryview(data) as view, view[module.offset : module.offset + module.length] as body:
-            try:
-                code = marshal.loads(body)
-            except (EOFError, ValueError, TypeError) as error:
-                raise self._no_bytecode(module, str(error)) from None
-        if not isinstance(code, CodeType):
-            raise self._no_bytecode(module, f"a {type(code).__name__}")
+        try:
+            code = codes[module.place]
+        except IndexError:
+            raise self._no_bytecode(f"none for {module.name}") from None
         _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]
         self.served.add(module.name)
         return code
 
-    def _no_bytecode(self, module: PackedModule, what: str) -> TidalError:
-        self.error = Corrupt(f"{self._path} holds no bytecode for {module.name}: {what}", "compile the bundle again")
+    def _decode(self, segment: int) -> tuple[CodeType, ...] | None:
+        """A segment's code; None where its bytes are gone. Two threads may both come here, and one of them late."""
+        data = self._segments[segment]
+        if data is None:
+            if self.error is not None:
+                raise self.error
+            return self._decoded[segment]
+        try:
+            codes = marshal.loads(data)
+        except (EOFError, ValueError, TypeError) as error:
+            raise self._no_bytecode(str(error)) from None
+        if type(codes) is not tuple or not all(type(code) is CodeType for code in codes):
+            raise self._no_bytecode(f"a {type(codes).__name__} of something else")
+        self._decoded[segment] = codes
+        self._segments[segment] = None
+        return codes
+
+    def _no_bytecode(self, what: str) -> TidalError:
+        self.error = Corrupt(f"{self._path} holds no bytecode: {what}", "compile the bundle again")
         return self.error
 
     def own_code(self, file: str, path: str) -> CodeType | None:
@@ -134,6 +148,7 @@ class PackReader:
         self._dropped = True
         self.modules, self._own = {}, {}
         self._segments[:] = [None] * len(self._segments)
+        self._decoded[:] = [None] * len(self._decoded)
 
     def check(self) -> None:
         """Raise what was wrong with the pack, even where the function has caught it: what ran instead is not what was traced."""
