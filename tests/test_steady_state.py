@@ -36,6 +36,22 @@ def test_after_the_first_token_no_hook_mode_thread_or_paused_collector_is_left(d
     assert found == {"modes": 0, "hooks": 0, "profile": False, "collector": True, "threads": []}
 
 
+UNREAD = """
+import dataclasses, gc, json, sys
+from tidalctl import load_bundle
+
+stream = load_bundle(sys.argv[1])(json.loads(sys.argv[2]))
+before = [gc.isenabled(), "exec" in vars(dataclasses)]
+del stream
+print(json.dumps([before, [gc.isenabled(), "exec" in vars(dataclasses)]]))
+"""
+
+
+def test_a_stream_that_nobody_reads_is_over_when_it_is_dropped(decoder: Chain) -> None:
+    done = python(UNREAD, decoder.bundle, json.dumps(decoder.events[0]), cwd=decoder.folder).ok()
+    assert json.loads(done.out.splitlines()[-1]) == [[False, True], [True, False]]
+
+
 DEPTHS = """
 import resource
 from tidalctl.runtime.roomy import with_room

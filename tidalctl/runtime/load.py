@@ -1,6 +1,7 @@
 """A bundle's function as a callable, and the outputs of a function as they leave it."""
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,22 @@ def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], 
             template.over()
             raise
         if is_stream(result):
-            return guarded(result, template)
+            return _dropped_or_read(guarded(result, template), template)
         template.wait()
         template.pack.drop()
         return result
 
     function.template = template  # type: ignore[attr-defined]
     return function
+
+
+def _dropped_or_read(stream: Iterator[Any], template: Template) -> Iterator[Any]:
+    """The stream, whose start is over even where it is dropped before it has begun: a generator then has no end of its own.
+
+    A call of its own, since an exception that an import keeps holds what its callers' frames hold.
+    """
+    weakref.finalize(stream, template.over).atexit = False
+    return stream
 
 
 def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
