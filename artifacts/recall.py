@@ -18,6 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from tidalctl.artifacts.errors import Corrupt
 
 MAGIC = b"tidalrc2"
@@ -74,7 +76,7 @@ def decode_recalled(data: bytes, where: Path) -> Recalled | None:
     return Recalled(*found)
 
 
-def summary_of(data: bytes, where: Path) -> dict[str, Any] | None:
+def summary_of(data: bytes, where: Path) -> Any:
     """How many "texts" and "patterns" there are, and the "scans" by "module" and "path"; None where it is of another Python.
 
     Nothing else is decoded. Raises Corrupt.
@@ -83,11 +85,20 @@ def summary_of(data: bytes, where: Path) -> dict[str, Any] | None:
     if parts is None:
         return None
     try:
-        summary = json.loads(bytes(parts[0]))
-        scans = [{"module": str(scan["module"]), "path": str(scan["path"])} for scan in summary["scans"]]
-        return {"texts": int(summary["texts"]), "patterns": int(summary["patterns"]), "scans": scans}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _no_recall(where, f"its summary is none ({type(error).__name__})") from None
+        return msgspec.to_builtins(msgspec.json.decode(bytes(parts[0]), type=_Summary))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise _no_recall(where, f"its summary is none ({error})") from None
+
+
+class _Place(msgspec.Struct):
+    module: str
+    path: str
+
+
+class _Summary(msgspec.Struct):
+    texts: int
+    patterns: int
+    scans: list[_Place]
 
 
 def _split(data: bytes, where: Path) -> tuple[memoryview, memoryview] | None:

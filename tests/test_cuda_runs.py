@@ -126,7 +126,9 @@ def test_what_the_handler_writes_while_loading_stays_written(experts: Chain, on_
     assert run(on_gpu, event, "--verify", verify, seconds=3.0).report["output"] == experts.plain(event)
 
 
-@pytest.mark.parametrize("event", EVENTS, ids=json.dumps)
+@pytest.mark.parametrize(
+    "event", [*EVENTS[:3], *(pytest.param(event, marks=pytest.mark.slow) for event in EVENTS[3:])], ids=json.dumps
+)
 def test_whatever_reads_a_weight_waits_for_it(every_way: Chain, tmp_path: Path, event: dict[str, Any]) -> None:
     bundle = as_on_gpu(every_way.bundle, tmp_path / "app.bundle")
     assert run(bundle, event, seconds=4.0).report["output"] == every_way.plain(event)

@@ -314,8 +314,9 @@ def handler(event, context):
 """
 
 
+@pytest.mark.parametrize("times", [1, 2])
 def test_a_function_that_does_not_heed_an_interrupt_is_ended_by_it(
-    tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
+    tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"], times: int
 ) -> None:
     write_project(tmp_path / "deaf", DEAF)
     folder = tmp_path / "out"
@@ -324,9 +325,14 @@ def test_a_function_that_does_not_heed_an_interrupt_is_ended_by_it(
     wait_for(folder / "marker", process)
     (folder / "marker").unlink()
     os.killpg(process.pid, signal.SIGINT)
+    if times == 2:  # who waits no longer
+        wait_for(folder / "marker", process)
+        os.killpg(process.pid, signal.SIGINT)
     _, err = process.communicate(timeout=WAIT_S)
     assert (process.returncode, err.strip().splitlines()[-1]) == (130, "error: interrupted")
     assert [path.name for path in folder.iterdir()] == ["marker"]  # once more, and no trace
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)  # nobody is left
 
 
 def test_an_interrupt_of_a_run_ends_it_with_130(

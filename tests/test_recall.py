@@ -325,6 +325,23 @@ def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: py
     assert summary_of(whole, Path(RECALL)) == told
 
 
+@pytest.mark.parametrize(
+    "summary",
+    [
+        b'{"texts": 1e999, "patterns": 0, "scans": []}',
+        b'{"texts": Infinity, "patterns": 0, "scans": []}',
+        b'{"texts": 1, "patterns": 1}',
+        b'{"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "\\ud800"}]}',
+        b'{"texts": 1, "patterns": 1, "scans": ' + b"[" * 10000 + b"]" * 10000 + b"}",
+        b"\xff{}",
+    ],
+)
+def test_a_summary_of_something_else_is_corrupt(summary: bytes) -> None:
+    head = encode_recalled({}, {}, [])[: len(MAGIC) + 4]
+    with pytest.raises(Corrupt):
+        summary_of(head + len(summary).to_bytes(4, "little") + summary, Path(RECALL))
+
+
 @given(st.binary(max_size=60), st.integers(0, 70))
 def test_a_summary_of_hostile_bytes_is_corrupt(summary: bytes, length: int) -> None:
     head = encode_recalled({}, {}, [])[: len(MAGIC) + 4]

@@ -53,7 +53,7 @@ def test_a_stream_that_nobody_reads_is_over_when_it_is_dropped(decoder: Chain) -
 
 
 DEPTHS = """
-import resource
+import resource, sys
 from tidalctl.runtime.roomy import with_room
 
 def leaf(a=0, b=0, c=0, d=0, e=0, f=0):
@@ -72,6 +72,13 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 faults()
+def modules():
+    frame = sys._getframe()
+    while frame:
+        assert frame.f_globals["__name__"]
+        frame = frame.f_back
+
+with_room(modules)  # who looks through all frames finds a module at each
 print(faults(), with_room(lambda: [faults(), faults()][-1]))
 """
 

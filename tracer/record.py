@@ -1,5 +1,6 @@
 """`trace`: run the function once in a fresh process and leave its execution path in a file."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -78,8 +79,9 @@ def run_child(command: list[str]) -> int:
         return process.wait()
     except KeyboardInterrupt:
         try:
-            process.wait(GRACE_S)
-        except subprocess.TimeoutExpired:  # the function catches it, or Python dropped it in a callback
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(GRACE_S)
+        finally:  # the function may have caught it, Python may have dropped it in a callback, and a second one ends the grace
             process.kill()
             process.wait()
         raise

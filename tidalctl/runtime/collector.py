@@ -15,6 +15,8 @@ class CollectorPaused:
         gc.disable()
 
     def resume(self) -> None:
+        """To be called as often as you like: only the first time it does anything."""
         if self._was_on and not gc.isenabled():
             gc.freeze()
             gc.enable()
+        self._was_on = False

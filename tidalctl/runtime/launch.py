@@ -12,7 +12,7 @@ import msgspec
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
-from tidalctl.runtime.leave import watch_writes, writable
+from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
 from tidalctl.runtime.roomy import with_room
 from tidalctl.runtime.stream.weights import StreamOptions
@@ -45,6 +45,7 @@ def start(fields: dict[str, Any]) -> int:
     entered: int = max(getattr(module, "ENTERED", 0) for module in modules) or time.monotonic_ns()
     timeline = Timeline(process_start_ns(), entered)
     timeline.add("start", entered, time.monotonic_ns())
+    watch_writes()
     options = RunOptions(**fields)
     return run(options, timeline) if options.eager else with_room(lambda: run(options, timeline))
 
@@ -58,7 +59,6 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     end_clearly()
-    before = writable()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
@@ -68,7 +68,6 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     streams = False
     try:
         handler = template.prepare(event, options.argv, options.eager)
-        watch_writes(before)
         with timeline.span("compute"):
             result = template.weights.call(handler, event, None)
             streams = is_stream(result)

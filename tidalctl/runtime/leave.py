@@ -1,49 +1,23 @@
 """Leaving without the second that torch's libraries take to tear down, and without losing what a normal exit would keep."""
 
 import atexit
-import fcntl
 import gc
 import io
 import os
-import stat
 import sys
 import threading
 from collections.abc import Iterable
 
-_FDS = "/proc/self/fd"
+_opened_for_writing = False
+
 _NONE_WRITTEN = frozenset("rbtU")
 
 # What holds bytes that were written and not yet handed to the kernel
 _BUFFERED = (io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair, io.TextIOWrapper)
 
-_opened_for_writing = True  # for all that is known before watch_writes
 
-
-def writable() -> frozenset[int]:
-    """What this process has open that a file object could write to: files, pipes, sockets and terminals, but no other devices."""
-    try:
-        return frozenset(number for number in map(int, os.listdir(_FDS)) if _takes_writes(number))
-    except FileNotFoundError:  # no Linux
-        return frozenset()
-
-
-def _takes_writes(number: int) -> bool:
-    try:
-        mode = os.fstat(number).st_mode
-        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
-            return False
-    except OSError:  # the listing's own, which is closed by now
-        return False
-    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or (stat.S_ISCHR(mode) and os.isatty(number))
-
-
-def watch_writes(before: frozenset[int]) -> None:
-    """Note whether the program has a file open for writing that was not open `before`, or opens one: only then leaving looks for them.
-
-    To be called when the imports are done: for a hook's sake Python copies all bytecode that is loaded.
-    """
-    global _opened_for_writing
-    _opened_for_writing = not os.path.isdir(_FDS) or not writable() <= before
+def watch_writes() -> None:
+    """Note whether the program opens any file for writing, so that leaving knows whether to look for unflushed ones."""
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         global _opened_for_writing

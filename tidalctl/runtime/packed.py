@@ -121,11 +121,12 @@ class PackReader:
             return self._decoded[segment]
         try:
             codes = marshal.loads(data)
-        except (EOFError, ValueError, TypeError) as error:
+        except (EOFError, ValueError, TypeError, MemoryError) as error:
             raise self._no_bytecode(str(error)) from None
         if type(codes) is not tuple or not all(type(code) is CodeType for code in codes):
             raise self._no_bytecode(f"a {type(codes).__name__} of something else")
-        self._decoded[segment] = codes
+        if not self._dropped:
+            self._decoded[segment] = codes
         self._segments[segment] = None
         return codes
 

@@ -17,7 +17,7 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-_roomy = FunctionType(_call.__code__.replace(co_stacksize=SLOTS), {}, "roomy")
+_roomy = FunctionType(_call.__code__.replace(co_stacksize=SLOTS), globals(), "roomy")
 
 
 def with_room(function: Callable[[], Result]) -> Result:
