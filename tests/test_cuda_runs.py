@@ -148,6 +148,7 @@ def test_a_flipped_bit_is_one_error_and_no_output(on_gpu: Path, tmp_path: Path, 
     done.one_error("blake3 differs")
 
 
+@pytest.mark.slow
 def test_each_call_of_init_has_weights_of_its_own(experts: Chain, on_gpu: Path) -> None:
     script = """
 import json, sys

@@ -92,7 +92,13 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
 }
 
 
-ALIKE = ("seeded before", "takes a global", "remembers", "order matters")  # what keeps the others right keeps these right
+ALIKE = (
+    "keeps the event",
+    "seeded before",
+    "takes a global",
+    "remembers",
+    "order matters",
+)  # what keeps the others right keeps these right
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in ALIKE else case for case in CASES])

@@ -61,6 +61,7 @@ def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
         assert (report["strategy"], report["fallback"], report["output"]) == ("script", None, plain(made, given))
 
 
+@pytest.mark.slow
 def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5), event("b", 2.0))
@@ -108,6 +109,7 @@ def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tm
         assert report["output"] == plain(made, given), given
 
 
+@pytest.mark.slow
 def test_traces_of_two_functions_make_no_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5))
