@@ -9,8 +9,8 @@ JSON, and what `marshal` (version 2) writes of three dicts, whose values are suc
 summary is for who looks at a bundle and does not trust it: `marshal` is not made for hostile bytes.
 """
 
+import functools
 import importlib.util
-import json
 import marshal
 import os
 import stat
@@ -26,6 +26,7 @@ MAGIC = b"tidalrc2"
 MODES = ("exec", "eval")
 # functions, each cached by functools, which make plain data of what lies below the path that is their only argument
 SCANS = {"transformers.utils.import_utils": "create_import_structure_from_path"}
+CACHED: Any = type(functools.cache(abs))  # what functools makes of a function that it caches
 _AGAIN = "compile the bundle again"
 _HEAD = MAGIC + importlib.util.MAGIC_NUMBER
 _LENGTH = 4
@@ -59,8 +60,8 @@ def encode_recalled(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Auto
     for scan in sorted(scans, key=lambda scan: scan[:4]):
         found.setdefault(scan.module, []).append((*scan[:4], from_plain(to_plain(scan.made))))
     automata = {key: _dump(patterns[key]) for key in sorted(patterns, key=repr)}
-    listed = [{"module": module, "path": scan[2]} for module, known in found.items() for scan in known]
-    summary = json.dumps({"texts": len(texts), "patterns": len(patterns), "scans": listed}).encode()
+    places = [_Place(module=module, path=scan[2]) for module, known in found.items() for scan in known]
+    summary = msgspec.json.encode(_Summary(texts=len(texts), patterns=len(patterns), scans=places))
     body = _dump((dict(sorted(texts.items())), automata, {module: _dump(known) for module, known in found.items()}))
     return _HEAD + len(summary).to_bytes(_LENGTH, "little") + summary + body
 

@@ -253,3 +253,12 @@ def experts(tmp_path_factory: pytest.TempPathFactory) -> Chain:
         shapes |= {f"experts.{number}.up.weight": (128, 64), f"experts.{number}.down.weight": (64, 128)}
     save_file({n: torch.randn(s, generator=generator) / 8 for n, s in shapes.items()}, made.project / "experts.safetensors")
     return made.make()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Iterator[dict[str, str]]:
+    """A folder for temporary files, in which nothing may be left."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    yield {"TMPDIR": str(folder)}
+    assert [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")] == []  # torch's own

@@ -3,10 +3,8 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -55,15 +53,6 @@ def project(tmp_path: Path) -> Path:
     write_project(tmp_path / "here", {"app.py": LIGHT, "other.py": "", "event.json": "{}", "list.json": "[1]"})
     (tmp_path / "here" / "bytes.json").write_bytes(b'{"x": "\xff"}')
     return tmp_path / "here"
-
-
-@pytest.fixture
-def temporary(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """A folder for temporary files, in which nothing may be left."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    yield {"TMPDIR": str(folder)}
-    assert [path.name for path in folder.iterdir() if not path.name.startswith("torchinductor_")] == []  # torch's own
 
 
 TRACES = {
@@ -266,84 +255,6 @@ def test_a_manifest_may_not_name_what_unpickling_was_not_allowed_to(spoiled: Pat
     path.write_bytes(encode_manifest(seal(msgspec.structs.replace(manifest, globals=manifest.globals[1:]))))
     done = tidalctl("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error("skeleton", manifest.globals[0])
     assert done.out == ""
-
-
-def wait_for(marker: Path, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + WAIT_S
-    while not marker.exists():
-        assert process.poll() is None and time.monotonic() < until, process.communicate()
-        time.sleep(0.02)
-
-
-@pytest.mark.parametrize("verb", ["trace", "compile"])
-def test_an_interrupt_ends_it_with_130_and_leaves_nothing(
-    decoder: Chain, tmp_path: Path, temporary: dict[str, str], group: Callable[..., "subprocess.Popen[str]"], verb: str
-) -> None:
-    folder = tmp_path / "out"
-    folder.mkdir()
-    arguments = {
-        "trace": ["trace", decoder.project / "app.py", "--event", EVENT],
-        "compile": ["compile", decoder.trace, "-o", "new.bundle"],
-    }[verb]
-    process = group(*arguments, cwd=folder, env={**temporary, "DECODER_WAIT": str(tmp_path / "marker")})
-    wait_for(tmp_path / "marker", process)
-    os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=WAIT_S)
-    assert process.returncode == 130, err
-    assert [line for line in err.splitlines() if line.startswith("error:")] == ["error: interrupted"]
-    assert "Traceback" not in err
-    assert out == ""
-    assert list(folder.iterdir()) == []
-
-
-DEAF = """
-import pathlib, time
-import tidalctl
-
-@tidalctl.init
-def load():
-    while True:
-        try:
-            pathlib.Path("marker").touch()
-            time.sleep(60)
-        except KeyboardInterrupt:
-            pass
-
-def handler(event, context):
-    return load()
-"""
-
-
-@pytest.mark.parametrize("times", [1, 2])
-def test_a_function_that_does_not_heed_an_interrupt_is_ended_by_it(
-    tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"], times: int
-) -> None:
-    write_project(tmp_path / "deaf", DEAF)
-    folder = tmp_path / "out"
-    folder.mkdir()
-    process = group("trace", "../deaf/app.py", "--event", "{}", cwd=folder)
-    wait_for(folder / "marker", process)
-    (folder / "marker").unlink()
-    os.killpg(process.pid, signal.SIGINT)
-    if times == 2:  # who waits no longer
-        wait_for(folder / "marker", process)
-        os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, err.strip().splitlines()[-1]) == (130, "error: interrupted")
-    assert [path.name for path in folder.iterdir()] == ["marker"]  # once more, and no trace
-    with pytest.raises(ProcessLookupError):
-        os.killpg(process.pid, 0)  # nobody is left
-
-
-def test_an_interrupt_of_a_run_ends_it_with_130(
-    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    environment = {"DECODER_WAIT": str(tmp_path / "marker")}
-    process = group("run", decoder.bundle, "--event", EVENT, "--eager", cwd=tmp_path, env=environment)
-    wait_for(tmp_path / "marker", process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, err.strip()) == (130, "error: interrupted")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ Python's own modules are given a global of the name of the builtin that they cal
 another body, which calls the old one, and gets that back.
 """
 
-import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
-from tidalctl.artifacts.recall import MODES, SCANS, NotPlain, Text, read_stamp, scanned_folder, to_plain
+from tidalctl.artifacts.recall import CACHED, MODES, SCANS, NotPlain, Text, read_stamp, scanned_folder, to_plain
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace import FolderScan, ImportWork
 
@@ -94,7 +93,7 @@ class WorkRecorder:
 
     def _watch_scan(self, module: str, name: str, cached: Any) -> None:
         function = getattr(cached, "__wrapped__", None)
-        if not isinstance(cached, _Cached) or not isinstance(function, FunctionType):
+        if not isinstance(cached, CACHED) or not isinstance(function, FunctionType):
             return
         if not _ASKED_FOR.issuperset({*function.__code__.co_names} - {name}):
             return
@@ -133,9 +132,6 @@ class WorkRecorder:
         self._scans[given, pathlike] = FolderScan(
             module=module, function=name, path=given, pathlike=pathlike, made=plain, stamp=stamp
         )
-
-
-_Cached = type(functools.cache(abs))
 
 
 def _through(path: Any, scan: Any) -> Any:

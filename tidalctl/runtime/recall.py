@@ -6,7 +6,6 @@ called with the paths of the trace, before anybody else calls it, and made to re
 """
 
 import collections
-import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -16,9 +15,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle import read_checked
 from tidalctl.artifacts.manifest import PROVENANCE, RECALL, Manifest
-from tidalctl.artifacts.recall import Recalled, Scan, decode_recalled, is_as_stamped, load, scanned_folder, scans_in
-
-_Cached = type(functools.cache(abs))
+from tidalctl.artifacts.recall import CACHED, Recalled, Scan, decode_recalled, is_as_stamped, load, scanned_folder, scans_in
 
 
 class Recall:
@@ -104,7 +101,7 @@ class Recall:
         """Have a function's cache filled, as long as it is empty, and the folders are as they were."""
         cached: Any = vars(module).get(scans[0].function)
         function = getattr(cached, "__wrapped__", None)
-        if not isinstance(cached, _Cached) or not isinstance(function, FunctionType) or function.__code__.co_argcount != 1:
+        if not isinstance(cached, CACHED) or not isinstance(function, FunctionType) or function.__code__.co_argcount != 1:
             return
         if cached.cache_info().currsize:
             return  # it has been asked already
