@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import code_hasher
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
@@ -83,7 +83,7 @@ def write_pack(path: Path, magic: str, optimize: int, parts: Iterable[tuple[Sequ
 
 
 def _digest(body: bytes) -> str:
-    return hasher().update(body).hexdigest()
+    return code_hasher().update(body).hexdigest()
 
 
 def head_digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import Corrupt, Truncated
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.records import Record
 
 ALIGNMENT = 64
@@ -120,7 +120,7 @@ class ShardDigests(Record, frozen=True):
 
     whole: str
     sha256: dict[str, str]
-    blake3: dict[str, str]
+    xxh3: dict[str, str]
 
 
 def write_shard(
@@ -131,7 +131,7 @@ def write_shard(
 ) -> ShardDigests:
     """Stream a shard to disk. `chunks` gives a weight's bytes piece by piece, so that no copy of it is ever held."""
     whole = hashlib.sha256(shard.header)
-    digests = ShardDigests(whole="", sha256={}, blake3={})
+    digests = ShardDigests(whole="", sha256={}, xxh3={})
     with open(folder / shard.file, "wb", buffering=0) as file:
         _write_all(file, memoryview(shard.header))
         position = len(shard.header)
@@ -139,7 +139,7 @@ def write_shard(
             if gap := placement.offset - position:
                 _write_all(file, memoryview(bytes(gap)))
                 whole.update(bytes(gap))
-            own, fast = hashlib.sha256(), hasher()
+            own, fast = hashlib.sha256(), weight_hasher()
             for chunk in chunks(placement):
                 _write_all(file, chunk)
                 own.update(chunk)
@@ -147,7 +147,7 @@ def write_shard(
                 whole.update(chunk)
                 progress(len(chunk))
             digests.sha256[placement.entry.name] = own.hexdigest()
-            digests.blake3[placement.entry.name] = fast.hexdigest()
+            digests.xxh3[placement.entry.name] = fast.hexdigest()
             position = placement.offset + placement.entry.nbytes
     return msgspec.structs.replace(digests, whole=whole.hexdigest())
 

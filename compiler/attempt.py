@@ -184,7 +184,7 @@ def _answering(found: Attempt, answers: tuple[Answer, ...], strategy: Strategy, 
         prefix=found.prefix if usable else None,
         report=found.report
         if usable
-        else msgspec.structs.replace(found.report, placements=(), shards=(), digests={}, blake3={}, globals=()),
+        else msgspec.structs.replace(found.report, placements=(), shards=(), digests={}, xxh3={}, globals=()),
         answers=answers,
         sources=sources,
         notes=(),

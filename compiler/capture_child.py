@@ -86,19 +86,19 @@ def _write(request: CaptureRequest, tensors: dict[str, Any]) -> None:
         )
     shards = plan_shards(entries, request.shard_size, request.stem)
     digests: dict[str, str] = {}
-    blake3: dict[str, str] = {}
+    xxh3: dict[str, str] = {}
     written = []
     for shard in shards:
         own = write_shard(
             Path(request.folder), shard, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None
         )
         digests |= own.sha256
-        blake3 |= own.blake3
+        xxh3 |= own.xxh3
         written.append(ShardWritten(file=shard.file, size=shard.size, sha256=own.whole))
     report = CaptureReport(
         placements=tuple(placement for shard in shards for placement in shard.placements),
         digests=digests,
-        blake3=blake3,
+        xxh3=xxh3,
         shards=tuple(written),
     )
     Path(request.report).write_bytes(msgspec.json.encode(report))

@@ -41,7 +41,7 @@ class ShardWritten(Record, frozen=True):
 
 
 class SnapshotReport(Record, frozen=True):
-    """`digests` are the stored weights' sha256 by name, and `blake3` their other ones. `cause` says why there is no snapshot.
+    """`digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
 
     `states` are the digests of the weights of each event's state as the plain function made it, by name, and `aliases` the traced
     names of stored weights that have another name there. `init_s` is how long the plain init took.
@@ -54,7 +54,7 @@ class SnapshotReport(Record, frozen=True):
     names: dict[str, tuple[str, ...]] = {}
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
-    blake3: dict[str, str] = {}
+    xxh3: dict[str, str] = {}
     aliases: dict[str, str] = {}
     shards: tuple[ShardWritten, ...] = ()
     globals: tuple[str, ...] = ()
@@ -92,5 +92,5 @@ class CaptureReport(Record, frozen=True):
 
     placements: tuple[Placement, ...]
     digests: dict[str, str]
-    blake3: dict[str, str]
+    xxh3: dict[str, str]
     shards: tuple[ShardWritten, ...]

@@ -68,19 +68,19 @@ class SnapshotWriter:
         tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
         shards = plan_shards(entries, self._request.shard_size)
         digests: dict[str, str] = {}
-        blake3: dict[str, str] = {}
+        xxh3: dict[str, str] = {}
         written = []
         for shard in shards:
             own = write_shard(self._folder, shard, lambda p: chunks_of(contents[p.entry.name]), tell)
             digests |= own.sha256
-            blake3 |= own.blake3
+            xxh3 |= own.xxh3
             written.append(ShardWritten(file=shard.file, size=shard.size, sha256=own.whole))
         self.report |= {
             "placements": tuple(placement for shard in shards for placement in shard.placements),
             "names": {names[0]: tuple(names) for names, _, _ in found.values()},
             "devices": {name: str(storage.device) for name, storage in contents.items()},
             "digests": digests,
-            "blake3": blake3,
+            "xxh3": xxh3,
             "aliases": aliases,
             "shards": tuple(written),
         }

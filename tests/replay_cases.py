@@ -97,7 +97,7 @@ def written(tensors: dict[str, torch.Tensor], root: Path) -> EntryMemory:
                     file=placed.file,
                     offset=placed.offset,
                     sha256=digests.sha256[placed.entry.name],
-                    blake3=digests.blake3[placed.entry.name],
+                    xxh3=digests.xxh3[placed.entry.name],
                 )
             )
     return EntryMemory.of_bundle(root, weights)

@@ -29,7 +29,7 @@ from tidalctl.runtime.stream.direct import Reads
 GPU = "cuda:0"
 
 
-def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake3: str = "", device: str = GPU) -> BundleWeight:
+def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, xxh3: str = "", device: str = GPU) -> BundleWeight:
     return BundleWeight(
         name=name,
         dtype="uint8",
@@ -39,7 +39,7 @@ def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake
         file="w",
         offset=offset,
         sha256="",
-        blake3=blake3,
+        xxh3=xxh3,
         first_use=first_use,
     )
 

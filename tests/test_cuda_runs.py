@@ -145,7 +145,7 @@ def test_a_flipped_bit_is_one_error_and_no_output(on_gpu: Path, tmp_path: Path, 
         file.seek(first["offset"])
         file.write(bytes([byte[0] ^ 1]))
     done = run(bundle, {"prompt": [1, 2]}, "--io", io)
-    done.one_error("blake3 differs")
+    done.one_error("xxh3 differs")
 
 
 @pytest.mark.slow

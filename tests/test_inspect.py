@@ -244,8 +244,7 @@ def test_a_flipped_bit_in_a_weight_is_told_by_the_weights_name(bundle: Path) -> 
     data[weight.offset + 5] ^= 1
     file.write_bytes(data)
     assert (
-        _verify(bundle)["weights.safetensors"]
-        == f"weight {weight.name} is not what compile wrote (its sha256 and blake3 differ)"
+        _verify(bundle)["weights.safetensors"] == f"weight {weight.name} is not what compile wrote (its sha256 and xxh3 differ)"
     )
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.runtime import mapping
 from tidalctl.runtime.mapping import PAGE
@@ -22,7 +22,7 @@ from tidalctl.runtime.stream.engine import WORKERS, Engine
 from tidalctl.runtime.stream.mapped import MappedDevice
 
 
-def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake3: str = "", file: str = "w") -> BundleWeight:
+def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, xxh3: str = "", file: str = "w") -> BundleWeight:
     return BundleWeight(
         name=name,
         dtype="uint8",
@@ -32,7 +32,7 @@ def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, blake
         file=file,
         offset=offset,
         sha256="",
-        blake3=blake3,
+        xxh3=xxh3,
         first_use=first_use,
     )
 
@@ -282,7 +282,7 @@ def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident
 
 
 def digest(data: bytes) -> str:
-    return hasher().update(data).hexdigest()
+    return weight_hasher(data).hexdigest()
 
 
 def mapped(folder: Path, data: bytes, size: int = 5000) -> tuple[MappedDevice, tuple[Group, ...]]:

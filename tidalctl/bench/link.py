@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
+from tidalctl.runtime.mapping import WeightsFile
 from tidalctl.runtime.stream.engine import WORKERS
 
 SAMPLE = 2**30  # bytes of the file that are read
 STEP = 8 * 2**20
+HASHED = 64 * 2**20  # bytes that are hashed for a measurement: more than caches hold
 
 
 def read_bandwidth(path: Path) -> float:
@@ -49,16 +51,20 @@ def _unmeasured(path: Path, error: OSError) -> TidalError:
     return TidalError(f"{path} can't be read past the page cache: {error.strerror}", "name the bandwidth: --bandwidth 2.5GB/s")
 
 
-def hash_bandwidth() -> float:
-    """Bytes a second that one core checks weights at."""
-    data = bytes(STEP)
-    hasher().update(data).digest()
+def hash_bandwidth(path: Path) -> float:
+    """Bytes a second that one core checks this file's weights at, which are in memory by then but in nobody's page table."""
+    try:
+        file = WeightsFile(path)
+        size = file.read(0, min(file.size, HASHED))
+    except OSError as error:
+        raise TidalError(f"{path} can't be read: {error.strerror}", "compile the bundle again") from None
+    digest = weight_hasher()
     begin = time.perf_counter()
-    for _ in range(4):
-        hasher().update(data).digest()
-    return 4 * STEP / (time.perf_counter() - begin)
+    with file.view(0, size) as data:
+        digest.update(data)
+    return size / (time.perf_counter() - begin)
 
 
-def check_bandwidth() -> float:
+def check_bandwidth(path: Path) -> float:
     """Bytes a second that a run's workers hash beside the function, which keeps a core to itself where there is another."""
-    return hash_bandwidth() * min(WORKERS, max((os.cpu_count() or 2) - 1, 1))
+    return hash_bandwidth(path) * min(WORKERS, max((os.cpu_count() or 2) - 1, 1))

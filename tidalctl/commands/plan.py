@@ -86,12 +86,11 @@ def _link(bundle: Path, manifest: Manifest, given: float | None) -> Link:
     """The link that was given, or the disk that the bundle lies on, and the hashes that check what it brings."""
     from tidalctl.bench.link import check_bandwidth, read_bandwidth
 
-    if given is None:
-        files = list(dict.fromkeys(weight.file for weight in manifest.weights))
-        if not files:
-            raise TidalError(f"{bundle} holds no weights", "there is nothing to plan")
-        given = read_bandwidth(bundle / max(files, key=lambda name: manifest.files[name].size))
-    return Link(read=given, hash=check_bandwidth())
+    files = list(dict.fromkeys(weight.file for weight in manifest.weights))
+    if not files:
+        raise TidalError(f"{bundle} holds no weights", "there is nothing to plan")
+    largest = bundle / max(files, key=lambda name: manifest.files[name].size)
+    return Link(read=read_bandwidth(largest) if given is None else given, hash=check_bandwidth(largest))
 
 
 def _lines(link: Link, how: str, resident: int, times: StartTimes, found: StartPlan) -> list[str]:

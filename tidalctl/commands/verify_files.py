@@ -7,12 +7,15 @@ from typing import Any
 
 from tidalctl.artifacts.bundle import CHUNK, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, PathEscapes, Truncated
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest
 from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header
 
 Advance = Callable[[int], None]
-DIGESTS: dict[str, Callable[[], Any]] = {"sha256": hashlib.sha256, "blake3": hasher}  # of a weight, as the manifest names them
+DIGESTS: dict[str, Callable[[], Any]] = {
+    "sha256": hashlib.sha256,
+    "xxh3": weight_hasher,
+}  # of a weight, as the manifest names them
 
 
 class Checked:
@@ -57,7 +60,7 @@ def check_bundle(path: Path, advance: Advance) -> Checked:
         found = _check_file(path, manifest, name, weights, advance)
         if not any(difference["what"].startswith("is missing") for difference in found):
             found += _check_placements(path, manifest, name)
-        what = f"{name}: {len(weights)} weights, offsets, alignment, blake3 and sha256 of each"
+        what = f"{name}: {len(weights)} weights, offsets, alignment, xxh3 and sha256 of each"
         checked.add(what, found, manifest.files[name].size)
     found = [_difference(name, "is not in the manifest") for name in unlisted_files(path, manifest)]
     checked.add("no file that the manifest does not list", found)

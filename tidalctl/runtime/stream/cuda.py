@@ -19,7 +19,7 @@ import torch
 
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.groups import Group
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.runtime.stream.direct import BLOCK
 
@@ -164,7 +164,7 @@ class CudaDevice:
             stream.synchronize()
 
     def _stage(self, group: Group, moves: Sequence[Move], stream: torch.cuda.Stream) -> None:
-        digests = {weight.name: hasher() for weight in group.weights} if self._hashes else {}
+        digests = {weight.name: weight_hasher() for weight in group.weights} if self._hashes else {}
         for low, high in steps(group.begin, group.end):
             with self._buffer() as buffer:
                 at = self._source.read(group.file, low, high, buffer.memory)
@@ -201,9 +201,9 @@ class CudaDevice:
 
     def check(self, group: Group) -> None:
         for weight in group.weights if self._hashes else ():
-            if self._digests.pop(weight.name) != weight.blake3:
+            if self._digests.pop(weight.name) != weight.xxh3:
                 raise Corrupt(
-                    f"{weight.name} in {group.file} is not what compile wrote (its blake3 differs)", "compile the bundle again"
+                    f"{weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", "compile the bundle again"
                 )
 
     def hurry(self, group: Group) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tidalctl.artifacts.errors import Corrupt, Truncated
 from tidalctl.artifacts.groups import Group
-from tidalctl.artifacts.hashing import hasher
+from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
 
 STEP = 16 * 2**20  # bytes a call
@@ -68,13 +68,13 @@ class MappedDevice:
     def check(self, group: Group) -> None:
         file = self.files[group.file]
         for weight in group.weights:
-            digest = hasher()
+            digest = weight_hasher()
             for begin in range(weight.offset, weight.offset + weight.nbytes, STEP):
                 with file.view(begin, min(STEP, weight.offset + weight.nbytes - begin)) as chunk:
                     digest.update(chunk)
-            if digest.hexdigest() != weight.blake3:
+            if digest.hexdigest() != weight.xxh3:
                 raise Corrupt(
-                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its blake3 differs)", AGAIN
+                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", AGAIN
                 )
         if file.changed():
             raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
