@@ -83,7 +83,10 @@ class FileOpened(Record, frozen=True, tag="file"):
 
 
 class SourcesRead(Record, frozen=True, tag="sources"):
-    """Python files that were opened as any file is, outside init: what a package looks through while it is imported."""
+    """Python files that were opened as any file is, outside init: what a package looks through while it is imported.
+
+    Also bytecode of modules that failed, or that put another object in their place.
+    """
 
     files: tuple[str, ...]
 

@@ -133,26 +133,27 @@ def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
 
 
 def readahead_of(trace: Trace, code_root: str, packed: bool, recalled: Iterable[str] = ()) -> tuple[str, ...]:
-    """The files that imports read, relative to a sys.path entry: small ones that are opened as such (a distribution's metadata) or
-    mapped, shared libraries from the largest on, what is looked through, bytecode.
+    """The files that imports read, relative to a sys.path entry: small ones that are opened as such (a distribution's metadata),
+    shared libraries, what is looked through, bytecode.
 
-    Bytecode only where no code pack holds it; nothing of the folders in which what is found is `recalled`.
+    Bytecode only where no code pack holds it; no source of the folders in which what is found is `recalled`.
     """
     places = _places()
     opened = [
         record for record in trace.of(FileOpened) if not record.mapped and record.phase != "init" and record.size <= SMALL
     ]
     small = [name for record in opened if (name := _below(Path(record.path), places))]
-    libraries = sorted(_libraries(trace, places).items(), key=lambda item: (item[1].size > SMALL, -item[1].size))
+    libraries = sorted(_libraries(trace, places))
     sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := _below(Path(file), places))]
-    sources = [name for name in sources if not name.startswith(tuple(f"{folder}/" for folder in recalled))]
+    within = tuple(f"{folder}/" for folder in recalled)
+    sources = [name for name in sources if name.endswith(".pyc") or not name.startswith(within)]
     modules = []
     for module in trace.of(Import):
         if module.file.startswith(code_root) or (packed and module.plain):
             continue
         if name := _below(Path(module.file), places):
             modules.append(_cached(name))
-    return tuple(dict.fromkeys([*small, *(name for name, _ in libraries), *sources, *modules]))
+    return tuple(dict.fromkeys([*small, *libraries, *sources, *modules]))
 
 
 def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
@@ -161,9 +162,10 @@ def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
 
 
 def _places() -> list[Path]:
-    """Entries of sys.path, the standard library's own shared libraries' among them."""
-    dynamic = Path(sysconfig.get_paths()["stdlib"], "lib-dynload")  # "platstdlib" is the virtual environment's
-    return [*(Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))), dynamic]
+    """Entries of sys.path, the standard library last, whose folder may hold the others."""
+    library = Path(sysconfig.get_paths()["stdlib"])  # "platstdlib" is the virtual environment's
+    installed = [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
+    return [*installed, library / "lib-dynload", library]
 
 
 def _libraries(trace: Trace, places: Iterable[Path]) -> dict[str, FileOpened]:

@@ -3,17 +3,21 @@
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 from conftest import Chain, python, tidalctl
 
+from tidalctl.artifacts.bundle import open_bundle
 from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.manifest import PACK
 from tidalctl.artifacts.pagecache import ask_for
 from tidalctl.bench import page_cache
+from tidalctl.runtime import reader
 from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
+from tidalctl.runtime.reader import CodeReader
+from tidalctl.runtime.timeline import Timeline
 from tidalctl.tracer.pages import PAGE, touched_parts
 
 WAITS = """
@@ -85,9 +89,10 @@ def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_n
 def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_through(decoder: Chain) -> None:
     manifest = decoder.manifest
     library = "torch/lib/libtorch_cpu.so"
-    small, _, large = ",".join(manifest["readahead"]).partition(library)
-    assert "lib-dynload" not in small and ".so" in small, "of the standard library's, by their names on sys.path"
-    assert large and "torch/lib/libtorch_python.so" in large
+    libraries = [name for name in manifest["readahead"] if ".so" in name]
+    assert {library, "torch/lib/libtorch_python.so"} < set(libraries)
+    assert any("/" not in name for name in libraries), "of the standard library's, by their names on sys.path"
+    assert "lib-dynload" not in "".join(libraries)
     files = json.loads((decoder.bundle / "provenance.json").read_bytes())["code_files"]
     size = next(Path(file).stat().st_size for file in files if file.endswith(library))
     touched = sum(length for _, length in manifest["touched"][library])
@@ -95,7 +100,28 @@ def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_thro
     assert set(manifest["touched"]) <= set(manifest["readahead"])
     packed = {module.file.rpartition("/")[0] for module in PackFile(decoder.bundle / PACK, manifest["pack"]).index.modules}
     bytecode = [name for name in manifest["readahead"] if name.endswith(".pyc")]
-    assert len(bytecode) < 20 < len(packed), "the code pack holds them, but for modules that put others in their places"
+    assert len(bytecode) < 20 < len(packed), "the code pack holds them, but for a few"
+    assert {Path(name).name.partition(".")[0] for name in bytecode} >= {"_VF", "_cxx_pytree"}, "one replaced itself, one failed"
+
+
+def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, int]] = []
+
+    def note(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:
+        asked.append((path, sum(n for _, n in parts) if parts is not None else path.stat().st_size))
+
+    monkeypatch.setattr(reader, "read_ahead", note)
+    monkeypatch.setattr(reader, "in_memory", lambda path: False)
+    manifest = open_bundle(decoder.bundle)
+    CodeReader(decoder.bundle, manifest, Timeline(0, 0)).wait()
+    checked = [path for path, _ in asked if path.is_relative_to(decoder.bundle) and path.name != PACK]
+    assert [path for path, _ in asked[: len(checked)]] == checked, "what the start checks before anything else comes first"
+    assert not {path.name for path in checked} & {weight.file for weight in manifest.weights}
+    rest = asked[len(checked) :]
+    sources = [path for path, _ in rest if path.suffix == ".py"]
+    assert sources and [path for path, _ in rest[-len(sources) :]] == sources, "what imports look through comes last"
+    lengths = [nbytes for _, nbytes in rest[: -len(sources)]]
+    assert len(lengths) > 50 and lengths == sorted(lengths)
 
 
 def test_the_function_finds_no_child_that_is_not_its_own(chain: Callable[..., Chain]) -> None:

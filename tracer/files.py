@@ -36,7 +36,7 @@ class FileRecorder:
 
     def note(self, given: str) -> None:
         path = os.path.abspath(given)
-        if path.endswith(".py") and self._clock.phase != "init":
+        if path.endswith((".py", ".pyc")) and self._clock.phase != "init":
             self._sources.setdefault(path)
         if not path.startswith(_IGNORED) and not path.endswith((".pyc", ".py", ".pth")):
             self._opened.setdefault((path, self._clock.phase), given)
@@ -73,8 +73,13 @@ class FileRecorder:
             )
 
     def sources(self) -> tuple[str, ...]:
-        """Python files that were opened outside init, in order; the importer's own readings of what had no bytecode are among them."""
-        return tuple(self._sources)
+        """Python files that were opened outside init, in order, without the bytecode of modules that are there to be seen.
+
+        The importer's own readings of what had no bytecode are among them, and bytecode of modules that failed or put another object
+        in their place.
+        """
+        seen = {getattr(getattr(module, "__spec__", None), "cached", None) for module in list(sys.modules.values())}
+        return tuple(path for path in self._sources if path not in seen)
 
 
 def mapped_files() -> set[str]:

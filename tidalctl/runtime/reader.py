@@ -15,13 +15,13 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tidalctl.artifacts.manifest import PACK, Manifest
-from tidalctl.artifacts.pagecache import SMALL
+from tidalctl.artifacts.manifest import PACK, PROVENANCE, Manifest
 from tidalctl.runtime.mapping import in_memory, read_ahead
 from tidalctl.runtime.timeline import Timeline
 
 SAMPLES = 8  # of the files that are many: where these are in memory, the others are taken to be
 THREAD = "reader: code"
+Parts = Iterable[tuple[int, int]]  # offset and length of each
 _TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
 
 
@@ -105,28 +105,23 @@ class CodeReader:
             self._asked.set()
 
     def _ask(self) -> Iterator[None]:
-        """In the order in which a start wants them: small files, what it checks, the code pack, libraries, what imports look through.
-
-        Yields after each.
+        """What the start checks; then the shortest first, so that nobody waits for little behind much: files that imports open,
+        libraries, the code pack; then what imports look through. Yields after each.
         """
         found = list(_find(self._manifest.readahead))
-        others = [path for name, path in found if name.endswith((".py", ".pyc"))]
-        libraries = [(name, path) for name, path in found if not name.endswith((".py", ".pyc"))]
-        small = dict.fromkeys(path for _, path in libraries if _is_small(path))
-        for path in small:
-            read_ahead(path)
-        yield
+        sources = [path for _, path in found if path.suffix == ".py"]
         weights = {weight.file for weight in self._manifest.weights}
-        for name in sorted(self._manifest.files, key=lambda name: name == PACK):
-            if name not in weights:
+        for name in (PROVENANCE, *self._manifest.files):
+            if name not in weights and name != PACK:
                 read_ahead(self._bundle / name)
         yield
-        for name, path in libraries:
-            if path not in small:
-                read_ahead(path, self._manifest.touched.get(name))
-                yield
-        if not all(map(in_memory, others[:: max(len(others) // SAMPLES, 1)])):
-            for path in others:
+        asked = [(path, self._manifest.touched.get(name)) for name, path in found if path.suffix != ".py"]
+        asked += [(self._bundle / name, None) for name in self._manifest.files if name == PACK]
+        for path, parts in sorted(asked, key=_length):
+            read_ahead(path, parts)
+            yield
+        if not all(map(in_memory, sources[:: max(len(sources) // SAMPLES, 1)])):
+            for path in sources:
                 read_ahead(path)
                 yield
 
@@ -142,8 +137,12 @@ def _find(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
             yield name, Path(entries[top], name)
 
 
-def _is_small(path: Path) -> bool:
+def _length(asked: tuple[Path, Parts | None]) -> int:
+    """Bytes that are asked for of a file."""
+    path, parts = asked
+    if parts is not None:
+        return sum(length for _, length in parts)
     try:
-        return path.stat().st_size <= SMALL
+        return path.stat().st_size
     except OSError:
-        return False
+        return 0
