@@ -38,6 +38,10 @@ class PrivateMapping:
         # the address is read through a view that is dropped at once, so that the mapping can be closed again
         self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
 
+    def view(self, offset: int, length: int) -> memoryview:
+        """The bytes as they are here now, written ones among them. Not to be kept."""
+        return memoryview(self.memory)[offset : offset + length]
+
     def enter(self, begin: int, end: int) -> None:
         """Enter a range that is in memory in the page table, so that its reader finds no faults. A kernel before 5.14 does nothing."""
         begin -= begin % PAGE

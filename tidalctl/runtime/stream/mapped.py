@@ -1,8 +1,9 @@
 """The device of the CPU: the mapped file is the memory, so that bringing a group in is reading it into the page cache.
 
-Compute reads a private mapping, whose written pages are its own; hashes are taken through a shared one of the same file, since what a
-handler has written meanwhile is no corruption. Nothing is copied but by the kernel, into a buffer that nobody reads: reads bring large
-folios, whose pages it has touched besides, where faults (MADV_POPULATE_READ) bring small ones, which the hash then finds one by one.
+Compute reads a private mapping, whose written pages are its own. Hashes are taken there, too, which enters the pages in the page table
+for compute; what a handler has written meanwhile is no corruption, so that a shared mapping of the same file has the last word. Nothing
+is copied but by the kernel, into a buffer that nobody reads: reads bring large folios, whose pages it has touched besides, where faults
+(MADV_POPULATE_READ) bring small ones, which the hash then finds one by one.
 """
 
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from tidalctl.artifacts.errors import Corrupt, Truncated
 from tidalctl.artifacts.groups import Group
 from tidalctl.artifacts.hashing import weight_hasher
+from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.runtime.mapping import PrivateMapping, WeightsFile
 
 STEP = 16 * 2**20  # bytes a call
@@ -66,13 +68,10 @@ class MappedDevice:
                 raise Truncated(f"{self._bundle}: {group.file} can't be read to its end", AGAIN)
 
     def check(self, group: Group) -> None:
-        file = self.files[group.file]
+        """Look at a group where compute will, so that it finds the pages there; what differs there may have been written since."""
+        file, mapping = self.files[group.file], self.mappings[group.file]
         for weight in group.weights:
-            digest = weight_hasher()
-            for begin in range(weight.offset, weight.offset + weight.nbytes, STEP):
-                with file.view(begin, min(STEP, weight.offset + weight.nbytes - begin)) as chunk:
-                    digest.update(chunk)
-            if digest.hexdigest() != weight.xxh3:
+            if _digest(mapping.view, weight) != weight.xxh3 and _digest(file.view, weight) != weight.xxh3:
                 raise Corrupt(
                     f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", AGAIN
                 )
@@ -91,3 +90,11 @@ class MappedDevice:
         for name, file in self.files.items():
             if file.changed():
                 raise Corrupt(f"{self._bundle}: {name} was changed while it was in use", AGAIN)
+
+
+def _digest(view: Callable[[int, int], memoryview], weight: BundleWeight) -> str:
+    digest = weight_hasher()
+    for begin in range(weight.offset, weight.offset + weight.nbytes, STEP):
+        with view(begin, min(STEP, weight.offset + weight.nbytes - begin)) as chunk:
+            digest.update(chunk)
+    return digest.hexdigest()
