@@ -100,6 +100,15 @@ def plain(root: Path, event: dict[str, Any], module: str = "app", cwd: Path | No
     return json.loads(python(PLAIN, root, module, json.dumps(event), cwd=cwd or root).ok().out.strip().splitlines()[-1])
 
 
+def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
+    """In place, so that the file stays the one that is open or mapped."""
+    with open(path, "r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 1 << bit]))
+
+
 def files_below(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder below: its size and when it was written."""
     return {

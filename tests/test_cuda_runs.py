@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Chain, Done, python
+from conftest import Chain, Done, flip_bit, python
 
 from tidalctl.artifacts.manifest import decode_manifest as decode
 from tidalctl.artifacts.manifest import encode_manifest, seal
@@ -135,17 +135,13 @@ def test_whatever_reads_a_weight_waits_for_it(every_way: Chain, tmp_path: Path, 
 
 
 @pytest.mark.parametrize("io", ["buffered", "direct"])
-def test_a_flipped_bit_is_one_error_and_no_output(on_gpu: Path, tmp_path: Path, io: str) -> None:
+@pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
+def test_a_flipped_bit_is_one_error_and_no_output(on_gpu: Path, tmp_path: Path, io: str, place: int) -> None:
     bundle = Path(shutil.copytree(on_gpu, tmp_path / "spoiled.bundle"))
-    manifest = json.loads((bundle / "manifest.json").read_bytes())
-    first = min((one for one in manifest["weights"] if one.get("first_use") is not None), key=lambda one: one["first_use"])
-    with open(bundle / "weights.safetensors", "r+b") as file:
-        file.seek(first["offset"])
-        byte = file.read(1)
-        file.seek(first["offset"])
-        file.write(bytes([byte[0] ^ 1]))
-    done = run(bundle, {"prompt": [1, 2]}, "--io", io)
-    done.one_error("xxh3 differs")
+    weights = json.loads((bundle / "manifest.json").read_bytes())["weights"]
+    used = sorted((one for one in weights if one.get("first_use") is not None), key=lambda one: one["first_use"])
+    flip_bit(bundle / "weights.safetensors", used[place]["offset"])
+    run(bundle, {"prompt": [1, 2]}, "--io", io).one_error("xxh3 differs")
 
 
 @pytest.mark.slow

@@ -271,6 +271,24 @@ def test_a_file_that_is_gone_is_nothing_to_read_and_nothing_to_say(tmp_path: Pat
     assert not capsys.readouterr().err
 
 
+@pytest.mark.parametrize("wrong", [0, 2, 5])
+def test_where_a_group_is_wrong_the_gates_stay(wrong: int) -> None:
+    """Whichever comes last: what the trace saw no use of may be read yet, and nobody else would tell."""
+
+    def spoil(group: Group) -> None:
+        if group.index == wrong:
+            raise Corrupt("is not what compile wrote")
+
+    opened: list[bool] = []
+    engine = Engine(row(6, 100), Slow(spoil))
+    engine.on_done = lambda: opened.append(True)
+    engine.start()
+    engine.end()
+    assert not opened and not engine.done
+    for index in range(6):
+        assert isinstance(within(10, lambda index=index: engine.need([index])), Corrupt) == (index == wrong)  # type: ignore[misc]
+
+
 def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident_prefix() -> None:
     engine = Engine(row(10, 100), Slow(), pace=2000, resident=400)
     begin = time.monotonic()

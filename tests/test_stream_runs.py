@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TIMEOUT_S, Chain, Done, python
+from conftest import TIMEOUT_S, Chain, Done, flip_bit, python
 
 # `tidalctl run` over a slow link, in small groups, so that loading goes on while the handler computes
 SLOW = """
@@ -68,6 +68,19 @@ def test_a_weight_that_the_handler_overwrites_is_its_own(experts: Chain, seconds
     assert (experts.bundle / "weights.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("seconds", [0.01, 3.0], ids=["weights first", "compute first"])
+def test_a_flipped_byte_of_an_expert_that_no_trace_saw_is_told_when_it_is_asked(
+    experts: Chain, tmp_path: Path, seconds: float
+) -> None:
+    bundle = Path(shutil.copytree(experts.bundle, tmp_path / "app.bundle"))
+    unseen = [w for w in experts.manifest["weights"] if w.get("first_use") is None and "experts." in w["name"]]
+    for weight in unseen:
+        flip_bit(bundle / "weights.safetensors", weight["offset"] + weight["nbytes"] - 1)
+    slowly(bundle, {"prompt": list(range(40)), "tokens": 3}, seconds).one_error("xxh3 differs")
+    report = slowly(bundle, experts.events[0], seconds).report
+    assert report["output"] == experts.plain(experts.events[0]), "what is right is answered"
+
+
 def test_a_bound_on_reading_ahead_changes_no_answer(experts: Chain) -> None:
     event = {"prompt": list(range(20))}
     assert slowly(experts.bundle, event, 1.0, "--readahead", "10KB").report["output"] == experts.plain(event)
@@ -105,12 +118,7 @@ def truncate(path: Path, chance: random.Random) -> None:
 
 
 def flip(path: Path, chance: random.Random) -> None:
-    with open(path, "r+b") as file:
-        place = chance.randrange(path.stat().st_size)
-        file.seek(place)
-        old = file.read(1)
-        file.seek(place)
-        file.write(bytes([old[0] ^ 1 << chance.randrange(8)]))
+    flip_bit(path, chance.randrange(path.stat().st_size), chance.randrange(8))
 
 
 def replace(path: Path, chance: random.Random) -> None:

@@ -148,7 +148,8 @@ class Arrival:
 
     def give_up(self) -> None:
         """There will be no state: give the memory back once nothing is copied into it any more."""
-        self.engine.wait()
+        self.engine.end()
+        self.engine.settle()
         self._open()
         self._operators.leave()
         self._device.drop()

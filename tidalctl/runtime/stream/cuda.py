@@ -140,7 +140,8 @@ class CudaDevice:
     def storage(self, weight: BundleWeight) -> torch.UntypedStorage:
         """The weight's part of its slab as a storage of its own, which keeps the slab: DLPack is the public way to such a one."""
         slab, begin = self._places[weight.name]
-        part = self._slabs[slab][begin : begin + weight.nbytes]
+        with torch._C.DisableTorchFunction():  # the slab has the address of its first weight, for which gates would wait
+            part = self._slabs[slab][begin : begin + weight.nbytes]
         return torch.from_dlpack(torch.utils.dlpack.to_dlpack(part)).untyped_storage()  # type: ignore[attr-defined]
 
     def bring(self, group: Group) -> None:
@@ -234,6 +235,7 @@ def _allocate_all(sizes: Sequence[SlabSize]) -> list[torch.Tensor]:
                 slabs.append(_allocate(size.device, size.nbytes))
     except torch.OutOfMemoryError:
         slabs.clear()
+        torch.cuda.empty_cache()  # to the driver, which tells below how much is free, and for whoever else needs some
         device = size.device
         wanted = sum(each.nbytes for each in sizes if each.device == device)
         free, total = _memory(device)

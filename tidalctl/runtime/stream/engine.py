@@ -76,12 +76,12 @@ class Engine:
         self._begun_at = _begins(groups)
         self._unbounded = ahead is None
         self._changed = threading.Condition()
-        self._waiting = 0  # threads that wait for a group
+        self._waiting = 0  # threads of compute's that wait for a group
         self._link = threading.Lock()
         self._link_free = 0.0
         self.misses = 0
         self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
-        self.on_done: Callable[[], None] = lambda: None  # called once, by a worker or by start, when the last group is in
+        self.on_done: Callable[[], None] = lambda: None  # called once, by a worker or by start, when all are in and right
         self.on_stall: Callable[[Group, int, int], None] = lambda group, begin_ns, end_ns: None  # by whoever waited
         self.on_span: Callable[[str, int, int], None] = lambda name, begin_ns, end_ns: None
         self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(workers)]
@@ -124,9 +124,8 @@ class Engine:
             if self._jump and not self._taken[index]:
                 self._urgent.append(index)
             self._note(index)
-            with self._standing():
-                while not self._released[index] and index not in self._errors:
-                    self._changed.wait()
+            while not self._released[index] and index not in self._errors:
+                self._changed.wait()
             self._raise(index if index in self._errors else None)
 
     def wait(self) -> None:
@@ -134,28 +133,36 @@ class Engine:
         with self._changed:
             self._unbounded = True
             self._changed.notify_all()
-            with self._standing():
+            self._waiting += 1
+            try:
                 while self._pending and not self._errors:
                     self._changed.wait()
+            finally:
+                self._waiting -= 1
             self._raise(min(self._errors, default=None))
+
+    def end(self) -> None:
+        """Return when no worker touches a group any more, whatever went wrong."""
+        with self._changed:
+            self._unbounded = True
+            self._changed.notify_all()
+        for thread in self.threads:
+            if thread.ident is not None:  # it was started
+                thread.join()
 
     def _stall(self, index: int) -> None:
         group, begin = self._groups[index], time.monotonic_ns()
         with self._changed:
             self.misses += group.first_use is None
-        self.fetch(index)
+            self._waiting += 1
+        try:
+            self.fetch(index)
+        finally:
+            with self._changed:
+                self._waiting -= 1
         end = time.monotonic_ns()
         self.stalls.append((group, begin, end))
         self.on_stall(group, begin, end)
-
-    @contextlib.contextmanager
-    def _standing(self) -> Iterator[None]:
-        """A thread waits in here. With the lock held."""
-        self._waiting += 1
-        try:
-            yield
-        finally:
-            self._waiting -= 1
 
     def _note(self, index: int) -> None:
         """Compute is here: readers may go so much further."""
@@ -222,7 +229,7 @@ class Engine:
         with self._changed:
             self._released[index] = True
             self._pending -= 1
-            last = self._pending == 0
+            last = self._pending == 0 and not self._errors  # gates stay where a group is wrong: it could be read yet
             self._changed.notify_all()
         if last:
             self.on_done()

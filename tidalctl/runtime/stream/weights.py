@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidalctl.artifacts.bundle import check_file
-from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import GROUP_SIZE, Group, plan_groups
 from tidalctl.artifacts.manifest import Manifest
 from tidalctl.runtime.mapping import PrivateMapping
@@ -185,8 +185,13 @@ class WeightStream:
     def make_ready(self) -> None:
         """Have the next state's weights on the device before it is asked for. From the thread that will ask."""
         if self.on_device and self._ready is None:
-            self._ready = self._set_out()
-            self._ready.engine.wait()
+            arrival = self._set_out()
+            try:
+                arrival.engine.wait()
+            except (OSError, TidalError):
+                self._give_up(arrival)
+                raise
+            self._ready = arrival
 
     def pin(self) -> None:
         """Keep the device's weights in pinned memory, so that further states' come at the speed of the link.
@@ -206,8 +211,13 @@ class WeightStream:
         except Exception:  # raised again
             making, self._making = self._making, None
             if making is not None:
-                making.give_up()
+                self._give_up(making)
             raise
+
+    def _give_up(self, arrival: "Arrival") -> None:
+        arrival.give_up()
+        if arrival in self._arriving:  # something was wrong with it, which is nobody's concern any more
+            self._arriving.remove(arrival)
 
     def _set_out(self) -> "Arrival":
         from tidalctl.runtime.stream.arrival import Arrival
