@@ -1,17 +1,23 @@
 """What does a start cost on a GPU, and is it right there?
 
-    python benchmarks/gpu.py [-n 3] [--shape 8b|1b|tiny] [--minutes 8] [--output FILE]
+    python benchmarks/gpu.py [-n 3] [--shape 8b|1b|tiny] [--minutes 8] [--skip-tests] [--output FILE]
 
-The tests of the CUDA path come first; without them green nothing is measured. Then a Llama with random weights (8B where device,
-memory and disk have room for it, else 1.1B), made here, traced and compiled: whole processes to the first token against two ways of
-`from_pretrained`, with weights and code evicted or in memory; in one warm process, states streamed from pinned memory and states that
-were on the device before the request, against the handler with its state kept, and against the link's measured bandwidth; decoding
-against plain. What there is no time left for is left out, and said. Exits with 2 where torch sees no GPU.
+The tests of the CUDA path come first; without them green nothing is measured (--skip-tests: they were, just before). Then a Llama with
+random weights (8B where device, memory and disk have room for it, else 1.1B), made here, traced and compiled: whole processes to the
+first token against two ways of `from_pretrained`, with weights and code evicted or in memory; in one warm process, states streamed from
+pinned memory and states that were on the device before the request, against the handler with its state kept, and against the link's
+measured bandwidth; decoding against plain. Each part is written as soon as it is there; what there is no time left for is left out, and
+said. Exits with 1 where a part failed or was cut short, with 2 where torch sees no GPU.
+
+Needs nothing from outside: tidalctl and what it depends on, transformers, accelerate, pytest and pytest-timeout are to be installed;
+where nothing can be fetched, from their wheels: `pip install --no-index --find-links WHEELS tidalctl`.
 """
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -141,9 +147,8 @@ def correct() -> Sample:
     """The tests of the CUDA path. Ends the script where they are not all green."""
     say("tests/test_cuda.py …")
     began = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "tests/test_cuda.py"], cwd=ROOT, capture_output=True, text=True
-    )
+    words = ["-o", "addopts=", "-q", "-rs", "-x", "-m", "not slow", "--timeout", "120", "tests/test_cuda.py"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *words], cwd=ROOT, capture_output=True, text=True)
     last = (done.stdout.strip().splitlines() or [""])[-1]
     if done.returncode or "skipped" in done.stdout:
         raise SystemExit(f"{done.stdout[-6000:]}\nerror: the CUDA path is not right here; nothing was measured")
@@ -162,7 +167,7 @@ def shape_for(device: Sample, asked: str | None, work: Path) -> str:
 def made(options: Any, shape: str) -> tuple[Path, Path]:
     """The checkpoint and the bundle. Sets the function's environment."""
     base = options.work.absolute() / f"cuda-{shape}"
-    if not (base / "config.json").is_file():
+    if not list(base.glob("*.safetensors")):  # which comes last
         measure.run(MAKE, str(base), json.dumps(LAYERS[shape]))
     os.environ |= {"LLAMA_BASE": str(base), "LLAMA_PLACE": "device_map", "HF_HUB_OFFLINE": "1"}
     return base, measure.bundle(APP, [json.dumps(EVENT)], options.work.absolute() / f"cuda-{shape}.bundle", options.reuse)
@@ -184,6 +189,7 @@ def start(row: str, bundle: Path) -> Sample:
 
 
 def processes(options: Any, base: Path, bundle: Path, deadline: float) -> Iterator[Sample]:
+    """A sample of each row in each state of the page cache, turn by turn; a start that failed is one with `failed`."""
     output, opened = measure.survey(str(APP.parent), APP.stem, "handler", json.dumps(EVENT), str(ROOT))
     code = [path for path in opened if path.suffix != ".safetensors"]
     weights = {row: list((bundle if row == "bundle" else base).glob("*.safetensors")) for row in ROWS}
@@ -192,17 +198,24 @@ def processes(options: Any, base: Path, bundle: Path, deadline: float) -> Iterat
         "code": [*code, *(p for p in bundle.rglob("*") if p.is_file())],
     }
     slowest = 0.0
-    for cache, turn, row in measure.turns(list(ROWS), options.n, measure.caches(options)):
-        if time.monotonic() + slowest > deadline:
-            say(f"no time left for {cache} turn {turn + 1} of {row}")
-            continue
-        began = time.monotonic()
-        state = measure.prepare(cache, {"weights": weights[row], "code": code}, everything, options.touch)
-        found = start(row, bundle)
-        slowest = max(slowest, time.monotonic() - began)
-        say(f"{turn + 1}/{options.n} {cache} {row}: {found['ttft_s']:.3f} s")
-        equal = found.pop("output") == output
-        yield {"row": row, "turn": turn, **state.fields(), **found, "output_equal": equal}
+    for turn in range(options.n):
+        for cache, _, row in measure.turns(list(ROWS), 1, measure.caches(options)):
+            if time.monotonic() + slowest > deadline:
+                say(f"no time left for {cache} turn {turn + 1} of {row}")
+                continue
+            began = time.monotonic()
+            state = measure.prepare(cache, {"weights": weights[row], "code": code}, everything, options.touch)
+            sample = {"row": row, "turn": turn, **state.fields()}
+            try:
+                found = start(row, bundle)
+            except Failed as error:
+                say(f"{turn + 1}/{options.n} {cache} {row} failed: {error}")
+                yield {**sample, "failed": str(error)}
+                continue
+            slowest = max(slowest, time.monotonic() - began)
+            say(f"{turn + 1}/{options.n} {cache} {row}: {found['ttft_s']:.3f} s")
+            equal = found.pop("output") == output
+            yield {**sample, **found, "output_equal": equal}
 
 
 def decoding(bundle: Path) -> Sample:
@@ -223,27 +236,63 @@ def table(document: Sample) -> Iterator[str]:
     yield ""
     yield "| first token, whole process | files in memory | evicted |"
     yield "| --- | --- | --- |"
+    samples = [one for one in document["samples"] if "failed" not in one]
     for row, label in ROWS.items():
-        cells = [measure.cell(list(measure.values(document["samples"], row, c, "ttft_s").values())) for c in ("warm", "cold")]
+        cells = [measure.cell(list(measure.values(samples, row, c, "ttft_s").values())) for c in ("warm", "cold")]
         yield f"| {label} | {' | '.join(cells)} |"
-    if host := document["host"]:
+    if host := document.get("host"):
         over = document["ratios"]
         yield ""
         yield "| first token, warm process | | over what can't be avoided |"
         yield "| --- | --- | --- |"
         for row, label in HOST_ROWS.items():
-            yield (
-                f"| {label} | {measure.cell(host[row])} | {over[row]:.2f} |"
-                if row in over
-                else f"| {label} | {measure.cell(host[row])} | |"
-            )
+            yield f"| {label} | {measure.cell(host[row])} | {f'{over[row]:.2f}' if row in over else ''} |"
         speed = statistics.median(host["bandwidth"])
         yield f"link {speed / 1e9:.1f} GB/s, {host['bytes'] / 1e9:.2f} GB of weights: {over['floor_s']:.3f} s can't be avoided"
         if not host["equal"]:
             yield "note: answers differed"
-    if "ratio" in document["decode"]:
+    if "ratio" in document.get("decode", {}):
         yield f"decoding, bundle / plain: {document['decode']['ratio']:.3f}"
-    yield from measure.notes(document["samples"])
+    yield from measure.notes(samples)
+    for failure in document["failures"]:
+        yield f"note: {failure}"
+
+
+@contextlib.contextmanager
+def cut_short(seconds: float) -> Iterator[None]:
+    """Whatever runs in here after so many seconds ends with Failed, so that what was measured before is not lost with it."""
+
+    def ring(number: int, frame: Any) -> None:
+        raise Failed(f"cut short after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def measured(options: Any, document: Sample, end: float) -> Iterator[None]:
+    """Fills the document, and yields when there is more in it."""
+    document["tests"] = {"result": "tests skipped"} if options.skip_tests else correct()
+    options.work.mkdir(parents=True, exist_ok=True)
+    document["shape"] = shape_for(document["device"], options.shape, options.work)
+    base, bundle = made(options, document["shape"])
+    yield
+    try:
+        host = measure.run(HOST, str(bundle), json.dumps(EVENT), "5").report
+        document |= {"host": host, "ratios": floors(host)}
+    except Failed as error:
+        document["failures"].append(f"the warm process failed: {error}")
+    yield
+    if time.monotonic() < end - 120:
+        document["decode"] = decoding(bundle)
+        yield
+    for sample in processes(options, base, bundle, end):
+        document["samples"].append(sample)
+        yield
 
 
 def main() -> int:
@@ -251,29 +300,26 @@ def main() -> int:
     parser.set_defaults(n=3, shape=None, touch=0)
     next(action for action in parser._actions if action.dest == "shape").choices = tuple(LAYERS)
     parser.add_argument("--minutes", type=float, default=8, help="of device time, all in all")
+    parser.add_argument("--skip-tests", action="store_true", help="of the CUDA path, which were green just before")
     options = parser.parse_args()
-    began = time.monotonic()
+    end = time.monotonic() + 60 * options.minutes
     device = measure.run(ROOM_HERE).report
     if device is None:
         say("error: torch sees no GPU here\nhint: run this where torch.cuda.is_available() says True")
         return 2
-    tests = correct()
-    options.work.mkdir(parents=True, exist_ok=True)
-    shape = shape_for(device, options.shape, options.work)
-    base, bundle = made(options, shape)
-    end = began + 60 * options.minutes
+    document: Sample = {"machine": measure.machine(), "device": device, "event": EVENT, "samples": [], "failures": []}
     try:
-        host = measure.run(HOST, str(bundle), json.dumps(EVENT), "5").report
+        with cut_short(end - time.monotonic()):
+            for _ in measured(options, document, end):
+                measure.write(options.output, document)
     except Failed as error:
-        say(f"the warm process failed: {error}")
-        host = {}
-    decode = decoding(bundle) if time.monotonic() < end - 120 else {}
-    samples = list(processes(options, base, bundle, end))
-    document = {"machine": measure.machine(), "device": device, "shape": shape, "event": EVENT, "tests": tests}
-    document |= {"host": host, "ratios": floors(host) if host else {}, "decode": decode, "samples": samples}
-    measure.write(options.output, document)
-    print("\n".join(table(document)))
-    return 0
+        document["failures"].append(str(error))
+        measure.write(options.output, document)
+    if "shape" in document:
+        print("\n".join(table(document)))
+    for failure in document["failures"]:
+        say(f"error: {failure}")
+    return 1 if document["failures"] else 0
 
 
 if __name__ == "__main__":

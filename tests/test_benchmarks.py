@@ -1,7 +1,10 @@
-"""What the benchmark scripts make of their numbers, and how they turn: pure functions, no processes."""
+"""What the benchmark scripts make of their numbers, and how they turn: no processes."""
 
 import importlib
+import json
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -96,3 +99,36 @@ def test_a_state_may_hold_more_than_the_checkpoint_but_no_less(monkeypatch: pyte
     load = imported("load", monkeypatch)
     assert load.holds([[4, 7], [4, 7], [8, 1]], [[4, 7], [4, 7]])
     assert not load.holds([[4, 7], [8, 1]], [[4, 7], [4, 7]])
+
+
+def test_on_a_gpu_what_was_measured_before_the_time_was_up_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpu = imported("gpu", monkeypatch)
+
+    def stuck(*given: Any) -> Iterator[dict[str, Any]]:
+        yield {**sample("bundle", 0, 0.0), "ttft_s": 1.5, "output_equal": True}
+        yield {**sample("to", 0, 0.0), "failed": "no room"}
+        time.sleep(60)
+
+    def child(program: str, *given: str) -> Any:
+        if program == gpu.HOST:
+            raise gpu.Failed("no such kernel")
+        return gpu.measure.Child(0, {"name": "a GPU", "free_bytes": 0})
+
+    monkeypatch.setattr(gpu.measure, "run", child)
+    monkeypatch.setattr(gpu, "correct", lambda: {"result": "9 passed"})
+    monkeypatch.setattr(gpu, "shape_for", lambda *given: "tiny")
+    monkeypatch.setattr(gpu, "made", lambda *given: (tmp_path, tmp_path))
+    monkeypatch.setattr(gpu, "processes", stuck)
+    output = tmp_path / "gpu.json"
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--minutes", "0.02", "--work", str(tmp_path), "--output", str(output)])
+    assert gpu.main() == 1
+    written = json.loads(output.read_text())
+    assert [one["row"] for one in written["samples"]] == ["bundle", "to"]
+    assert [failure.partition(" after")[0] for failure in written["failures"]] == [
+        "the warm process failed: no such kernel",
+        "cut short",
+    ]
+    told = capsys.readouterr()
+    assert "| tidalctl, from the bundle | 1.50 s" in told.out and "error: cut short" in told.err
