@@ -305,7 +305,7 @@ def main(event):
         print(error)
         return 1
     for name, tensor in sorted(made.items()):
-        flat = tensor.detach().contiguous()
+        flat = tensor.detach().cpu().contiguous()
         content = ctypes.string_at(flat.data_ptr(), flat.nbytes) if flat.nbytes else b""
         print(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), hashlib.sha256(content).hexdigest())
     return 0

@@ -130,7 +130,8 @@ class PrefixWriter:
                 alike.remove(name)
             else:
                 name = f".prefix.{len(self.extras)}"
-                self.extras[name] = torch.empty(0, dtype=torch.uint8).set_(storage.clone())  # type: ignore[call-overload]
+                empty = torch.empty(0, dtype=torch.uint8, device=storage.device)
+                self.extras[name] = empty.set_(storage.clone())  # type: ignore[call-overload]
             names[address] = name
         path = Path(self._request.folder) / PREFIX
         pickler, self.globals = write_skeleton(path, carried, ambient, new_globals, names, shared)

@@ -8,6 +8,8 @@ import types
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from tidalctl.ambient import CUDA_RNG
+
 if TYPE_CHECKING:
     from tidalctl.compiler.module_state import ModuleState
 
@@ -44,23 +46,25 @@ def noting_seeds() -> Iterator[set[str]]:
     import torch
 
     noted: set[str] = set()
-    places: list[tuple[Any, str, str]] = [
-        (owner, name, "torch.rng") for owner in (torch, torch.random) for name in ("manual_seed", "set_rng_state")
+    places: list[tuple[Any, str, tuple[str, ...]]] = [
+        *((owner, "manual_seed", ("torch.rng", CUDA_RNG)) for owner in (torch, torch.random)),
+        *((owner, "set_rng_state", ("torch.rng",)) for owner in (torch, torch.random)),
+        *((torch.cuda, name, (CUDA_RNG,)) for name in ("manual_seed_all", "set_rng_state_all")),
     ]
-    places += [(random, name, "random") for name in ("seed", "setstate")]
+    places += [(random, name, ("random",)) for name in ("seed", "setstate")]
     if "numpy.random" in sys.modules:
-        places += [(sys.modules["numpy.random"], name, "numpy.random") for name in ("seed", "set_state")]
+        places += [(sys.modules["numpy.random"], name, ("numpy.random",)) for name in ("seed", "set_state")]
     originals = [getattr(owner, name) for owner, name, _ in places]
 
-    def noting(original: Any, generator: str) -> Any:
+    def noting(original: Any, generators: tuple[str, ...]) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
-            noted.add(generator)
+            noted.update(generators)
             return original(*arguments, **keywords)
 
         return call
 
-    for (owner, name, generator), original in zip(places, originals, strict=True):
-        setattr(owner, name, noting(original, generator))
+    for (owner, name, generators), original in zip(places, originals, strict=True):
+        setattr(owner, name, noting(original, generators))
     try:
         yield noted
     finally:

@@ -5,6 +5,7 @@ import gc
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,27 @@ print(json.dumps(answers))
     events = [EVENTS[2], EVENTS[0], EVENTS[1], EVENTS[3]]
     done = python(script, on_gpu.bundle, *map(json.dumps, events), cwd=on_gpu.folder).ok()
     assert json.loads(done.out.splitlines()[-1]) == [as_plainly(on_gpu, event) for event in events]
+
+
+DRAWS = """
+import tidalctl, torch
+
+@tidalctl.init
+def load(event):
+    torch.manual_seed(7)
+    return torch.rand(1000, device="cuda")
+
+def handler(event, context):
+    state = load(event)
+    drawn = torch.rand(3, device="cuda").tolist() if event.get("draws") else []
+    return [state.double().sum().item(), drawn]
+"""
+
+
+def test_a_handler_draws_on_the_device_what_it_draws_after_plain_init(chain: Callable[..., Chain]) -> None:
+    made = chain(DRAWS, {})
+    for event in ({}, {"draws": True}):
+        assert made.run(event)["output"] == made.plain(event)
 
 
 # takes all of the device's memory just before the weights' is allocated

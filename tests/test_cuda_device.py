@@ -17,9 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_stream import digest, within
 
+from tidalctl.ambient import CUDA_RNG, ambient_digests, apply_ambient, changed, read_ambient
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
 from tidalctl.artifacts.manifest import BundleWeight
+from tidalctl.compiler.watches import noting_seeds
 from tidalctl.runtime.mapping import WeightsFile
 from tidalctl.runtime.stream import cuda
 from tidalctl.runtime.stream.arrival import Arrival, BundleSource
@@ -313,3 +315,24 @@ def test_what_the_reading_engine_found_wrong_is_told_where_it_is_needed(tmp_path
     made.start()
     assert within(10, lambda: made.need(["0"])) is None
     assert isinstance(within(10, lambda: made.need(["1"])), Corrupt)
+
+
+def test_generators_of_devices_are_settings_of_init_once_cuda_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = read_ambient()
+    states = [torch.arange(16, dtype=torch.uint8), torch.zeros(16, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "init", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.__setitem__(device, state))
+    left = changed(before, read_ambient())
+    assert list(left) == [CUDA_RNG]
+    assert not changed(read_ambient(), read_ambient())
+    digests = ambient_digests(left)
+    states[:] = [state + 1 for state in states]
+    assert ambient_digests(changed(before, read_ambient())) != digests
+    apply_ambient(left)
+    assert states[0].tolist() == list(range(16)) and states[1].tolist() == [1] * 16, "a device that is not here is left alone"
+    with noting_seeds() as seeded:
+        torch.random.manual_seed(torch.initial_seed())
+    assert CUDA_RNG in seeded

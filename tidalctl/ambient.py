@@ -1,7 +1,8 @@
 """Process-wide settings that an init may change besides building its state, so that a restored process has them too.
 
-Covered: torch's default dtype, gradient mode, threads, matmul precision and determinism; the random generators of torch, Python
-and NumPy; and environment variables. Other side effects of init (registered handlers, patched libraries) are not seen.
+Covered: torch's default dtype, gradient mode, threads, matmul precision and determinism; the random generators of torch (of CUDA
+devices once CUDA is in use), Python and NumPy; and environment variables. Other side effects of init (registered handlers, patched
+libraries) are not seen.
 """
 
 import hashlib
@@ -26,6 +27,8 @@ def _settings() -> dict[str, tuple[Any, Any]]:
         "random": (random.getstate, random.setstate),
         "environ": (lambda: dict(os.environ), _set_environ),
     }
+    if torch.cuda.is_initialized():
+        known[CUDA_RNG] = (_cuda_generators, _set_cuda_generators)
     if not torch.is_inference_mode_enabled():
         known["torch.grad"] = (torch.is_grad_enabled, torch.set_grad_enabled)
     numpy = sys.modules.get("numpy")
@@ -36,7 +39,23 @@ def _settings() -> dict[str, tuple[Any, Any]]:
 
 _OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compiler comes first, always the same
 
-GENERATORS = ("torch.rng", "random", "numpy.random")
+CUDA_RNG = "torch.cuda.rng"
+GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
+
+
+def _cuda_generators() -> list[bytes]:
+    """Of each device."""
+    import torch
+
+    return [bytes(state.tolist()) for state in torch.cuda.get_rng_state_all()]
+
+
+def _set_cuda_generators(states: list[bytes]) -> None:
+    """Of the devices that are here: one of another machine has more, or fewer."""
+    import torch
+
+    for device, state in zip(range(torch.cuda.device_count()), states, strict=False):
+        torch.cuda.set_rng_state(torch.tensor(list(state), dtype=torch.uint8), device)
 
 
 def _set_environ(values: dict[str, str | None]) -> None:
@@ -81,6 +100,10 @@ def apply_ambient(values: dict[str, Any]) -> None:
     """Set what init had set."""
     if "numpy.random" in values:
         import numpy.random  # noqa: F401 - `import numpy` alone leaves it out
+    if CUDA_RNG in values:
+        import torch
+
+        torch.cuda.init()  # as init has
     settings = _settings() if values else {}
     for name, value in values.items():
         if name in settings:

@@ -47,7 +47,7 @@ def _ranges(events: list[Any]) -> dict[int, float]:
 
 
 def _device_kernels(events: list[Any]) -> dict[int, dict[str, float]]:
-    """By signature: the kernels that ran for it on a device and their seconds. Runtime calls are placed in the range around them."""
+    """By signature: the kernels that ran for it on a device and their seconds. Operators are placed in the range around them."""
     kernels = [e for e in events if e.device_type() != torch.profiler.DeviceType.CPU and e.linked_correlation_id() > 0]
     if not kernels:
         return {}
@@ -56,7 +56,12 @@ def _device_kernels(events: list[Any]) -> dict[int, dict[str, float]]:
         for e in events
         if e.name().startswith(RANGE) and e.device_type() == torch.profiler.DeviceType.CPU
     )
-    calls = {e.correlation_id(): e.start_ns() for e in events if e.device_type() == torch.profiler.DeviceType.CPU}
+    # a kernel is linked to an operator; the driver's calls have numbers of their own, which may be an operator's
+    calls = {
+        e.correlation_id(): e.start_ns()
+        for e in events
+        if e.device_type() == torch.profiler.DeviceType.CPU and e.linked_correlation_id() == 0
+    }
     found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
         at = calls.get(kernel.linked_correlation_id())

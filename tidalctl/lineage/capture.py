@@ -27,7 +27,7 @@ class CapturingTape(Tape):
             storage = storage_of(tensor)
             assert storage is not None
             with _disable_current_modes(), torch.no_grad():
-                copy = torch.empty(0, dtype=tensor.dtype).set_(storage.clone())  # type: ignore[call-overload]
+                copy = torch.empty(0, dtype=tensor.dtype, device=storage.device).set_(storage.clone())  # type: ignore[call-overload]
                 self.captured[identity] = copy.view(tensor.shape) if covers_storage(tensor) else copy
 
     def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
