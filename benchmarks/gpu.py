@@ -127,7 +127,7 @@ timed()
 found["pinned"] = [timed() for _ in range(count)]
 found["resident"] = []
 for _ in range(count):
-    weights.make_ready()
+    function.template.make_ready()
     found["resident"].append(timed())
 kept, ours = {}, None
 def keep(mark, given, named):

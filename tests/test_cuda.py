@@ -193,7 +193,8 @@ from tidalctl import load_bundle
 function = load_bundle(sys.argv[1])
 answers = []
 for step, event in zip(("", "", "pin", "make_ready"), map(json.loads, sys.argv[2:])):
-    getattr(function.template.weights, step, lambda: None)()
+    owner = function.template if step == "make_ready" else function.template.weights
+    getattr(owner, step, lambda: None)()
     answers.append(list(function(event)))
 print(json.dumps(answers))
 """

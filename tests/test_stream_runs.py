@@ -110,6 +110,28 @@ print(json.dumps([answers, function.template.weights.engine.misses]))
     assert misses > 0
 
 
+def test_a_state_that_was_made_ready_is_the_next_calls_and_nobody_elses(experts: Chain) -> None:
+    script = """
+import json, sys
+from tidalctl import load_bundle
+function = load_bundle(sys.argv[1])
+function.template.make_ready()
+answers, spans = [], []
+for event in map(json.loads, sys.argv[2:]):
+    answers.append(list(function(event)))
+    made = function.template.restored
+    function.template.make_ready()
+    function.template.make_ready()
+    spans.append(function.template.restored - made)
+print(json.dumps([answers, spans]))
+"""
+    events = [{"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}, {"prompt": [3, 1, 4]}, {"prompt": list(range(20))}]
+    done = python(script, experts.bundle, *map(json.dumps, events), cwd=experts.folder).ok()
+    answers, made = json.loads(done.out.splitlines()[-1])
+    assert answers == [experts.plain(event) for event in events]
+    assert made == [1, 1, 1], "once, however often it is asked for"
+
+
 # -- faults
 
 

@@ -61,7 +61,7 @@ class Storages:
             self._stream.need([name])
 
 
-def restore(
+def unpickle(
     skeleton_file: Path,
     manifest: Manifest,
     mappings: Mappings,
@@ -69,8 +69,8 @@ def restore(
     dynamic: types.ModuleType | None,
     event: Any,
     weights: WeightStream,
-) -> Any:
-    """Build what a skeleton is of, and set what init had set besides. Raises NotBuilt where the dynamic init fails.
+) -> dict[str, Any]:
+    """What a skeleton holds: a state, and what init had set besides, which `settle` sets. Raises NotBuilt where the dynamic init fails.
 
     The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
     """
@@ -88,15 +88,20 @@ def restore(
         with timeline.span("restore"):
             # checked as it is read: somebody may have spoiled it since the start
             data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
-            skeleton = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
-        with timeline.span("ambient"):
-            for module, values in skeleton["globals"].items():
-                vars(importlib.import_module(module)).update(values)
-            apply_ambient(skeleton["ambient"])
-            handles = torch.utils.hooks.RemovableHandle
-            handles.next_id = max(handles.next_id, skeleton["hooks"])
-        timeline.mark("restored")
-        return skeleton["state"]
+            found: dict[str, Any] = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
+            return found
+
+
+def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
+    """Set what init had set besides its state, which is returned."""
+    with timeline.span("ambient"):
+        for module, values in skeleton["globals"].items():
+            vars(importlib.import_module(module)).update(values)
+        apply_ambient(skeleton["ambient"])
+        handles = torch.utils.hooks.RemovableHandle
+        handles.next_id = max(handles.next_id, skeleton["hooks"])
+    timeline.mark("restored")
+    return skeleton["state"]
 
 
 def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:

@@ -75,6 +75,7 @@ class Template:
         self._finder: PackFinder | None = None
         self._event_fallback: str | None = None
         self._kept: dict[str, Any] = {}
+        self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._modules_before = frozenset(sys.modules)
@@ -292,14 +293,11 @@ class Template:
         """What a skeleton holds, anew, or again where init gives the same object each time."""
         if memo and skeleton in self._kept:
             return self._kept[skeleton]
-        from tidalctl.runtime.restore import restore
+        from tidalctl.runtime.restore import settle
 
-        with self.timeline.span("map"):
-            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
-            mappings = self.weights.mappings(again=bool(self.restored))
-        script = self._dynamic if self.strategy == "script" else None
-        self.restored += 1
-        state = restore(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
+        ahead, self._ahead = self._ahead, None
+        with self.weights.kept_if_made():
+            state = settle(ahead or self._unpickled(skeleton), self.timeline)
         if self.weights.on_device:
             self.prewarm.beside(lambda: not self.weights.done)
         self._import_late()
@@ -308,6 +306,26 @@ class Template:
         if memo:
             self._kept[skeleton] = state
         return state
+
+    def _unpickled(self, skeleton: str) -> dict[str, Any]:
+        from tidalctl.runtime.restore import unpickle
+
+        with self.timeline.span("map"):
+            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
+            mappings = self.weights.mappings(again=bool(self.restored))
+        script = self._dynamic if self.strategy == "script" else None
+        self.restored += 1
+        return unpickle(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
+
+    def make_ready(self) -> None:
+        """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.
+
+        What depends on the event is left, and all of it where the function is not imported yet.
+        """
+        self.weights.make_ready()
+        foreseen = self.manifest.strategy == "snapshot" and not self.manifest.guard.memo and not self._never
+        if foreseen and self.restored and self._ahead is None:
+            self._ahead = self._unpickled(SKELETON)
 
     def _import_late(self) -> None:
         """While the first weights are on their way, import what the handler is going to import."""
