@@ -99,6 +99,7 @@ def handler(event, context):
 """
 
 
+@pytest.mark.slow
 def test_what_the_function_sets_between_its_imports_is_heeded(chain: Callable[..., Chain]) -> None:
     """fsspec hangs on no shared library, and torch requires it; but it is the function that asks for it."""
     made = chain(BETWEEN)

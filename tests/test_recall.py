@@ -244,6 +244,7 @@ def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_p
     assert "there" in json.dumps(report["output"])
 
 
+@pytest.mark.slow
 def test_a_function_that_functools_does_not_cache_is_not_recalled(made: Made) -> None:
     """One that was cached in the trace, and is not any more: its module's source has changed."""
     source = made.library / "transformers/utils/import_utils.py"

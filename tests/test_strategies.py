@@ -72,6 +72,7 @@ def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp
     assert done.code == 0 and done.out.split() == ["w", "float32", "[8,", "8]", digest]
 
 
+@pytest.mark.slow
 def test_an_event_that_a_script_does_not_serve_is_answered_from_the_static_statements(
     chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
@@ -94,6 +95,7 @@ def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_t
     assert (report["strategy"], report["output"]) == ("replay", plain(made, event("b", 4.0)))
 
 
+@pytest.mark.slow
 def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5), event("b", 2.0))

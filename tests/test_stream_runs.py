@@ -68,7 +68,7 @@ def test_a_weight_that_the_handler_overwrites_is_its_own(experts: Chain, seconds
     assert (experts.bundle / "weights.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("seconds", [0.01, 3.0], ids=["weights first", "compute first"])
+@pytest.mark.parametrize("seconds", [pytest.param(0.01, marks=pytest.mark.slow), 3.0], ids=["weights first", "compute first"])
 def test_a_flipped_byte_of_an_expert_that_no_trace_saw_is_told_when_it_is_asked(
     experts: Chain, tmp_path: Path, seconds: float
 ) -> None:
