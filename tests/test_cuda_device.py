@@ -320,6 +320,7 @@ def test_what_the_reading_engine_found_wrong_is_told_where_it_is_needed(tmp_path
 def test_generators_of_devices_are_settings_of_init_once_cuda_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     before = read_ambient()
     states = [torch.arange(16, dtype=torch.uint8), torch.zeros(16, dtype=torch.uint8)]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -333,6 +334,10 @@ def test_generators_of_devices_are_settings_of_init_once_cuda_is_in_use(monkeypa
     assert ambient_digests(changed(before, read_ambient())) != digests
     apply_ambient(left)
     assert states[0].tolist() == list(range(16)) and states[1].tolist() == [1] * 16, "a device that is not here is left alone"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "init", lambda: pytest.fail("there is no device"))
+    apply_ambient(left)
     with noting_seeds() as seeded:
         torch.random.manual_seed(torch.initial_seed())
     assert CUDA_RNG in seeded

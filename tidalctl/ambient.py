@@ -103,7 +103,8 @@ def apply_ambient(values: dict[str, Any]) -> None:
     if CUDA_RNG in values:
         import torch
 
-        torch.cuda.init()  # as init has
+        if torch.cuda.is_available():  # a state on the CPU may come to a machine that has no device
+            torch.cuda.init()  # as init has
     settings = _settings() if values else {}
     for name, value in values.items():
         if name in settings:
