@@ -4,6 +4,8 @@ What the function or another package asks for can't, though it may hang on none:
 """
 
 import re
+from collections.abc import Iterable, Set
+from functools import cache
 from importlib import metadata
 
 from tidalctl.artifacts.trace import Import, Trace
@@ -13,8 +15,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 def pure_for_torch(trace: Trace) -> frozenset[str]:
     """Modules of pure packages that torch's own modules asked for first, themselves or by another pure one."""
-    pure = pure_packages()
     importers = {record.name: record.importer for record in trace.of(Import)}
+    pure = pure_packages({name.partition(".")[0] for name in importers})
 
     def asked_by_torch(name: str) -> bool:
         while name and name.partition(".")[0] in pure:
@@ -24,33 +26,35 @@ def pure_for_torch(trace: Trace) -> frozenset[str]:
     return frozenset(name for name in importers if name.partition(".")[0] in pure and asked_by_torch(name))
 
 
-def pure_packages() -> frozenset[str]:
-    """Top-level packages of distributions in which, and in all that they require, there is no shared library.
+def pure_packages(among: Set[str]) -> frozenset[str]:
+    """Those of these top-level packages in whose distributions, and in all that they require, there is no shared library.
 
     What only an extra requires is left out. A distribution that doesn't say what it installs, or requires one that isn't here, is not
     among them.
     """
     found = {_normal(one.metadata["Name"]): one for one in metadata.distributions() if one.metadata["Name"]}
     packages = metadata.packages_distributions()
-    pure = {name for name in found if all(_holds_no_library(found.get(one)) for one in _closure(name, found))}
-    return frozenset(package for package, owners in packages.items() if pure.issuperset(map(_normal, owners)))
+    owners = {package: [_normal(owner) for owner in packages[package]] for package in among & packages.keys()}
+    # listing a distribution's files takes milliseconds: each is asked once, and none that the trace has no use for
+
+    @cache
+    def holds_no_library(name: str) -> bool:
+        files = found[name].files if name in found else None
+        return bool(files) and not any(".so" in file.suffixes for file in files or ())
+
+    return frozenset(package for package, names in owners.items() if all(map(holds_no_library, _closure(names, found))))
 
 
-def _closure(name: str, found: dict[str, metadata.Distribution]) -> set[str]:
-    """A distribution, what it requires, what that requires, and so on."""
+def _closure(names: Iterable[str], found: dict[str, metadata.Distribution]) -> set[str]:
+    """Distributions, what they require, what that requires, and so on."""
     reached: set[str] = set()
-    waiting = [name]
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in reached:
             reached.add(name)
             waiting += _requirements(found[name]) if name in found else ()
     return reached
-
-
-def _holds_no_library(distribution: metadata.Distribution | None) -> bool:
-    files = distribution.files if distribution is not None else None
-    return bool(files) and not any(".so" in file.suffixes for file in files or ())
 
 
 def _requirements(distribution: metadata.Distribution) -> list[str]:

@@ -52,7 +52,8 @@ def load():
     while True:
         try:
             pathlib.Path("marker").touch()
-            time.sleep(60)
+            while True:
+                time.sleep(0.01)  # one long sleep would be slept through where the interrupt comes just before it
         except KeyboardInterrupt:
             pass
 
