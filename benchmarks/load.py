@@ -4,7 +4,10 @@
 
 Each row is a loader in a fresh process that has done its imports before. Timed: the call, and then a read of every page of every
 tensor, since some loaders only map. Not timed: a checksum of each tensor, which must be the checkpoint's. The page cache is set and
-proved with mincore while the process waits. Makes the model, the peers' files and a bundle first; --reuse keeps the bundle.
+proved with mincore while the process waits. Warm files have been evicted and read once, in order, since how a file came into memory
+decides how long mapping it takes: what was written or faulted in lies in small pages. Memory is touched for what will fill some: all
+loaders in the cold, and those that copy; where it was handed back just before, maps alone take up to four times as long. Makes the
+model, the peers' files and a bundle first; --reuse keeps the bundle.
 """
 
 import functools
@@ -19,7 +22,7 @@ from typing import Any
 import measure
 from measure import Failed, Sample, say
 
-from tidalctl.bench.page_cache import cached_files
+from tidalctl.bench.page_cache import cached_files, evict
 from tidalctl.bench.session import open_subject
 
 APPS = measure.HERE / "apps"
@@ -35,6 +38,7 @@ ROWS = {
     "tensorizer": ("tensorizer", "tensorizer", "llama_tensorizer", "model.tensors"),
 }
 BUNDLES = ("tidalctl.checked", "tidalctl.unchecked")
+MAPPED = (*BUNDLES, "from_pretrained", "load_file", "torch_load")  # warm, these fill no memory of their own
 BEST = "tidalctl.checked"  # what the others are compared with
 
 # Imports, says "ready", waits for a line, loads, touches, and says how long that took and what it has.
@@ -147,7 +151,10 @@ def sample_all(options: Any, rows: Sequence[str], bundle: Path | None, base: Pat
     for cache, turn, row in measure.turns([row for row in rows if row not in absent], options.n, measure.caches(options)):
         if row in absent:
             continue
-        settle = functools.partial(measure.prepare, cache, read[row], read[row], options.touch)
+        if cache == "warm" and turn == 0:
+            evict(read[row]["weights"])
+        touched = 0.0 if cache == "warm" and row in MAPPED else options.touch
+        settle = functools.partial(measure.prepare, cache, read[row], read[row], touched)
         try:
             report, state = take(arguments_of(row, bundle), settle)
         except Failed as error:
