@@ -12,6 +12,7 @@ from conftest import TIDALCTL, Chain, tidalctl
 
 from tidalctl.artifacts.codepack import PackFile
 from tidalctl.artifacts.manifest import PACK
+from tidalctl.artifacts.trace import Import, read_trace
 from tidalctl.compiler.pure import pure_packages
 
 APP = """
@@ -58,7 +59,9 @@ def test_torch_and_what_requires_it_are_not_pure_and_sympy_is() -> None:
 
 
 def test_a_run_loads_libraries_beside_imports_and_imports_the_same_modules(chain: Callable[..., Chain]) -> None:
-    made = chain(APP)
+    made = chain(
+        APP.replace("import torch\n", "import torch\nimport torch.fx.experimental.symbolic_shapes\n")
+    )  # which has sympy
     report = made.run({}, "--timeline", "out.json")
     assert report["output"] == [0.0, 1.0, 2.0, 3.0]
     assert report["unforeseen_modules"] == []
@@ -128,3 +131,36 @@ def test_an_interrupt_while_libraries_are_loaded_ends_the_process_and_not_by_a_c
     _, said = running.communicate(timeout=60)
     assert running.returncode in (130, 0, -signal.SIGINT), said  # before Python listens it is the kernel's; late it is too late
     assert b"terminate" not in said
+
+
+LISTS = """
+import pathlib
+import sys
+import tidalctl
+import torch
+
+@tidalctl.init(static=True)
+def load(event):
+    return torch.ones(4)
+
+def handler(event, context):
+    total = load(event).sum().item()
+    names = sorted(name for name in sys.modules if name.partition(".")[0] in ("torch", "sympy", "mpmath"))
+    pathlib.Path(event["to"]).write_text("\\n".join(names))  # no answer: what proves a bundle has modules of its own there
+    return total
+"""
+OF_MODES = {"torch.utils._device", "torch._subclasses.schema_check_mode"}  # what torch asks for where a mode is entered or left
+
+
+def test_tracing_lists_no_module_and_a_run_imports_none_that_the_function_does_without(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    """Torch's profiler and its dispatch modes would bring the compiler and sympy with them."""
+    made = chain(LISTS, {"to": str(tmp_path / "traced")})
+    made.plain({"to": str(tmp_path / "plain")})
+    made.run({"to": str(tmp_path / "run")})
+    plainly, started = (set((tmp_path / name).read_text().splitlines()) for name in ("plain", "run"))
+    assert "torch" in plainly and "torch._dynamo" not in plainly
+    assert started == plainly
+    listed = {record.name for record in read_trace(made.trace).of(Import)}
+    assert {name for name in listed if name.partition(".")[0] in ("torch", "sympy", "mpmath")} - OF_MODES == plainly

@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.storages import storage_of
+from tidalctl.lineage.dispatch import Mode
 from tidalctl.lineage.identity import operator_name
 
 RANGE = "tidalctl#"  # profiler ranges around each launch carry the number of its signature
@@ -61,7 +61,7 @@ class AccessRecord:
             return number
 
 
-class AccessMode(TorchDispatchMode):
+class AccessMode(Mode):
     """Feeds an AccessRecord from one thread. Make one for each thread."""
 
     def __init__(self, record: AccessRecord, modules: "ModuleStack") -> None:

@@ -12,6 +12,7 @@ class TraceClock:
         self.phase = "import"
         self.cost = {"hooks": 0.0, "digests": 0.0, "profiler": 0.0}
         self.started = time.perf_counter()
+        self.apart = False  # while what runs is tracing's own, and not the function's
 
     @contextmanager
     def entering(self, phase: str) -> Iterator[None]:
@@ -24,9 +25,11 @@ class TraceClock:
     @contextmanager
     def charging(self, kind: str) -> Iterator[None]:
         begin = time.perf_counter()
+        before, self.apart = self.apart, True
         try:
             yield
         finally:
+            self.apart = before
             self.cost[kind] += time.perf_counter() - begin
 
     def total_s(self) -> float:

@@ -29,6 +29,7 @@ class ImportRecorder:
         self._clock = clock
         self._after = after
         self._known = frozenset(sys.modules)
+        self._own: set[str] = set()  # of what tracing asked for itself
         self._began: dict[str, tuple[int, str]] = {}
         self._importers: dict[str, str] = {}
         self._times: dict[str, tuple[float, float]] = {}
@@ -53,6 +54,8 @@ class ImportRecorder:
         def exec_module(loader: Any, module: ModuleType) -> None:
             stack: list[float] = self._stacks.__dict__.setdefault("stack", [])
             running: list[str] = self._stacks.__dict__.setdefault("running", [])
+            if self._clock.apart:
+                self._own.add(module.__name__)
             self._importers.setdefault(module.__name__, running[-1] if running else "")
             running.append(module.__name__)
             self._began.setdefault(module.__name__, (len(self._began), self._clock.phase))
@@ -79,7 +82,7 @@ class ImportRecorder:
             if sys.modules.get(name) is not None and not name.startswith("tidalctl") and name != "__main__"
         ]
         for name, module in list(sys.modules.items()):
-            if name in self._known or module is None or name.startswith("tidalctl"):
+            if name in self._known or name in self._own or module is None or name.startswith("tidalctl"):
                 continue
             order, phase = self._began.get(name, (len(self._began), self._clock.phase))
             self_s, total_s = self._times.get(name, (0.0, 0.0))

@@ -4,7 +4,10 @@ Each launch runs inside a profiler range that carries its signature's number. On
 on a device it is that of the kernels which the runtime calls inside the ranges launched, found by correlation id.
 """
 
+import sys
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +34,24 @@ def kernel_signatures(record: AccessRecord, profile: torch.profiler.profile) -> 
         )
         found.append(signature)
     return sorted(found, key=lambda signature: -signature.time_s)
+
+
+@contextmanager
+def without_inductor() -> Iterator[None]:
+    """A context in which torch has no `_inductor` where nobody has imported it yet.
+
+    The profiler looks at one of its settings when it starts (for CUDA graphs that inductor would make), and would import it for that,
+    with 800 modules that the function may have no use for and that the trace would list as the function's.
+    """
+    lazy: set[str] = getattr(torch, "_lazy_modules", set())
+    put_back = "_inductor" in lazy and "torch._inductor" not in sys.modules
+    if put_back:
+        lazy.discard("_inductor")
+    try:
+        yield
+    finally:
+        if put_back:
+            lazy.add("_inductor")
 
 
 def _events(profile: torch.profiler.profile) -> list[Any]:

@@ -25,7 +25,7 @@ from tidalctl.lineage.threads import InEveryThread
 from tidalctl.tracer.access import AccessMode, AccessRecord, ModuleStack
 from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.initcall import RecordedInit, peak_rss, record_init
-from tidalctl.tracer.kernels import kernel_signatures
+from tidalctl.tracer.kernels import kernel_signatures, without_inductor
 
 
 class Session:
@@ -151,7 +151,10 @@ class Session:
         keep = torch.profiler.tensorboard_trace_handler(tensorboard, use_gzip=True) if tensorboard else None
         with self.clock.charging("profiler"):
             profile = torch.profiler.profile(activities=activities, on_trace_ready=keep)
-            profile.start()
+            with torch.profiler.record_function("tidalctl"):
+                pass  # the first makes torch import something, which the handler's first piece is not to be charged with
+            with without_inductor():
+                profile.start()
         output: list[Any] = []
         first_piece = 0.0
         modes = InEveryThread(lambda: AccessMode(record, self._stack))

@@ -11,13 +11,14 @@ import itertools
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.storages import storage_of
 from tidalctl.artifacts.tape import OVERWRITES
 from tidalctl.lineage.answered_reads import Answers
 from tidalctl.lineage.arguments import encode, geometry
+from tidalctl.lineage.dispatch import Mode
 from tidalctl.lineage.everywhere import UnderMode
 from tidalctl.lineage.identity import RENAMES, covers_storage, hashed, operator_name
 
@@ -123,7 +124,7 @@ class _Unknown(Exception):
     """The lineage of an operand is not known."""
 
 
-class _Mode(TorchDispatchMode):
+class _Mode(Mode):
     """Asks an Answering about the operators of one thread. Make one for each thread."""
 
     def __init__(self, answering: Answering) -> None:

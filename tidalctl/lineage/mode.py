@@ -3,15 +3,15 @@
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from tidalctl.lineage.dispatch import Mode
 from tidalctl.lineage.everywhere import UnderMode
 from tidalctl.lineage.tape import Tape
 
 _HOST_READS = ("numpy", "tolist", "__array__")
 
 
-class LineageMode(TorchDispatchMode):
+class LineageMode(Mode):
     """Feeds a tape from the operators of one thread. Make one for each thread."""
 
     def __init__(self, tape: Tape) -> None:
