@@ -36,6 +36,22 @@ def handler(event, context):
         return "no child"
 """
 
+FAILS = """
+import tidalctl, torch
+
+try:
+    import torch.utils._cxx_pytree  # wants a package that nobody has to have
+except ImportError:
+    pass
+
+@tidalctl.init
+def load(event):
+    return torch.ones(3)
+
+def handler(event, context):
+    return load(event).tolist()
+"""
+
 
 def evicted(path: Path) -> None:
     if not page_cache.evict([path]).cold:
@@ -86,6 +102,11 @@ def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_n
     assert list(parts) == sorted(parts) and all(begin % PAGE == 0 == length % PAGE for begin, length in parts)
 
 
+def test_bytecode_of_a_module_that_failed_is_read_ahead(chain: Callable[..., Chain]) -> None:
+    made = chain(FAILS)
+    assert "_cxx_pytree" in {Path(name).name.partition(".")[0] for name in made.manifest["readahead"] if name.endswith(".pyc")}
+
+
 def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_through(decoder: Chain) -> None:
     manifest = decoder.manifest
     library = "torch/lib/libtorch_cpu.so"
@@ -101,7 +122,7 @@ def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_thro
     packed = {module.file.rpartition("/")[0] for module in PackFile(decoder.bundle / PACK, manifest["pack"]).index.modules}
     bytecode = [name for name in manifest["readahead"] if name.endswith(".pyc")]
     assert len(bytecode) < 20 < len(packed), "the code pack holds them, but for a few"
-    assert {Path(name).name.partition(".")[0] for name in bytecode} >= {"_VF", "_cxx_pytree"}, "one replaced itself, one failed"
+    assert "_VF" in {Path(name).name.partition(".")[0] for name in bytecode}, "it replaced itself"
 
 
 def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
@@ -64,11 +64,22 @@ class RecordedInit:
 
 
 def record_init(
-    mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], tape: Tape
+    mark: Init,
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    event: dict[str, Any],
+    tape: Tape,
+    generators: Collection[str] = (),
 ) -> RecordedInit:
-    """Run init under the tape, with a probe in the event's place."""
+    """Run init under the tape, with a probe in the event's place.
+
+    `generators` names the random generators that were there before the first event (none: all that are here). One that an init
+    brought since, by an import, would be brought by this one in a process of its own.
+    """
     probe = EventProbe(event)
-    before = read_ambient()
+    before = {
+        name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
+    }
     began = time.perf_counter()
     with recording(tape) as recorder, NotedMath(), RequestJson(event) as numbers, PathProbes(event) as probes:
         state = _call_with_probe(mark.function, arguments, keywords, event, probe)

@@ -77,7 +77,7 @@ class Session:
         tape = Tape(self._event_index, self._root, self._digests.of)
         self.watch.tape = tape
         try:
-            made = record_init(mark, arguments, keywords, event, tape)
+            made = record_init(mark, arguments, keywords, event, tape, self._generators)
         finally:
             self.watch.tape = None
         self.writer.write(made.call)
