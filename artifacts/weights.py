@@ -1,5 +1,8 @@
 """The weights file: safetensors, in access order, each weight aligned to 64 bytes, opened by the stock reader.
 
+A weight that lay otherwise in the plain function's memory, as one in a stock file that is mapped may, keeps its address modulo 16 where
+that decides a last bit: BLAS takes single and double precision another way there, and answers are to be the plain function's.
+
 The format allows no gaps between tensors, so the gaps that alignment needs are tensors themselves: byte tensors named
 `.pad.N`. A weight is a whole storage. Where one contiguous tensor covers it, the entry carries that tensor's dtype and shape;
 where it does not (views of one buffer, transposed layouts, dtypes the format lacks), it is a flat run of bytes.
@@ -19,6 +22,7 @@ from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.records import Record
 
 ALIGNMENT = 64
+ROUNDING = 16  # bytes: of an address modulo this, BLAS's rounding may depend
 PAD = ".pad."
 CHUNK = 8 * 2**20
 MAX_HEADER = 100_000_000  # the stock reader's own limit
@@ -43,14 +47,23 @@ DTYPES = {
     "uint64": ("U64", 8),
 }
 
+# Where an address may decide a last bit, and runs of bytes, which may be anything. Half precision takes another way (measured).
+ROUNDED = ("float32", "float64", "complex64", "uint8")
+
 
 class Entry(Record, frozen=True):
-    """One weight as it will lie in a file: its name there, torch dtype and shape."""
+    """One weight as it will lie in a file: its name there, torch dtype and shape, and its address modulo ALIGNMENT."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     nbytes: int
+    address: int = 0
+
+
+def kept_address(dtype: str, address: int) -> int:
+    """Of a weight's address in the plain function's memory, what it keeps: its remainder modulo ROUNDING, where it matters."""
+    return address % ROUNDING if dtype in ROUNDED else 0
 
 
 class Placement(Record, frozen=True):
@@ -98,8 +111,8 @@ def _lay_out(file: str, entries: Sequence[Entry]) -> ShardLayout:
     for entry in entries:
         # two empty weights at one offset would have no order: readers sort by offsets alone
         tied = entry.nbytes == 0 and offsets[-1:] == [position]
-        if position % ALIGNMENT or tied:
-            end = position + ALIGNMENT - position % ALIGNMENT
+        if gap := (entry.address - position) % ALIGNMENT or tied * ALIGNMENT:
+            end = position + gap
             header[f"{PAD}{pads}"] = {"dtype": "U8", "shape": [end - position], "data_offsets": [position, end]}
             position, pads = end, pads + 1
         code = DTYPES[entry.dtype][0]

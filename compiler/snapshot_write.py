@@ -13,7 +13,7 @@ import torch
 from tidalctl.artifacts.manifest import PREFIX, SKELETON
 from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, shallow, why_not_picklable
 from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
-from tidalctl.artifacts.weights import DTYPES, Entry, plan_shards, write_shard
+from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
 from tidalctl.compiler.snapshot import ShardWritten, SnapshotRequest
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class SnapshotWriter:
                 contents[name] = bases[name].untyped_storage()
             else:
                 tensor = found[storages[name]._cdata][1] if storages[name]._cdata in found else None
-                entries.append(_entry(name, tensor, storages[name]))
+                entries.append(_entry(name, tensor, storages[name], storages[name].data_ptr()))
                 contents[name] = storages[name]
         tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
         shards = plan_shards(entries, self._request.shard_size)
@@ -182,13 +182,16 @@ def _alike(name: str, traced: dict[str, str]) -> str:
     return ""
 
 
-def _entry(name: str, tensor: torch.Tensor | None, storage: torch.UntypedStorage | None = None) -> Entry:
+def _entry(name: str, tensor: torch.Tensor | None, storage: torch.UntypedStorage | None = None, address: int = 0) -> Entry:
     storage = tensor.untyped_storage() if storage is None and tensor is not None else storage
     assert storage is not None
     dtype = "uint8" if tensor is None else str(tensor.dtype).removeprefix("torch.")
     if tensor is not None and dtype in DTYPES and covers(tensor, storage):
-        return Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), nbytes=storage.nbytes())
-    return Entry(name=name, dtype="uint8", shape=(storage.nbytes(),), nbytes=storage.nbytes())
+        shape = tuple(tensor.shape)
+    else:
+        dtype, shape = "uint8", (storage.nbytes(),)
+    kept = kept_address(dtype, address) if storage.device.type == "cpu" else 0
+    return Entry(name=name, dtype=dtype, shape=shape, nbytes=storage.nbytes(), address=kept)
 
 
 def read_bases(path: Path) -> dict[str, torch.Tensor]:

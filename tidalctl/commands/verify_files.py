@@ -9,7 +9,7 @@ from tidalctl.artifacts.bundle import CHUNK, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, PathEscapes, Truncated
 from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest
-from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header
+from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header, kept_address
 
 Advance = Callable[[int], None]
 DIGESTS: dict[str, Callable[[], Any]] = {
@@ -157,7 +157,8 @@ def _check_placements(path: Path, manifest: Manifest, name: str) -> list[dict[st
         as_it_is = placed["dtype"] == code and tuple(placed["shape"]) == weight.shape
         if not as_it_is and (placed["dtype"], placed["shape"]) != ("U8", [weight.nbytes]):
             wrong.append(f"weight {weight.name} has another dtype or shape than the manifest says")
-        if weight.offset % ALIGNMENT:
+        address = weight.offset % ALIGNMENT
+        if address != kept_address(weight.dtype if as_it_is else "uint8", address):
             wrong.append(f"weight {weight.name} starts at {weight.offset}, which is not {ALIGNMENT}-byte aligned")
     names = [key for key in header if key != "__metadata__" and not key.startswith(PAD)]
     listed = {weight.name for weight in weights}
