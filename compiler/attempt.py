@@ -53,12 +53,13 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
     if kind == "replay":
         return _replay(strategy, place, progress)
     report = take_snapshot(place.trace.header, _request(strategy, place), progress)
+    cause = refusal(kind, strategy, report)
     return Attempt(
         kind=kind,
         guard=guard_of(kind, strategy, report, place.trace),
         report=report,
-        cause=refusal(kind, strategy, report),
-        notes=_looked_note(strategy),
+        cause=cause,
+        notes=() if cause else _looked_note(strategy),
     )
 
 
@@ -137,13 +138,14 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     request = msgspec.structs.replace(_request(strategy, place), prefix=True, whole=whole)
     report = take_snapshot(place.trace.header, request, progress)
     kind = "replay" if report.prefix is not None else "snapshot"
+    cause = refusal(kind, strategy, report)
     found = Attempt(
         kind=kind,
         guard=guard_of(kind, strategy, report, place.trace),
         report=report,
         prefix=report.prefix,
-        cause=refusal(kind, strategy, report),
-        notes=() if report.prefix is not None else _looked_note(strategy),
+        cause=cause,
+        notes=() if cause or report.prefix is not None else _looked_note(strategy),
     )
     stored = sum(placement.entry.nbytes for placement in report.placements)
     if report.prefix is None and report.placements and not found.cause:

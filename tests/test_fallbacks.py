@@ -119,6 +119,30 @@ def test_a_lambda_in_the_state_falls_back_to_init_and_compile_prints_the_path_to
     assert 'state["model"].foo: a lambda' in report["fallback"]
 
 
+DIVIDES = """
+import tidalctl, torch
+
+@tidalctl.init(static=True)
+def load():
+    return torch.ones(4)
+
+def handler(event, context):
+    return load().sum().item() / event["by"]
+"""
+
+
+def test_of_a_start_whose_handler_raises_the_timeline_is_written_and_the_page_is_said_to_be_missing(
+    chain: Callable[..., Chain],
+) -> None:
+    made = chain(DIVIDES, {"by": 1})
+    options = ("--timeline", "times.json", "--report", "start.html")
+    done = tidalctl("run", made.bundle, "--event", '{"by": 0}', *options, cwd=made.folder).one_error(
+        "ZeroDivisionError", code=1
+    )
+    assert json.loads((made.folder / "times.json").read_text())["traceEvents"]
+    assert "no page was written" in done.err and not (made.folder / "start.html").exists()
+
+
 def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callable[..., Chain]) -> None:
     made = chain(UNSEEDED, {})
     assert made.manifest["strategy"] == "eager"
@@ -126,6 +150,8 @@ def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callab
     assert "drawn" in line and "not static" in line
     report = made.run({})
     assert (report["strategy"], report["output"]) == ("eager", [[0.0, 1.0, 2.0, 3.0], True])
+    assert "static=True" not in made.said(), "it would be a lie"
+    tidalctl("plan", made.bundle, "--bandwidth", "1GB/s", cwd=made.folder).one_error("made anew each time (eager)", "inspect")
 
 
 def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_event_agrees(chain: Callable[..., Chain]) -> None:

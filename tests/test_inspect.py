@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
+from conftest import tidalctl
 from sample_artifacts import EVENT, sample_records, write_bundle, write_trace
 from typer.testing import CliRunner
 
@@ -318,6 +319,13 @@ def test_a_function_that_raises_is_told_with_its_error(tmp_path: Path) -> None:
     run = compare_event(tmp_path / "app.bundle", manifest, "{}")
     assert run["equal"] is False
     assert "the bundle run failed: exit code 1: error: the function raised KeyError" in run["what"]
+
+
+def test_where_the_plain_function_fails_too_nobody_is_sent_to_compile_again(tmp_path: Path) -> None:
+    write_bundle(tmp_path / "app.bundle", "def handler(event, context):\n    raise KeyError('prompt')\n")
+    done = tidalctl("verify", "app.bundle", "--event", "{}", cwd=tmp_path)
+    done.one_error("with the same error: compare an event that it answers", code=1)
+    assert "failed  event 0: from the bundle as plainly" in done.out
 
 
 def test_outputs_of_a_function_that_is_not_reproducible_are_not_compared(tmp_path: Path) -> None:

@@ -36,6 +36,11 @@ def plan(
     manifest = open_bundle(bundle)
     if device != "cpu":
         raise TidalError(f"--device {device}: no start on it has been measured", "plan for the cpu, or measure on the device")
+    if manifest.strategy == "eager":
+        raise TidalError(
+            f"{bundle}: its state is made anew each time (eager), so that no start streams weights",
+            "what compile said of it: tidalctl inspect " + str(bundle),
+        )
     times = _times(bundle)
     measured = bandwidth == "measure"
     link = _link(bundle, manifest, None if measured else parse_bandwidth(bandwidth))
@@ -77,8 +82,8 @@ def _times(bundle: Path) -> StartTimes:
         return msgspec.convert(body["start"], StartTimes)
     except (OSError, ValueError, KeyError, TypeError):
         raise TidalError(
-            f"{bundle} holds no times of a start: its state is made anew each time, or it lost its {PROVENANCE}",
-            "compile it again; tidalctl inspect tells its strategy",
+            f"{bundle} holds no times of a start: it lost its {PROVENANCE}, or its state is made otherwise than from a snapshot",
+            "tidalctl inspect tells its strategy; of a snapshot, compile it again",
         ) from None
 
 

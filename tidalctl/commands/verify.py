@@ -51,8 +51,19 @@ def verify(
     if differences:
         raise CheckFailed(
             f"{bundle} is not what it should be: {count_text(len(differences), 'difference')}",
-            "compile the bundle again" if checked.differences else "the outputs differ: trace and compile the function again",
+            "compile the bundle again" if checked.differences else _hint(runs),
         )
+
+
+def _hint(runs: list[dict[str, Any]]) -> str:
+    if all(_failed_alike(run) for run in runs if run["equal"] is False):
+        return "the plain function fails there, too, with the same error: compare an event that it answers"
+    return "the outputs differ: trace and compile the function again"
+
+
+def _failed_alike(run: dict[str, Any]) -> bool:
+    ours, plain = run["runs"]["bundle"], run["runs"]["eager"]
+    return bool(ours["error"]) and ours["error"] == plain["error"]
 
 
 def compare_event(bundle: Path, manifest: Manifest, text: str) -> dict[str, Any]:
@@ -132,6 +143,8 @@ def _run_line(index: int, run: dict[str, Any]) -> str:
     if run["equal"] is None:
         return f"{'skipped':<8}event {index}: outputs are not compared, since the function's plain runs differ among themselves"
     if not run["compared"]:
+        if _failed_alike(run):
+            return f"{'failed':<8}event {index}: from the bundle as plainly"
         return f"{'DIFFERS':<8}event {index}: a run failed"
     ours, plain = run["runs"]["bundle"], run["runs"]["eager"]
     times = f"first token after {seconds_text(ours['ttft_s'])}, plain {seconds_text(plain['ttft_s'])}"

@@ -86,6 +86,13 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         template.wait()
         show_traceback(error)
+        if "timeline" in files:
+            files["timeline"].write_bytes(timeline.chrome_trace())
+        if "report" in files:
+            print(
+                "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
+                file=sys.stderr,
+            )
         raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
     finally:
         template.over()
