@@ -58,12 +58,13 @@ class SnapshotWriter:
         entries: list[Entry] = []
         contents: dict[str, torch.UntypedStorage] = {}
         for name in ordered:
+            address = storages[name].data_ptr() if name in storages else 0
             if name in bases:
-                entries.append(_entry(name, bases[name]))
+                entries.append(_entry(name, bases[name], address=address))
                 contents[name] = bases[name].untyped_storage()
             else:
                 tensor = found[storages[name]._cdata][1] if storages[name]._cdata in found else None
-                entries.append(_entry(name, tensor, storages[name], storages[name].data_ptr()))
+                entries.append(_entry(name, tensor, storages[name], address))
                 contents[name] = storages[name]
         tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
         shards = plan_shards(entries, self._request.shard_size)
