@@ -302,7 +302,7 @@ class PackFinder:
 
     def import_pure(self, wanted: Callable[[], bool]) -> None:
         """Import what torch asks for, now or later, and what hangs on no shared library, likewise."""
-        self._import_ahead([module for module in self._pack.modules.values() if module.pure and not module.late], wanted)
+        self._import_ahead([module for module in self._pack.modules.values() if module.pure], wanted)
 
     def _import_ahead(self, modules: Sequence[PackedModule], wanted: Callable[[], bool]) -> None:
         for module in modules:
