@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 5
+SCHEMA = 6
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -35,6 +35,8 @@ class BundleFile(Record, frozen=True):
 class BundleWeight(Record, frozen=True):
     """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order.
 
+    `address` is the offset modulo 64: 0, or what the weight keeps of its address in the plain function's memory (see weights).
+
     `xxh3` (128 bits) is what a run checks as the weight arrives, `sha256` what can't be forged: see hashing.
     """
 
@@ -47,6 +49,7 @@ class BundleWeight(Record, frozen=True):
     offset: int
     sha256: str
     xxh3: str
+    address: int = 0
     first_use: int | None = None
     first_use_s: float | None = None
     module: str = ""

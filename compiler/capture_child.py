@@ -10,7 +10,7 @@ import msgspec
 from tidalctl.ambient import GENERATORS, apply_ambient, read_ambient
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.artifacts.program import GENERATOR
-from tidalctl.artifacts.weights import Entry, plan_shards, write_shard
+from tidalctl.artifacts.weights import Entry, kept_address, plan_shards, write_shard
 from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, ShardWritten
 from tidalctl.compiler.snapshot_child import leave
 from tidalctl.compiler.watches import after_imports
@@ -28,6 +28,7 @@ class Capturer:
     def __init__(self, request: CaptureRequest) -> None:
         self._request = request
         self.tensors: dict[str, Any] = {}
+        self.addresses: dict[str, int] = {}  # where they lay
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         from tidalctl.lineage.capture import CapturingTape
@@ -42,6 +43,7 @@ class Capturer:
         for name, identity in self._request.wanted.items():
             if identity in tape.captured:
                 self.tensors.setdefault(name, tape.captured[identity])
+                self.addresses.setdefault(name, tape.addresses[identity])
         if tape.generator_state is not None:
             self.tensors[GENERATOR] = tape.generator_state
         raise _Enough
@@ -71,19 +73,19 @@ def _run(request: CaptureRequest) -> None:
     missing = sorted(request.wanted.keys() - capturer.tensors.keys())
     if missing or (request.generator and GENERATOR not in capturer.tensors):
         raise CheckFailed(f"init did not make {(missing or [GENERATOR])[0]} again as it was made in the trace")
-    _write(request, capturer.tensors)
+    _write(request, capturer.tensors, capturer.addresses)
 
 
-def _write(request: CaptureRequest, tensors: dict[str, Any]) -> None:
+def _write(request: CaptureRequest, tensors: dict[str, Any], addresses: dict[str, int]) -> None:
     from tidalctl.artifacts.storages import chunks_of
 
     names = [*request.wanted, *([GENERATOR] if request.generator else [])]
     entries = []
     for name in names:
         tensor = tensors[name]
-        entries.append(
-            Entry(name=name, dtype=str(tensor.dtype).removeprefix("torch."), shape=tuple(tensor.shape), nbytes=tensor.nbytes)
-        )
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        kept = kept_address(dtype, addresses.get(name, 0))
+        entries.append(Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), nbytes=tensor.nbytes, address=kept))
     shards = plan_shards(entries, request.shard_size, request.stem)
     digests: dict[str, str] = {}
     xxh3: dict[str, str] = {}

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import torch
-from conftest import Chain, tidalctl, write_project
+from conftest import Chain, tidalctl
 from safetensors.torch import save_file
 
 # Filled as from_pretrained does it: made on the meta device, its weights those of a mapped stock file. The count of batches, of
@@ -32,18 +33,39 @@ def handler(event, context):
 """
 
 
-def test_weights_of_a_mapped_file_answer_to_the_last_bit_as_they_do_plainly(
-    chain: Callable[..., Chain], tmp_path: Path
-) -> None:
+# What depends on the event is structure, made anew in each start, from reads that the bundle answers.
+REPLAYED = (
+    APP.replace("static=True", "")
+    .replace("    with torch.device", "    more = [torch.ones(1) for _ in range(event['more'])]\n    with torch.device", 1)
+    .replace("return model.eval()", "return {'model': model.eval(), 'more': more}")
+    .replace("model = load(event)", "model = load(event)['model']")
+)
+
+
+@pytest.fixture(autouse=True)
+def checkpoint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.BatchNorm1d(32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
-    write_project(tmp_path / "project", APP)
+    (tmp_path / "project").mkdir()
     save_file(model.state_dict(), tmp_path / "project" / "model.safetensors")
+
+
+def answers_to_the_last_bit(made: Chain, **more: int) -> None:
+    for x in (1, 2, 3):
+        event = {"x": x, "scores": True, **more}
+        plainly, report = made.plain(event), made.run(event)
+        assert 8 in plainly["addresses"], "otherwise this shows nothing"
+        assert (report["output"], report["fallback"]) == (plainly, None), event
+    tidalctl("verify", made.bundle, cwd=made.folder).ok()
+
+
+def test_weights_of_a_mapped_file_answer_to_the_last_bit_as_they_do_plainly(chain: Callable[..., Chain]) -> None:
     made = chain(APP, {"x": 1})
     assert made.manifest["strategy"] == "snapshot"
-    for x in (1, 2, 3):
-        event = {"x": x, "scores": True}
-        plainly = made.plain(event)
-        assert 8 in plainly["addresses"], "otherwise this shows nothing"
-        assert made.run(event)["output"] == plainly, event
-    tidalctl("verify", made.bundle, cwd=tmp_path).ok()
+    answers_to_the_last_bit(made)
+
+
+def test_so_do_those_that_a_replay_has_from_the_bundle(chain: Callable[..., Chain]) -> None:
+    made = chain(REPLAYED, {"x": 1, "more": 1}, {"x": 1, "more": 2})
+    assert made.manifest["strategy"] == "replay"
+    answers_to_the_last_bit(made, more=3)

@@ -262,6 +262,8 @@ def test_a_weights_file_that_ends_early_is_told(bundle: Path) -> None:
         ({"name": "model.other"}, "does not name"),
         ({"shape": (4, 5)}, "another dtype or shape"),
         ({"dtype": "float16"}, "another dtype or shape"),
+        ({"address": 8}, "not 8 bytes behind a multiple of 64"),
+        ({"address": 64}, "not 64 bytes behind"),
     ],
 )
 def test_a_manifest_that_disagrees_with_the_weights_header_is_told(bundle: Path, changed: dict[str, Any], what: str) -> None:

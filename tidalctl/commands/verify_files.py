@@ -157,9 +157,9 @@ def _check_placements(path: Path, manifest: Manifest, name: str) -> list[dict[st
         as_it_is = placed["dtype"] == code and tuple(placed["shape"]) == weight.shape
         if not as_it_is and (placed["dtype"], placed["shape"]) != ("U8", [weight.nbytes]):
             wrong.append(f"weight {weight.name} has another dtype or shape than the manifest says")
-        address = weight.offset % ALIGNMENT
-        if address != kept_address(weight.dtype if as_it_is else "uint8", address):
-            wrong.append(f"weight {weight.name} starts at {weight.offset}, which is not {ALIGNMENT}-byte aligned")
+        if (weight.offset - weight.address) % ALIGNMENT or weight.address != kept_address(weight.dtype, weight.address):
+            aside = f"{weight.address} bytes behind" if weight.address else "at"
+            wrong.append(f"weight {weight.name} starts at {weight.offset}, not {aside} a multiple of {ALIGNMENT}")
     names = [key for key in header if key != "__metadata__" and not key.startswith(PAD)]
     listed = {weight.name for weight in weights}
     wrong += [f"its header names {key}, which the manifest does not list" for key in names if key not in listed]

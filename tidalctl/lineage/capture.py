@@ -17,6 +17,7 @@ class CapturingTape(Tape):
     def __init__(self, wanted: set[str], generator: str = "", **rest: Any) -> None:
         super().__init__(**rest)
         self.captured: dict[str, torch.Tensor] = {}
+        self.addresses: dict[str, int] = {}  # of the storages that were copied
         self.generator_state: torch.Tensor | None = None
         self._wanted = wanted
         self._wanted_generator = generator
@@ -26,6 +27,7 @@ class CapturingTape(Tape):
         if identity in self._wanted and identity not in self.captured:
             storage = storage_of(tensor)
             assert storage is not None
+            self.addresses[identity] = storage.data_ptr()
             with _disable_current_modes(), torch.no_grad():
                 copy = torch.empty(0, dtype=tensor.dtype, device=storage.device).set_(storage.clone())  # type: ignore[call-overload]
                 self.captured[identity] = copy.view(tensor.shape) if covers_storage(tensor) else copy
