@@ -214,8 +214,11 @@ class TracingCost(Record, frozen=True, tag="cost"):
 
 
 class Failure(Record, frozen=True, tag="failure"):
+    """Why a trace ends early: what the function raised, or did that can't be recorded. `hint` says what to do about the latter."""
+
     phase: str
     message: str
+    hint: str = ""
 
 
 class Closing(Record, frozen=True, tag="closing"):

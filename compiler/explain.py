@@ -1,6 +1,6 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
-from tidalctl.artifacts.manifest import Manifest
+from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import InitCall
 
@@ -27,7 +27,9 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     """The lines that every compile ends with."""
     weights = sum(weight.nbytes for weight in manifest.weights)
     never = sum(weight.nbytes for weight in manifest.weights if weight.first_use is None)
-    lines = [f"  state     {_HOW[manifest.strategy]}: {len(manifest.weights)} weights, {weights / 1e6:.0f} MB in access order"]
+    lines = [
+        f"  state     {_HOW[manifest.strategy]}: {_plural(len(manifest.weights), 'weight')}, {weights / 1e6:.0f} MB in access order"
+    ]
     if never and weights:
         lines[0] += f" ({never / 1e6:.0f} MB never used, last)"
     if not verdict.reproducible:
@@ -35,8 +37,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
             "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
         )
     else:
-        plural = "event" if verdict.events == 1 else "events"
-        lines.append(f"  proof     {verdict.events} {plural} answered by a fresh process exactly as by the plain function")
+        events = _plural(verdict.events, "event")
+        lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
     lines += [
         f"  fallback  {fallback.part}: {fallback.strategy}, because of {fallback.cause}" for fallback in manifest.fallbacks
     ]
@@ -55,14 +57,13 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
         by = f"  ← {weight.module or 'the handler'}, {weight.operator}" if weight.operator else ""
         lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{by}")
     lines += ["", "folded, so that it need not run again:"]
-    folded: dict[tuple[str, ...], list[int]] = {}
+    folded: dict[str, list[int]] = {}
     for weight in manifest.weights:
-        files = sorted({source.rpartition("#")[0].rpartition("/")[2] or source for source in weight.sources})
-        folded.setdefault((", ".join(files) or "made by operators", " → ".join(weight.folded) or "read as it is"), []).append(
-            weight.nbytes
-        )
-    for (source, how), sizes in sorted(folded.items(), key=lambda item: -sum(item[1])):
-        lines.append(f"  {len(sizes):>5} weights, {sum(sizes) / 1e6:8.1f} MB  {source}: {how}")
+        if weight.name not in manifest.dynamic:  # those run again in each start
+            folded.setdefault(_lineage(weight), []).append(weight.nbytes)
+    for how, sizes in sorted(folded.items(), key=lambda item: -sum(item[1])):
+        noun = "weight, " if len(sizes) == 1 else "weights,"
+        lines.append(f"  {len(sizes):>5} {noun} {sum(sizes) / 1e6:8.1f} MB  {how}")
     plainly = f", and {verdict.init_s:.1f} s plainly" if verdict.init_s else ""
     lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
@@ -71,6 +72,14 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]
     return lines
+
+
+def _lineage(weight: BundleWeight) -> str:
+    """What made a weight: the files that it was read from, and the operators that followed."""
+    if weight.sources == ("unknown",):
+        return "made outside of torch's operators: kept as it was"
+    files = sorted({source.rpartition("#")[0].rpartition("/")[2] or source for source in weight.sources})
+    return f"{', '.join(files) or 'made by operators'}: {' → '.join(weight.folded) or 'read as it is'}"
 
 
 def _parts(manifest: Manifest, call: InitCall) -> list[str]:
@@ -83,9 +92,11 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
         lines.append(f"  all of it: snapshot, for {serves}")
     elif manifest.strategy == "script":
         static = len([weight for weight in manifest.weights if weight.name not in manifest.dynamic])
-        lines.append(f"  {static} weights and all that is no tensor: snapshot, because the traced events have them alike")
         lines.append(
-            f"  {dynamic} weights: script, because the events differ in them and dynamic_init.py makes them from the event"
+            f"  {_plural(static, 'weight')} and all that is no tensor: snapshot, because the traced events have them alike"
+        )
+        lines.append(
+            f"  {_plural(dynamic, 'weight')}: script, because the events differ there, and dynamic_init.py makes them from the event"
         )
     elif manifest.strategy == "replay":
         why = looked or "with one traced event nobody can tell what depends on it"
@@ -96,7 +107,7 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
             )
         if manifest.answers:
             lines.append(
-                f"  {len(manifest.answers)} tensors that init reads or computes: answered from the template, the rest is run"
+                f"  what init reads or computes, {_plural(len(manifest.answers), 'tensor')}: answered from the template"
             )
         lines.append(f"  the rest: replay, because {why}")
     else:
@@ -110,3 +121,7 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
     elif manifest.strategy in ("script", "snapshot") and not manifest.guard.static:
         lines.append(f"  for other events: eager, {call.name} as it is")
     return lines
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

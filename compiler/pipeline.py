@@ -27,13 +27,16 @@ from tidalctl.compiler.classify import not_reproducible
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merge import merge_traces
 from tidalctl.compiler.plan import StartTimes
-from tidalctl.compiler.processes import plain_run, run_from_bundle, same_output
+from tidalctl.compiler.processes import plain_run, run_from_bundle
 from tidalctl.compiler.ship import copy_shipment, plan_shipment
 from tidalctl.compiler.snapshot import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
+from tidalctl.outputs import first_difference, same_output
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
+
+DIFFERS = "the answer differs"
 
 
 class Compiled(Record, frozen=True):
@@ -115,7 +118,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         if not made.cause:
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
             say("answering the traced events from the bundle in a fresh process")
-            difference, times = _proof(place, manifest, made.report)
+            difference, times = _proof(place, manifest, made.report, say)
             made = msgspec.structs.replace(made, cause=f"the proof: {difference}" if difference else "")
         if not made.cause:
             add_start_times(partial, times)
@@ -127,7 +130,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         made = msgspec.structs.replace(made, kind="eager", dynamic=(), prefix=None, answers=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
-        if difference := _proof(place, manifest, made.report)[0]:
+        if difference := _proof(place, manifest, made.report, say)[0]:
             raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
     warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
     if made.report.kept_globals and manifest.strategy != "eager":
@@ -189,7 +192,7 @@ def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
     return [f"the function writes {name.removeprefix('code/')} beside its own source, and so into the bundle" for name in found]
 
 
-def _proof(place: Workplace, manifest: Manifest, report: SnapshotReport) -> tuple[str, StartTimes | None]:
+def _proof(place: Workplace, manifest: Manifest, report: SnapshotReport, say: Say) -> tuple[str, StartTimes | None]:
     """What the bundle makes otherwise than the plain function for a traced event, empty where nothing; and how the first started."""
     header, times = place.trace.header, None
     for index, event in enumerate(header.events):
@@ -201,11 +204,15 @@ def _proof(place: Workplace, manifest: Manifest, report: SnapshotReport) -> tupl
         times = times or _start_times(place.trace, answer)
         if not manifest.reproducible:
             continue
-        found = _other(manifest, answer, report.outputs[index], report.states.get(index, {}))
+        plain, state = json.loads(report.outputs[index]), report.states.get(index, {})
+        found = _other(manifest, answer, plain, state)
         if found and index:  # the plain run answered all events in one process, and the function may remember
             alone = plain_run(header, [event.text], place.work)
-            found = _other(manifest, answer, alone.outputs[0], alone.states.get(0, {}))
+            plain, state = json.loads(alone.outputs[0]), alone.states.get(0, {})
+            found = _other(manifest, answer, plain, state)
         if found:
+            if found == DIFFERS:  # how is said, and not kept: a bundle holds no answers
+                say(f"it answers event {index} otherwise: {first_difference(answer['output'], plain)}")
             return f"event {index}: {found}", None
     return "", times
 
@@ -224,9 +231,9 @@ def _start_times(trace: Trace, answer: dict[str, Any]) -> StartTimes | None:
     )
 
 
-def _other(manifest: Manifest, answer: dict[str, Any], output: str, state: dict[str, str]) -> str:
-    if not same_output(answer["output"], json.loads(output)):
-        return "the answer differs"
+def _other(manifest: Manifest, answer: dict[str, Any], plain: Any, state: dict[str, str]) -> str:
+    if not same_output(answer["output"], plain):
+        return DIFFERS
     made = answer["state"]
     if manifest.strategy == "eager" or made is None or made == state:
         return ""

@@ -107,11 +107,6 @@ def run_from_bundle(bundle: Path, header: Header, event: str) -> dict[str, Any]:
     return report
 
 
-def same_output(one: Any, other: Any) -> bool:
-    """Whether two outputs are the same JSON, to the last digit of each number."""
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
 def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:
     """What the plain function builds and answers in one more fresh process; nothing is written."""
     report = folder / "plain.json"

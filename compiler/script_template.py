@@ -312,5 +312,13 @@ def main(event):
 
 
 if __name__ == "__main__":
-    sys.exit(main(json.loads(sys.argv[1])))
+    if len(sys.argv) != 2:
+        print("usage: python dynamic_init.py EVENT, where EVENT is a JSON object", file=sys.stderr)
+        sys.exit(2)
+    try:
+        given = json.loads(sys.argv[1])
+    except ValueError as error:
+        print(f"error: the event is not JSON: {error}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(given))
 '''

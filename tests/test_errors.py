@@ -107,6 +107,10 @@ OTHERS = {
     "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
     "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
     "run with an unknown option": (["run", "old.bundle", "--event", "{}", "--fast"], ["--fast"]),
+    "run with no such check": (
+        ["run", "old.bundle", "--event", "{}", "--verify", "sometimes"],
+        ["'--verify': 'sometimes' is not one of"],
+    ),
     "inspect nothing": (["inspect", "ap.trace"], ["ap.trace", "app.trace"]),
     "verify nothing": (["verify", "ol.bundle"], ["ol.bundle"]),
     "bench nothing": (["bench", "ol.bundle", "--event", "{}"], ["ol.bundle"]),
@@ -172,6 +176,7 @@ def test_a_module_or_an_output_that_is_wrong_is_the_functions_failure(tmp_path: 
     write_project(tmp_path, text)
     done = tidalctl("trace", "app.py", "--event", "{}", cwd=tmp_path).one_error(code=1)
     assert told in done.err
+    assert ("the function raised" in done.err) == ("not JSON" not in told), "one that answers has not raised"
     assert not frames_of_ours(done), done.err
     assert not (tmp_path / "app.trace").exists()
 
@@ -184,7 +189,7 @@ def frames_of_ours(done: Done) -> list[str]:
 
 def test_a_handler_that_raises_in_a_run_shows_only_its_own_frames(decoder: Chain) -> None:
     done = tidalctl("run", decoder.bundle, "--event", '{"prompt": [], "max_new_tokens": "x"}', cwd=decoder.folder)
-    done.one_error("TypeError", code=1)
+    done.one_error("TypeError", "the same command with --eager", code=1)
     assert '  File "' in done.err and not frames_of_ours(done), done.err
     assert done.out == ""
 
@@ -298,6 +303,7 @@ def test_a_disk_that_fills_during_trace_is_told_as_such(
 
 
 LOOKS = {
+    "nothing": [],
     "help": ["--help"],
     "help of trace": ["trace", "--help"],
     "help of compile": ["compile", "--help"],

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from tidalctl.artifacts.bundle import open_bundle
 from tidalctl.artifacts.errors import CheckFailed, Corrupt, NewerSchema, NotAnArtifact, TidalError
 from tidalctl.artifacts.manifest import MANIFEST, SCHEMA, encode_manifest, seal
 from tidalctl.commands.inspect import inspect
-from tidalctl.commands.verify import compare_event, first_difference, verify
+from tidalctl.commands.verify import compare_event, verify
+from tidalctl.outputs import first_difference
 from tidalctl.terminal import MAX_ROWS, count_text, printable, seconds_text, size_text
 
 app = typer.Typer(rich_markup_mode=None)
@@ -279,6 +281,12 @@ def test_weights_in_another_order_than_the_manifests_are_told(bundle: Path) -> N
     forged = seal(msgspec.structs.replace(manifest, weights=manifest.weights[::-1]))
     (bundle / MANIFEST).write_bytes(encode_manifest(forged))
     assert "another order" in _verify(bundle)["weights.safetensors"]
+
+
+@pytest.mark.parametrize("other", [bytes.rstrip, lambda data: data + b" ", lambda data: data.replace(b"\n", b"\r\n")])
+def test_a_manifest_of_other_bytes_is_told_though_it_says_the_same(bundle: Path, other: Callable[[bytes], bytes]) -> None:
+    (bundle / MANIFEST).write_bytes(other((bundle / MANIFEST).read_bytes()))
+    assert "other bytes" in _verify(bundle)[MANIFEST]
 
 
 def test_a_damaged_manifest_is_a_difference_and_no_bundle_is_a_usage_error(bundle: Path, tmp_path: Path) -> None:

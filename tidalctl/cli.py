@@ -25,7 +25,6 @@ def _app() -> typer.Typer:
     app = typer.Typer(
         name="tidalctl",
         help="Makes LLM functions start fast: trace once, compile a template bundle, run from it.",
-        no_args_is_help=True,
         add_completion=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -44,16 +43,17 @@ def _app() -> typer.Typer:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command. Usage mistakes come out as TidalErrors, so that all errors look alike."""
+    """Run one command; without any, show the help. Usage mistakes come out as TidalErrors, so that all errors look alike."""
     command = typer.main.get_command(_app())
     try:
-        result = command.main(args=arguments, prog_name="tidalctl", standalone_mode=False)
+        result = command.main(args=arguments or ["--help"], prog_name="tidalctl", standalone_mode=False)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except _UsageMistake as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "tidalctl"
-        raise TidalError(error.format_message(), f"see: {path} --help") from None
+        # "Value error, " is what typer's own checker puts before what a choice is not one of
+        raise TidalError(error.format_message().replace("Value error, ", ""), f"see: {path} --help") from None
     if result == 130:
         raise KeyboardInterrupt  # typer has caught it
     sys.stdout.flush()

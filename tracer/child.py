@@ -4,7 +4,6 @@ Started as `python -P -c "from tidalctl.tracer.child import main; main(REQUEST)"
 """
 
 import contextlib
-import importlib
 import os
 import sys
 from pathlib import Path
@@ -58,13 +57,13 @@ def main(path: str) -> None:
         writer.write(header)
         code = _trace(request, events, writer)
     except TidalError as error:
-        if error.exit_code == 1:
-            writer.write(t.Failure(phase="handler", message=error.message))
+        if error.exit_code == 1:  # the parent says so, as it does where the function raises
+            writer.write(t.Failure(phase="handler", message=error.message, hint=error.hint or ""))
         writer.close(complete=False)
-        # of what is the function's fault the parent makes an error, as it does where the function raises
-        print(error.message if error.exit_code == 1 else f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(error.hint if error.exit_code == 1 else f"hint: {error.hint}", file=sys.stderr)
+        if error.exit_code != 1:
+            print(f"error: {error.message}", file=sys.stderr)
+        if error.exit_code != 1 and error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
         code = error.exit_code
     except KeyboardInterrupt:
         writer.close(complete=False)
@@ -146,13 +145,10 @@ def _failed(writer: t.TraceWriter, clock: TraceClock, error: BaseException) -> i
     """Show the user's traceback, without the frames that are ours, and leave the trace incomplete."""
     import traceback
 
+    from tidalctl.raised import show_traceback
+
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
     writer.write(t.Failure(phase=clock.phase, message=message))
     writer.close(complete=False)
-    frame = error.__traceback__
-    above = [str(Path(module.__file__ or "").parent) for module in (t, sys.modules["tidalctl"], importlib)]
-    ours = (str(Path(__file__).parent), *above, "<frozen")  # and Python's own on the way from us to the function
-    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith(ours):
-        frame = frame.tb_next
-    traceback.print_exception(type(error), error, frame)
+    show_traceback(error)
     return 1

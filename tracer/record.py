@@ -12,7 +12,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle import refuse_existing
 from tidalctl.artifacts.errors import FunctionError, TidalError
-from tidalctl.artifacts.trace import Trace, read_trace
+from tidalctl.artifacts.trace import Failure, Trace, read_trace
 from tidalctl.function import locate
 from tidalctl.tracer.child import Request
 
@@ -65,10 +65,20 @@ def record_trace(
         kept = f"what it did until then: tidalctl inspect {partial}" if partial.exists() else None
         if code < 0:
             raise FunctionError(f"the function's process was killed by signal {-code}", kept)
-        raise FunctionError("the function raised, so the trace is incomplete", kept)
+        raise _failed(partial, kept)
     trace = read_trace(partial)
     os.replace(partial, output)
     return trace
+
+
+def _failed(partial: Path, kept: str | None) -> FunctionError:
+    """What the trace says of why it ended."""
+    failure = read_trace(partial).one(Failure) if kept else None
+    if failure is None:
+        return FunctionError("the function raised, so the trace is incomplete", kept)
+    if failure.hint:
+        return FunctionError(failure.message, failure.hint)
+    return FunctionError(f"the function raised {failure.message.splitlines()[-1]}, so the trace is incomplete", kept)
 
 
 def run_child(command: list[str]) -> int:

@@ -25,9 +25,9 @@ def read_bandwidth(path: Path) -> float:
         raise _unmeasured(path, error) from None
     try:
         size = min(os.fstat(handle).st_size, SAMPLE)
-        if size < STEP:
-            raise TidalError(f"{path} has {size} bytes, too few to measure a bandwidth with", "name one: --bandwidth 2.5GB/s")
-        offsets = range(0, size - STEP + 1, STEP)
+        if size == 0:
+            raise TidalError(f"{path} is empty", "compile the bundle again")
+        offsets = range(0, max(size - STEP, 0) + 1, STEP)  # of a small file all of it, whose time is the disk's latency
         parts = [offsets[first::WORKERS] for first in range(WORKERS)]
         with contextlib.ExitStack() as stack:
             # direct reads want memory on a page's boundary; its first touch is no part of what the disk takes

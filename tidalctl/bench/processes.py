@@ -19,6 +19,7 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
 
+PLAIN = "the plain function"
 CLOCK = Path(__file__).with_name("eager_clock.py")
 TAIL = 20  # lines of a failed child's stderr that are shown
 
@@ -62,12 +63,12 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
     with tempfile.TemporaryFile() as marks_file:
         fd = marks_file.fileno()
         spec = (str(fd), plain.root, plain.source, plain.module, plain.handler, event)
-        ended = _run([sys.executable, str(CLOCK), *spec, *plain.argv], plain.cwd, "the plain function", (fd,))
+        ended = _run([sys.executable, str(CLOCK), *spec, *plain.argv], plain.cwd, PLAIN, (fd,))
         marks_file.seek(0)
         report = _report(marks_file.read().decode())
     if report is None:
-        raise FunctionError("the plain function ended the process before its answer was complete", "let the handler return")
-    marks = _marks(report, "the plain function")
+        raise FunctionError(f"{PLAIN} ended the process before its answer was complete", "let the handler return")
+    marks = _marks(report, PLAIN)
     entered, imported = report["entered_ns"], report["imported_ns"]
     phases = {
         "process start": entered - ended.spawned_ns,
@@ -170,7 +171,8 @@ def _fail(who: str, code: int, stderr: str) -> None:
         raise FunctionError(f"the run of {who} was ended by {name}", hint)
     cause = said.get("error") or (rest[-1].strip() if rest else f"exit code {code}")
     error = FunctionError if code == 1 else TidalError
-    raise error(f"the run of {who} failed: {cause}", said.get("hint"))
+    of_itself = "the function itself raises it: give an event that it answers" if who == PLAIN else None
+    raise error(f"the run of {who} failed: {cause}", said.get("hint", of_itself))
 
 
 def event_argument(text: str, folder: Path) -> str:

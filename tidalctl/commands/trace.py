@@ -10,6 +10,7 @@ import typer
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
 from tidalctl.function import parse_event
+from tidalctl.terminal import count_text
 from tidalctl.tracer.record import record_trace
 
 
@@ -57,14 +58,16 @@ def _report(recorded: Trace, output: Path) -> dict[str, Any]:
 
 def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
     imports, weights = recorded.of(Import), recorded.of(Weight)
+    weights = [weight for weight in weights if weight.event == weights[0].event]  # each event's init makes as many
     size = sum(weight.nbytes for weight in weights)
-    used = {use.weight for use in recorded.of(FirstUse)}
+    used = {use.weight for use in recorded.of(FirstUse)} & {weight.index for weight in weights}
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     call, cost = recorded.one(InitCall), recorded.one(TracingCost)
     if call is not None:
         kind = "static" if call.static else "not marked static"
         lines.append(
-            f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, {len(weights)} weights, {size / 1e6:.0f} MB, {len(used)} used"
+            f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, "
+            f"{count_text(len(weights), 'weight')}, {size / 1e6:.0f} MB, {len(used)} used"
         )
     else:
         lines.append(

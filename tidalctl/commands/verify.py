@@ -13,6 +13,7 @@ from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.artifacts.manifest import Manifest
 from tidalctl.commands.verify_files import Checked, check_bundle
 from tidalctl.function import parse_event
+from tidalctl.outputs import first_difference, same_output
 from tidalctl.terminal import count_text, printable, progress, seconds_text, size_text
 
 SCHEMA = 1
@@ -78,7 +79,7 @@ def compare_event(bundle: Path, manifest: Manifest, text: str) -> dict[str, Any]
     if failed:
         return {"compared": False, "equal": False, "runs": runs, "what": "; ".join(failed)}
     ours, plain = (runs[name]["output"] for name in ("bundle", "eager"))
-    equal = _canonical(ours) == _canonical(plain)
+    equal = same_output(ours, plain)
     return {"compared": True, "equal": equal, "runs": runs, "what": "" if equal else first_difference(ours, plain)}
 
 
@@ -107,24 +108,6 @@ def _report(stdout: bytes) -> dict[str, Any] | None:
             return report
         start = last.find('{"schema"', start + 1)
     return None
-
-
-def _canonical(value: Any) -> str:
-    """Canonical JSON that takes NaN too, which json.dumps lets a handler give: here a NaN is equal to another."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def first_difference(ours: Any, plain: Any, path: str = "output") -> str:
-    """Where two outputs that differ part, and what stands there in each."""
-    if isinstance(ours, dict) and isinstance(plain, dict) and ours.keys() == plain.keys():
-        pairs = [(f"{path}[{key!r}]", ours[key], plain[key]) for key in sorted(ours)]
-    elif isinstance(ours, list) and isinstance(plain, list) and len(ours) == len(plain):
-        pairs = [(f"{path}[{index}]", *pair) for index, pair in enumerate(zip(ours, plain, strict=True))]
-    else:
-        return f"{path} is {_canonical(ours)[:80]} from the bundle, {_canonical(plain)[:80]} from the plain function"
-    different = ((where, one, other) for where, one, other in pairs if _canonical(one) != _canonical(other))
-    where, one, other = next(different)
-    return first_difference(one, other, where)
 
 
 def _show(checked: Checked, runs: list[dict[str, Any]], differences: list[dict[str, str]], asked: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from tidalctl.artifacts.bundle import CHUNK, open_bundle, unlisted_files
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, PathEscapes, Truncated
 from tidalctl.artifacts.hashing import weight_hasher
-from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest
+from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest, encode_manifest
 from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header, kept_address
 
 Advance = Callable[[int], None]
@@ -49,7 +49,9 @@ def check_bundle(path: Path, advance: Advance) -> Checked:
     manifest = checked.manifest
     if manifest is None:
         return checked
-    checked.add(f"{MANIFEST}, digest {manifest.digest}", [])
+    written = encode_manifest(manifest) == (path / MANIFEST).read_bytes()
+    other = [] if written else [_difference(MANIFEST, "says what compile wrote, but in other bytes (spaces, line ends?)")]
+    checked.add(f"{MANIFEST}, digest {manifest.digest}", other)
     weights_files = _weights_files(manifest)
     plain_files = [name for name in sorted(manifest.files) if name not in weights_files]
     nbytes = sum(manifest.files[name].size for name in plain_files)

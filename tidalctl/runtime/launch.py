@@ -3,7 +3,6 @@
 import json
 import sys
 import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +84,8 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         raise BrokenPipeError from gone
     except Exception as error:  # noqa: BLE001 - the user's function may raise anything
         template.wait()
+        from tidalctl.raised import show_traceback
+
         show_traceback(error)
         if "timeline" in files:
             files["timeline"].write_bytes(timeline.chrome_trace())
@@ -93,7 +94,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
                 "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
                 file=sys.stderr,
             )
-        raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template)) from None
+        raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template, options)) from None
     finally:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
@@ -127,18 +128,13 @@ def _show(piece: Any, text: str, streams: bool) -> None:
         raise _ReaderGone from error
 
 
-def show_traceback(error: BaseException) -> None:
-    """The user's part of a traceback: frames of tidalctl's own above it are left out."""
-    frame = error.__traceback__
-    own = str(Path(__file__).parent.parent)
-    while frame is not None and frame.tb_next is not None and frame.tb_frame.f_code.co_filename.startswith(own):
-        frame = frame.tb_next
-    traceback.print_exception(type(error), error, frame)
-
-
-def _hint(template: Template) -> str | None:
+def _hint(template: Template, options: RunOptions) -> str | None:
+    if options.eager:
+        return None
+    if not template.fallback:
+        return "whether it does so without the bundle's state, too: the same command with --eager"
     how = "from its static statements" if template.strategy == "replay" else "the ordinary way"
-    return f"init ran {how}, because {template.fallback}" if template.fallback else None
+    return f"init ran {how}, because {template.fallback}"
 
 
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
@@ -203,9 +199,10 @@ def phase_table(report: dict[str, Any]) -> str:
         lines.append(f"  {'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
     weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
     checked = "checked" if report["verified"] else "not checked"
-    lines.append(
-        f"  weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk; modules not foreseen: {report['misses']}"
+    taken = (
+        f"weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk" if weights else "no weights from the bundle"
     )
+    lines.append(f"  {taken}; modules not foreseen: {report['misses']}")
     modules = report["modules"]
     if modules["changed"]:
         lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")

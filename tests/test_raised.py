@@ -1,0 +1,72 @@
+"""What a user sees of a function that raises: its own frames, wherever the bundle stands between them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Chain, python, tidalctl, write_project
+
+from tidalctl.artifacts.bundle import open_bundle
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.raised import show_traceback
+
+DIVIDES = """
+import tidalctl
+import torch
+
+
+@tidalctl.init
+def load(event):
+    weight = torch.ones(2)
+    try:
+        return {"weight": weight / event["by"]}
+    except TypeError:
+        raise ValueError("no number") from None
+
+
+def handler(event, context):
+    return load(event)["weight"].sum().item()
+"""
+
+
+@pytest.fixture(scope="module")
+def divides(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    made = Chain(tmp_path_factory.mktemp("divides"), [{"by": 2.0}, {"by": 4.0}])
+    write_project(made.project, DIVIDES)
+    return made.make()
+
+
+@pytest.mark.parametrize(("event", "told"), [({"by": "x"}, "ValueError: no number"), ({}, "KeyError: 'by'")])
+def test_an_init_that_raises_behind_the_bundle_shows_no_frames_between_the_users(
+    divides: Chain, event: dict[str, object], told: str
+) -> None:
+    assert divides.manifest["strategy"] == "script"
+    done = tidalctl("run", divides.bundle, "--event", json.dumps(event), cwd=divides.folder).one_error(told, code=1)
+    frames = [line.rpartition(" in ")[2] for line in done.err.splitlines() if line.startswith('  File "')]
+    assert frames == ["handler", "load"], done.err
+
+
+def test_frames_of_ours_are_shown_where_it_is_ours_that_raised(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(TidalError) as caught:
+        open_bundle(Path("nowhere"))
+    show_traceback(caught.value)
+    assert "in open_bundle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("arguments", "told"), [([], "usage: "), (["{}", "{}"], "usage: "), (["{"], "not JSON")])
+def test_a_script_that_is_not_given_one_event_says_what_it_wants(divides: Chain, arguments: list[str], told: str) -> None:
+    code = f"import runpy, sys; sys.argv[1:] = {arguments!r}; runpy.run_path('dynamic_init.py', run_name='__main__')"
+    done = python(code, cwd=divides.bundle)
+    assert done.code == 2 and told in done.err and "Traceback" not in done.err
+
+
+def test_weights_that_each_of_two_events_makes_are_counted_once(divides: Chain) -> None:
+    assert divides.traced is not None
+    assert ", 1 weight, " in divides.traced.err
+
+
+def test_what_a_script_makes_is_not_said_to_be_folded(divides: Chain) -> None:
+    done = tidalctl("compile", divides.trace, "-o", "again.bundle", "--explain", cwd=divides.folder).ok()
+    assert "1 weight: script" in done.out
+    folded = done.out.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
+    assert "aten.div" not in folded
