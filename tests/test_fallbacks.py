@@ -281,3 +281,25 @@ def test_the_cause_names_the_way_to_what_refused(state: Callable[[], Any], path:
     assert told.startswith(f"{path}: "), told
     assert what in told, told
     assert "\n" not in told
+
+
+RESIZABLE = """
+import tidalctl
+import torch
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"w": torch.arange(64.0)}
+
+
+def handler(event, context):
+    return {"seen": ["x", load(event)["w"].untyped_storage().resizable()]}
+"""
+
+
+def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain: Callable[..., Chain]) -> None:
+    made = chain(RESIZABLE, {})
+    assert "output['seen'][1] is false from the bundle, true from the plain function" in made.said()
+    (fallback,) = made.manifest["fallbacks"]
+    assert (fallback["strategy"], fallback["cause"]) == ("eager", "the proof: event 0: the answer differs")
