@@ -1,8 +1,8 @@
 """The environment that a trace or bundle was made in, and what it means when a run finds itself in another.
 
 Refused: another Python, implementation, operating system or processor family, or a device that is not there; nothing in the bundle
-may be loaded then. Fallback to the function's own init: another version of a distribution that the function imported, or
-another CPU capability, since the state might then be built otherwise.
+may be loaded then. Fallback to the function's own init: another version of a distribution that the function imported,
+another CPU capability, or another model of the device, since the state might then be built otherwise.
 """
 
 import hashlib
@@ -107,6 +107,15 @@ def refuse_missing_device(fingerprint: Fingerprint) -> None:
             f"the bundle's weights live on {fingerprint.device}; torch sees no such device here",
             "compile the function for this machine",
         )
+
+
+def other_device(fingerprint: Fingerprint) -> str:
+    """What differs in the device that the state lives on, empty where nothing does. Call it once torch is imported."""
+    import torch
+
+    if fingerprint.device == "cpu" or not torch.cuda.is_available() or torch.cuda.get_device_name() == fingerprint.device:
+        return ""
+    return f"the device is {torch.cuda.get_device_name()}, the bundle was made on {fingerprint.device}"
 
 
 def other_cpu(fingerprint: Fingerprint) -> str:

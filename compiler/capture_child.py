@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.ambient import GENERATORS, apply_ambient, read_ambient
+from tidalctl.ambient import FirstGenerators
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.artifacts.program import GENERATOR
 from tidalctl.artifacts.weights import Entry, kept_address, plan_shards, write_shard
@@ -58,13 +58,11 @@ def main(path: str) -> None:
 def _run(request: CaptureRequest) -> None:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
     capturer = Capturer(request)
-    generators: dict[str, Any] = {}
+    generators = FirstGenerators()
     answer_inits_with(capturer.answer)
     handler = import_handler(request.function)
     for text in request.events:
-        now = read_ambient()
-        generators = generators or {name: now[name] for name in GENERATORS if name in now}
-        apply_ambient(generators)
+        generators.put_back()
         try:
             for _ in pieces(handler(json.loads(text), None)):
                 pass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidalctl.ambient import GENERATORS, ambient_digests, apply_ambient, changed, read_ambient
+from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
@@ -32,7 +32,7 @@ class Snapshotter:
         self._at_import: ModuleState | None = None
         self._early = ""
         self._event_index = 0
-        self._generators: dict[str, Any] = {}
+        self._generators = FirstGenerators()
         self._extras: dict[str, Any] = {}
         self._prefix_globals: tuple[str, ...] = ()
         self._watched: tuple[ModuleState, list[Place]] | None = None
@@ -42,9 +42,7 @@ class Snapshotter:
         """Turn to an event, which finds the random generators as the first one did."""
         self._event_index = index
         if "torch" in sys.modules:
-            now = read_ambient()
-            self._generators = self._generators or {name: now[name] for name in GENERATORS if name in now}
-            apply_ambient(self._generators)
+            self._generators.put_back()
 
     def imported(self) -> None:
         """The function's module is there. What it changes from now on and before it calls init, init may look at."""
@@ -93,7 +91,9 @@ class Snapshotter:
         modules, before = ModuleState(self._request.root), read_ambient()
         with noting_imports(modules), noting_seeds() as seeded:
             carried = split.prefix()
-        kept = self._kept(changed(before, read_ambient()), seeded, alone=True)
+        after = read_ambient()
+        before = begun(before, after, seeded)
+        kept = self._kept(changed(before, after), seeded, alone=True)
         held = [modules.holds(value) for value in _own_objects(carried.values())]
         writer = PrefixWriter(self._request)
         try:
@@ -137,7 +137,9 @@ class Snapshotter:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
         if "cause" in self.report or not store:
             return state
-        left = changed(before, read_ambient())
+        after = read_ambient()
+        before = begun(before, after, seeded)
+        left = changed(before, after)
         inside = _own_objects(state.values()) if self._request.prefix and isinstance(state, dict) else [state]
         held = [modules.holds(value) for value in inside]
         self.report["memo"] = hasattr(mark.function, "cache_info") or any(held)

@@ -17,14 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_stream import digest, within
 
-from tidalctl.ambient import CUDA_RNG, ambient_digests, apply_ambient, changed, read_ambient
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.artifacts.groups import Group, plan_groups
 from tidalctl.artifacts.manifest import BundleWeight
-from tidalctl.compiler.watches import noting_seeds
 from tidalctl.runtime.mapping import WeightsFile
 from tidalctl.runtime.stream import cuda
 from tidalctl.runtime.stream.arrival import Arrival, BundleSource
+from tidalctl.runtime.stream.capture import CaptureWatch
 from tidalctl.runtime.stream.cuda import ALIGNMENT, Place, moves_of, place_weights, steps
 from tidalctl.runtime.stream.direct import Reads
 
@@ -273,6 +272,67 @@ def test_no_room_is_one_error_with_a_hint_and_leaves_nothing_allocated(tmp_path:
     assert "--eager" in found.value.hint
 
 
+def test_no_room_for_the_drivers_own_part_is_the_same_error(
+    tmp_path: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, groups = files(tmp_path, [9000, 512])
+
+    def allocate(device: str, nbytes: int) -> torch.Tensor:
+        raise RuntimeError(cause)
+
+    monkeypatch.setattr(cuda, "_allocate", allocate)
+    cause = "CUDA error: out of memory"
+    with pytest.raises(TidalError, match=r"cuda:0 has no room for 0\.00 GB of weights$"):
+        arrival(tmp_path, groups)
+    cause = "CUDA error: unspecified launch failure"
+    with pytest.raises(RuntimeError, match="unspecified"):
+        arrival(tmp_path, groups)
+
+
+def test_before_a_graph_is_captured_everything_is_in_and_nobody_calls_the_driver(
+    tmp_path: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, groups = files(tmp_path, [9000] * 8, group_size=9000)
+    captured: list[tuple[bool, bool]] = []
+
+    def capture_begin(graph: object, *arguments: object) -> None:
+        captured.append((made.engine.done, any(thread.is_alive() for thread in made.engine.threads)))
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_begin", capture_begin)
+    standin.link.clear()
+    made = arrival(tmp_path, groups)
+    made.start()
+    made.watch_operators()
+    assert not made.engine.done
+    standin.link.set()
+    within(10, lambda: torch.cuda.CUDAGraph.capture_begin(None))
+    assert captured == [(True, False)]
+    assert torch.cuda.CUDAGraph.capture_begin is capture_begin, "nothing of ours is left on the path"
+    made.leave()
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_watches_of_captures_leave_nothing_behind_in_whatever_order_they_end(
+    monkeypatch: pytest.MonkeyPatch, order: tuple[int, int]
+) -> None:
+    def capture_begin(graph: object, pool: object = None) -> object:
+        return pool
+
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "capture_begin", capture_begin)
+    told: list[int] = []
+    watches = [CaptureWatch(lambda place=place: told.append(place)) for place in range(2)]  # type: ignore[misc]
+    for watch in watches:
+        watch.begin()
+        watch.begin()
+    assert torch.cuda.CUDAGraph.capture_begin(None, pool="p") == "p"
+    assert sorted(told) == [0, 1]
+    watches[order[0]].end()
+    torch.cuda.CUDAGraph.capture_begin(None)
+    assert told[2:] == [order[1]]
+    watches[order[1]].end()
+    assert torch.cuda.CUDAGraph.capture_begin is capture_begin
+
+
 def test_a_device_that_is_not_there_is_told(tmp_path: Path, standin: StandIn) -> None:
     (tmp_path / "w").write_bytes(bytes(100))
     with pytest.raises(TidalError, match="live on cuda:3; torch sees 1"):
@@ -315,29 +375,3 @@ def test_what_the_reading_engine_found_wrong_is_told_where_it_is_needed(tmp_path
     made.start()
     assert within(10, lambda: made.need(["0"])) is None
     assert isinstance(within(10, lambda: made.need(["1"])), Corrupt)
-
-
-def test_generators_of_devices_are_settings_of_init_once_cuda_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = read_ambient()
-    states = [torch.arange(16, dtype=torch.uint8), torch.zeros(16, dtype=torch.uint8)]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "init", lambda: None)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: states)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: states.__setitem__(device, state))
-    left = changed(before, read_ambient())
-    assert list(left) == [CUDA_RNG]
-    assert not changed(read_ambient(), read_ambient())
-    digests = ambient_digests(left)
-    states[:] = [state + 1 for state in states]
-    assert ambient_digests(changed(before, read_ambient())) != digests
-    apply_ambient(left)
-    assert states[0].tolist() == list(range(16)) and states[1].tolist() == [1] * 16, "a device that is not here is left alone"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
-    monkeypatch.setattr(torch.cuda, "init", lambda: pytest.fail("there is no device"))
-    apply_ambient(left)
-    with noting_seeds() as seeded:
-        torch.random.manual_seed(torch.initial_seed())
-    assert CUDA_RNG in seeded

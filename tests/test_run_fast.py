@@ -1,6 +1,7 @@
 """The short parser of `run` and the command-line framework's understand the same options in the same way."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 from tidalctl.cli import _app
 from tidalctl.commands import run, run_fast
 from tidalctl.runtime.launch import RunOptions
+from tidalctl.runtime.load import load_bundle
+from tidalctl.runtime.stream.weights import IO, VERIFY
 
 LINES = [
     ["a.bundle", "--event", "{}"],
@@ -35,6 +38,13 @@ def test_both_parsers_give_the_same_options(line: list[str], monkeypatch: pytest
     fields = run_fast.parse(line)
     assert fields is not None
     assert RunOptions(**fields) == framework(line, monkeypatch)  # type: ignore[arg-type]
+
+
+def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> None:
+    for options in ({"verify": "ful"}, {"io": "pipe"}):
+        with pytest.raises(ValueError, match="is not one of"):
+            load_bundle(tmp_path, **options)
+    assert (run_fast.VERIFY, run_fast.IO) == (VERIFY, IO)
 
 
 @pytest.mark.parametrize(

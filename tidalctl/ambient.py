@@ -10,6 +10,7 @@ import os
 import pickle
 import random
 import sys
+from collections.abc import Collection
 from typing import Any
 
 
@@ -55,7 +56,8 @@ def _set_cuda_generators(states: list[bytes]) -> None:
     import torch
 
     for device, state in zip(range(torch.cuda.device_count()), states, strict=False):
-        torch.cuda.set_rng_state(torch.tensor(list(state), dtype=torch.uint8), device)
+        # on the CPU, whatever default device init has set
+        torch.cuda.set_rng_state(torch.tensor(list(state), dtype=torch.uint8, device="cpu"), device)
 
 
 def _set_environ(values: dict[str, str | None]) -> None:
@@ -69,6 +71,17 @@ def _set_environ(values: dict[str, str | None]) -> None:
 
 def read_ambient() -> dict[str, Any]:
     return {name: read() for name, (read, _) in _settings().items()}
+
+
+def begun(before: dict[str, Any], after: dict[str, Any], seeded: Collection[str] = ()) -> dict[str, Any]:
+    """`before`, and with it how the generators of CUDA devices began where `after` has them, since init was the first to use a device.
+
+    A generator's state is its seed and what was drawn, 8 bytes each: it began with the seed that it has, whoever had set that, and
+    nothing drawn. Not where it is among those that init `seeded`: then nobody knows.
+    """
+    if CUDA_RNG in before or CUDA_RNG not in after or CUDA_RNG in seeded:
+        return before
+    return {**before, CUDA_RNG: [state[:8] + bytes(8) for state in after[CUDA_RNG]]}
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
@@ -101,14 +114,39 @@ def apply_ambient(values: dict[str, Any]) -> None:
     if "numpy.random" in values:
         import numpy.random  # noqa: F401 - `import numpy` alone leaves it out
     if CUDA_RNG in values:
-        import torch
-
-        if torch.cuda.is_available():  # a state on the CPU may come to a machine that has no device
-            torch.cuda.init()  # as init has
+        begin_cuda()  # as init has
     settings = _settings() if values else {}
     for name, value in values.items():
         if name in settings:
             settings[name][1](value)
+
+
+class FirstGenerators:
+    """The random generators as the first event finds them, so that each event finds them as it would in a process of its own."""
+
+    def __init__(self) -> None:
+        self.states: dict[str, Any] = {}  # by name
+        self._seed = 0
+
+    def put_back(self) -> None:
+        """An event begins."""
+        import torch
+
+        now = read_ambient()
+        if not self.states:
+            self.states = {name: now[name] for name in GENERATORS if name in now}
+            self._seed = torch.initial_seed()
+        elif CUDA_RNG in now and CUDA_RNG not in self.states:
+            torch.cuda.manual_seed_all(self._seed)  # an earlier event was the first to use a device; torch seeds all alike
+        apply_ambient(self.states)
+
+
+def begin_cuda() -> None:
+    """Have generators of devices, where there are any: a state on the CPU may come to a machine that has none."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.init()
 
 
 def ambient_digests(values: dict[str, Any]) -> dict[str, str]:

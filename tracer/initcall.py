@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from tidalctl.ambient import GENERATORS, ambient_digests, changed, read_ambient
+from tidalctl.ambient import GENERATORS, ambient_digests, begun, changed, read_ambient
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.skeleton import skeleton_digest
 from tidalctl.artifacts.storages import digest_of, storage_names
@@ -86,6 +86,7 @@ def record_init(
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
         probe.whole = True
     duration = time.perf_counter() - began
+    after = read_ambient()
     digest = arguments_digest(event, arguments, keywords)
     skeleton = skeleton_digest(state)  # before what was compared is read: what stays in the state counts
     call = t.InitCall(
@@ -100,8 +101,8 @@ def record_init(
         operators=tape.operators,
         threads=recorder.threads,
         peak_rss=peak_rss(),
-        ambient=ambient_digests(changed(before, read_ambient())),
-        generators=ambient_digests({name: before[name] for name in GENERATORS if name in before}),
+        ambient=ambient_digests(changed(before, after)),
+        generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
         numbers_compared=tuple(sorted(numbers.compared)),
         probed=dict(sorted(probes.found.items())),
         skeleton=skeleton,

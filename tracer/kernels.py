@@ -5,9 +5,11 @@ on a device it is that of the kernels which the runtime calls inside the ranges 
 """
 
 import sys
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -67,15 +69,35 @@ def _ranges(events: list[Any]) -> dict[int, float]:
     return seconds
 
 
+class Spans:
+    """Ranges of time, each with its number, in the order of their beginnings. Those of one thread; they may lie in one another."""
+
+    def __init__(self, spans: Sequence[tuple[int, int, int]]) -> None:
+        self._spans = sorted(spans)
+        self._begins = [begin for begin, _, _ in self._spans]
+        self._ends = list(accumulate((end for _, end, _ in self._spans), max))  # the last end of all up to here
+
+    def at(self, time: int) -> int | None:
+        """The number of the innermost range around a time, which is the one that began last."""
+        place = bisect_right(self._begins, time) - 1
+        while place >= 0 and self._ends[place] >= time:
+            if self._spans[place][1] >= time:
+                return self._spans[place][2]
+            place -= 1
+        return None
+
+
 def _device_kernels(events: list[Any]) -> dict[int, dict[str, float]]:
     """By signature: the kernels that ran for it on a device and their seconds. Operators are placed in the range around them."""
     kernels = [e for e in events if e.device_type() != torch.profiler.DeviceType.CPU and e.linked_correlation_id() > 0]
     if not kernels:
         return {}
-    spans = sorted(
-        (e.start_ns(), e.start_ns() + e.duration_ns(), int(e.name().removeprefix(RANGE)))
-        for e in events
-        if e.name().startswith(RANGE) and e.device_type() == torch.profiler.DeviceType.CPU
+    around = Spans(
+        [
+            (e.start_ns(), e.start_ns() + e.duration_ns(), int(e.name().removeprefix(RANGE)))
+            for e in events
+            if e.name().startswith(RANGE) and e.device_type() == torch.profiler.DeviceType.CPU
+        ]
     )
     # a kernel is linked to an operator; the driver's calls have numbers of their own, which may be an operator's
     calls = {
@@ -86,7 +108,7 @@ def _device_kernels(events: list[Any]) -> dict[int, dict[str, float]]:
     found: dict[int, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for kernel in kernels:
         at = calls.get(kernel.linked_correlation_id())
-        number = next((n for begin, end, n in reversed(spans) if at is not None and begin <= at <= end), None)
+        number = around.at(at) if at is not None else None
         if number is not None and not kernel.name().startswith(RANGE):
             found[number][kernel.name()] += kernel.duration_ns() / 1e9
     return found

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.ambient import GENERATORS, apply_ambient, read_ambient
+from tidalctl.ambient import FirstGenerators
 from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
@@ -42,7 +42,7 @@ class Session:
         self._inits: list[RecordedInit] = []
         self._event: dict[str, Any] = {}
         self._event_index = 0
-        self._generators: dict[str, Any] = {}
+        self._generators = FirstGenerators()
         self._access = AccessRecord()
         self._weights: dict[int, int] = {}
         self._weight_count = 0
@@ -77,7 +77,7 @@ class Session:
         tape = Tape(self._event_index, self._root, self._digests.of)
         self.watch.tape = tape
         try:
-            made = record_init(mark, arguments, keywords, event, tape, self._generators)
+            made = record_init(mark, arguments, keywords, event, tape, self._generators.states)
         finally:
             self.watch.tape = None
         self.writer.write(made.call)
@@ -104,10 +104,7 @@ class Session:
     def invoke(self, handler: Handler, event: dict[str, Any], index: int, tensorboard: str) -> None:
         """Run the handler twice on one event, alike instrumented, and write what the first call did."""
         self._event, self._event_index = event, index
-        # each event finds the generators as a process of its own would
-        now = read_ambient()
-        self._generators = self._generators or {name: now[name] for name in GENERATORS if name in now}
-        apply_ambient(self._generators)
+        self._generators.put_back()
         first = self._timed_call(handler, event, tensorboard)
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):

@@ -8,20 +8,23 @@ from typing import Any
 
 from tidalctl.function import Handler, is_stream
 from tidalctl.runtime.roomy import with_room
-from tidalctl.runtime.stream.weights import StreamOptions
+from tidalctl.runtime.stream.weights import IO, VERIFY, StreamOptions
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline
 
 
-def load_bundle(path: str | Path, *, verify: str = "stream") -> Callable[[Any], Any]:
+def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -> Callable[[Any], Any]:
     """The function in a bundle, as a callable `function(event)` that gives what its handler gives: a value, or a generator.
 
-    `verify` is as `tidalctl run` takes it. Imports the function into this process at the first call; what `tidalctl run` falls back
-    for, this falls back for too. Raises TidalError where the bundle can't be used. One bundle a process: its modules and settings
-    are the process's.
+    `verify` and `io` are as `tidalctl run` takes them. Imports the function into this process at the first call; what `tidalctl run`
+    falls back for, this falls back for too. Raises TidalError where the bundle can't be used, ValueError for an option that is none.
+    One bundle a process: its modules and settings are the process's.
     """
+    for name, given, known in (("verify", verify, VERIFY), ("io", io, IO)):
+        if given not in known:
+            raise ValueError(f"{name}={given!r} is not one of {', '.join(known)}")
     now = time.monotonic_ns()
-    template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify))
+    template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify, io=io))
     handler: Handler | None = None
 
     def function(event: Any) -> Any:

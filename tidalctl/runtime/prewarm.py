@@ -22,6 +22,9 @@ CPU, CUDA = "cpu", "cuda"
 # Bytes of scratch memory; a signature with a larger operand is left out. On the CPU the time of a launch grows with its operands, and
 # what the first launch costs beyond it does not: a large one would only make the handler late.
 LARGEST = {CPU: 32 * 2**20, CUDA: 256 * 2**20}
+ROOM = (
+    8 * LARGEST[CUDA]
+)  # that a device must have for it: scratch memory, a result, libraries' workspaces, and the handler beside them
 
 
 class KernelList(msgspec.Struct, frozen=True):
@@ -68,6 +71,7 @@ class Prewarm:
         self._seconds = 0.0
         self._gone: set[str] = set()  # devices whose turn has been
         self._thread: threading.Thread | None = None
+        self._ends = False
 
     def beside(self, wanted: Callable[[], bool]) -> None:
         """Begin to launch what runs on CUDA, in a thread, while that is `wanted`. Nothing where the list has nothing of the kind."""
@@ -75,6 +79,12 @@ class Prewarm:
             arguments = (CUDA, self._unless_off(wanted))
             self._thread = threading.Thread(target=self._on_side_stream, args=arguments, name="prewarm", daemon=True)
             self._thread.start()
+
+    def _finish(self) -> None:
+        """Return when nothing is launched any more."""
+        self._ends = True
+        if self._thread is not None:
+            self._thread.join()
 
     def in_gap(self, wanted: Callable[[], bool]) -> None:
         """Launch what runs on the CPU, in this thread, one signature after the other, while that is `wanted`."""
@@ -115,13 +125,23 @@ class Prewarm:
     def _on_side_stream(self, device: str, wanted: Callable[[], bool]) -> None:
         import torch
 
+        from tidalctl.runtime.stream.capture import CaptureWatch
+
+        watch = CaptureWatch(self._finish)
         try:
             stream = torch.cuda.Stream()
+            free, _ = torch.cuda.mem_get_info()
+            if free < ROOM:  # the handler's own need of it goes first
+                self._note(f"{device}: {free / 1e9:.2f} GB of memory are free, too few to launch ahead")
+                return
+            watch.begin()
             with self._timeline.span("prewarm"), torch.cuda.stream(stream):
-                self._launch_all(device, wanted)
+                self._launch_all(device, lambda: wanted() and not self._ends)
                 stream.synchronize()  # scratch memory is in use until then
         except RuntimeError as error:  # no memory or no device; whoever computes meets it too, and says so
             self._count("failed", f"{device}: {error}")
+        finally:
+            watch.end()
 
     def _launch_all(self, device: str, wanted: Callable[[], bool]) -> None:
         from tidalctl.runtime.scratch import Scratch, unseen
@@ -161,5 +181,9 @@ class Prewarm:
     def _count(self, what: str, error: str = "") -> None:
         with self._lock:
             self._counts[what] += 1
-            if error:
-                self._errors.append(error.splitlines()[0])
+        if error:
+            self._note(error)
+
+    def _note(self, error: str) -> None:
+        with self._lock:
+            self._errors.append(error.splitlines()[0])

@@ -6,7 +6,6 @@ template can't answer is done the ordinary way, and `fallback` says why.
 
 import contextlib
 import json
-import os
 import sys
 import types
 from importlib.machinery import SourceFileLoader
@@ -17,11 +16,11 @@ from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, SKELETON, Manifest
-from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init, answer_inits_with
-from tidalctl.eventprobe import agrees, arguments_digest, digest_value
+from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
+from tidalctl.runtime.guard import other_call, other_environ, other_generators, other_init, unusable_here
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -98,7 +97,7 @@ class Template:
         Where `argv` is None, this process is somebody else's: its sys.argv stays, and its sys.path keeps its first entry.
         """
         manifest, timeline = self.manifest, self.timeline
-        self._never = "--eager was given" if eager else self._unusable(argv)
+        self._never = "--eager was given" if eager else unusable_here(manifest, argv)
         if other := fp.changed_distributions(manifest.fingerprint, sys.path):
             self.pack.put_aside(f"the code pack was made with {', '.join(other[:3])}, which is not installed here")
         self.begin(event)
@@ -159,30 +158,11 @@ class Template:
         prefix = self.manifest.prefix
         self.strategy = "replay" if self.strategy == "script" and prefix is not None else "eager"
 
-    def _unusable(self, argv: tuple[str, ...] | None) -> str:
-        """Why the snapshot can't be used for any event here; empty where it can."""
-        manifest = self.manifest
-        if manifest.strategy == "eager":
-            causes = [fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "eager"]
-            return causes[-1] if causes else "the bundle holds no state"
-        if other := fp.changed_distributions(manifest.fingerprint, sys.path):
-            return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
-        if argv is not None and argv != manifest.guard.argv:
-            return f"the function was traced with the arguments {list(manifest.guard.argv)}"
-        if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
-            return other_cpu  # found out before the function's import, since it decides where its files are looked for
-        return self._other_environ()
-
-    def _other_environ(self) -> str:
-        for name, seen in self.manifest.guard.environ.items():
-            if digest_json([os.environ.get(name)]) != seen:
-                return f"the environment variable {name}, which the function reads, is not what it was in the trace"
-        return ""
-
     def _check_machine(self) -> None:
-        """Refuse a device that is not here, and fall back for another CPU. Late, so that the function imports torch and not we."""
+        """Refuse where there is no device, fall back for another, or another CPU. Late, so that the function imports torch and not we."""
         fp.refuse_missing_device(self.manifest.fingerprint)
-        if not self._never and (other := fp.other_cpu(self.manifest.fingerprint)):
+        fingerprint = self.manifest.fingerprint
+        if not self._never and (other := fp.other_cpu(fingerprint) or fp.other_device(fingerprint)):
             self._never = self.fallback = self._event_fallback = other
 
     def _import_foreseen(self) -> None:
@@ -345,31 +325,14 @@ class Template:
         self.collector.resume()
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-        """Why the snapshot is not what this call of init would give; empty where it is."""
-        guard = self.manifest.guard
-        if mark.name != self.manifest.init:
-            return f"{mark.name} is not the init that was traced ({self.manifest.init})"
-        if self.strategy == "replay":
-            return self._other_generators() or self._other_environ()
-        if arguments_digest(self._event, arguments, keywords) != guard.arguments:
-            return f"{mark.name} was called with other arguments than in the trace"
-        if not guard.static and not agrees(self._event, guard.event_reads, guard.event_whole):
-            return f"{mark.name} reads fields of the event that differ from the traced ones"
-        return self._other_generators() or self._other_environ()
-
-    def _other_generators(self) -> str:
-        prefix = self.manifest.prefix
-        lower = prefix is not None and self.strategy != self.manifest.strategy
-        generators = prefix.generators if prefix is not None and lower else self.manifest.guard.generators
-        if generators:
-            from tidalctl.ambient import ambient_digests, read_ambient
-
-            here = read_ambient()
-            now = ambient_digests({name: here[name] for name in generators if name in here})
-            for name, seen in generators.items():
-                if now.get(name) != seen:
-                    return f"{self.manifest.init} uses {name}, which was set otherwise before it"
-        return ""
+        """Why the bundle's state is not what this call of init would give; empty where it is."""
+        manifest, prefix = self.manifest, self.manifest.prefix
+        reason = other_init(manifest, mark)
+        if not reason and self.strategy != "replay":  # which runs what hangs on the event
+            reason = other_call(manifest, mark, self._event, arguments, keywords)
+        stepped_down = prefix is not None and self.strategy != manifest.strategy
+        generators = prefix.generators if prefix is not None and stepped_down else manifest.guard.generators
+        return reason or other_generators(manifest, generators) or other_environ(manifest)
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported: from the pack, from a source that has changed since, or otherwise."""

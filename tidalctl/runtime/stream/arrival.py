@@ -14,6 +14,7 @@ from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.groups import Group
 from tidalctl.artifacts.manifest import BundleWeight
 from tidalctl.runtime.mapping import WeightsFile
+from tidalctl.runtime.stream.capture import CaptureWatch
 from tidalctl.runtime.stream.cuda import CudaDevice, pin, view_of
 from tidalctl.runtime.stream.direct import Reads
 from tidalctl.runtime.stream.engine import Engine
@@ -98,6 +99,7 @@ class Arrival:
         self._operators = OperatorGate(self.engine.need, self.engine.wait, self._groups)
         self._gate = Gate(self.engine.need, self.engine.wait)
         self._gate.on_compile = self._compiling
+        self._captures = CaptureWatch(self._capturing)
         self._lock = threading.Lock()
         self._closed = False
         self.engine.on_done = self._finished
@@ -133,6 +135,7 @@ class Arrival:
         """The state is being made, in this thread: whatever reads a weight from now on waits for it."""
         if not self.engine.done:
             self._operators.close()
+            self._captures.begin()
             if self.engine.done:  # meanwhile
                 self._open()
 
@@ -162,6 +165,10 @@ class Arrival:
         self._operators.open()
         self._operators.leave()
 
+    def _capturing(self) -> None:
+        self.engine.wait()
+        self.engine.end()  # and no worker calls the driver
+
     def _finished(self) -> None:
         self.engine.settle()
         self._open()
@@ -177,6 +184,7 @@ class Arrival:
     def _open(self) -> None:
         self._gate.open()
         self._operators.open()
+        self._captures.end()
 
 
 def _refuse_missing(device: str) -> None:

@@ -5,7 +5,7 @@ read into a buffer of a small ring, copied from there while the next ones are re
 for the event on the device. A reader waits only for a buffer's last copy before it fills the buffer again, and once for all at the end.
 
 Limits: memory of a slab is given back when the last of its weights is gone. `Tensor.record_stream` and sharing with other
-processes know a slab but no weight in it. While weights arrive, no CUDA graph can be captured.
+processes know a slab but no weight in it. A CUDA graph that is captured while weights arrive waits for all of them first (see capture).
 """
 
 import contextlib
@@ -222,7 +222,7 @@ class CudaDevice:
             self._waited[key] = turn
 
     def drop(self) -> None:
-        """Everything is in: keep nothing that the state's weights do not keep themselves. Buffers go with the device."""
+        """Everything is in: keep nothing that the state's weights do not keep themselves. Buffers go back to torch's pinned memory."""
         self._slabs, self._events = [], {}
         self._ring = queue.SimpleQueue()
 
@@ -233,17 +233,26 @@ def _allocate_all(sizes: Sequence[SlabSize]) -> list[torch.Tensor]:
         with torch.inference_mode(False):  # or no other thread could copy into them
             for size in sizes:
                 slabs.append(_allocate(size.device, size.nbytes))
-    except torch.OutOfMemoryError:
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
         slabs.clear()
-        torch.cuda.empty_cache()  # to the driver, which tells below how much is free, and for whoever else needs some
         device = size.device
         wanted = sum(each.nbytes for each in sizes if each.device == device)
-        free, total = _memory(device)
         raise TidalError(
-            f"{device} has no room for {wanted / 1e9:.2f} GB of weights: {free / 1e9:.2f} of {total / 1e9:.2f} GB are free",
+            f"{device} has no room for {wanted / 1e9:.2f} GB of weights{_free(device, error)}",
             "free the device of other processes or take a larger one; plain init needs as much, so that --eager won't help",
         ) from None
     return slabs
+
+
+def _free(device: str, error: RuntimeError) -> str:
+    """What there is room for; nothing to say where there was none even for the driver's own part of the process."""
+    if not isinstance(error, torch.OutOfMemoryError):
+        return ""
+    torch.cuda.empty_cache()  # to the driver, which tells how much is free, and for whoever else needs some
+    free, total = _memory(device)
+    return f": {free / 1e9:.2f} of {total / 1e9:.2f} GB are free"
 
 
 def _allocate(device: str, nbytes: int) -> torch.Tensor:

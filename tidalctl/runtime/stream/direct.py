@@ -44,7 +44,7 @@ class Reads:
                 self._fill(self._aside, low, end, memory[: -(-(end - low) // BLOCK) * BLOCK])
                 return begin - low
             except OSError as error:
-                if error.errno != errno.EINVAL:
+                if error.errno not in (errno.EINVAL, errno.EFAULT):  # the latter for memory that a driver has mapped
                     raise
                 self.direct = False  # opened, and refused all the same
         self._fill(self._file.fileno(), begin, end, memory[: end - begin])
@@ -61,9 +61,13 @@ class Reads:
 
 def too_large_to_cache(nbytes: int) -> bool:
     """Whether the page cache could not keep so many bytes until they are used: more than half of what memory could take."""
+    return nbytes > available_memory() // 2
+
+
+def available_memory() -> int:
+    """Bytes that processes and the page cache could take yet, what the cache holds now included; all there is where nobody says."""
     try:
         with open("/proc/meminfo", "rb") as file:
-            found = next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"MemAvailable:"))
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(b"MemAvailable:"))
     except (OSError, StopIteration):
-        found = os.sysconf("SC_PHYS_PAGES") * PAGE
-    return nbytes > found // 2
+        return os.sysconf("SC_PHYS_PAGES") * PAGE

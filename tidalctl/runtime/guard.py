@@ -1,0 +1,64 @@
+"""What a bundle's manifest says must be as it was in the trace, for the bundle's state to be the plain init's: is it so, here and now?
+
+Each answer is a reason against it, in words; empty where there is none.
+"""
+
+import os
+import sys
+from typing import Any
+
+from tidalctl.artifacts import fingerprint as fp
+from tidalctl.artifacts.manifest import Manifest
+from tidalctl.artifacts.records import digest_json
+from tidalctl.context import Init
+from tidalctl.eventprobe import agrees, arguments_digest
+
+
+def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None) -> str:
+    """Why no event's state can come from the bundle in this process. `argv` is None where its arguments are somebody else's."""
+    if manifest.strategy == "eager":
+        causes = [fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "eager"]
+        return causes[-1] if causes else "the bundle holds no state"
+    if other := fp.changed_distributions(manifest.fingerprint, sys.path):
+        return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
+    if argv is not None and argv != manifest.guard.argv:
+        return f"the function was traced with the arguments {list(manifest.guard.argv)}"
+    if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
+        return other_cpu  # found out before the function's import, since it decides where its files are looked for
+    return other_environ(manifest)
+
+
+def other_environ(manifest: Manifest) -> str:
+    for name, seen in manifest.guard.environ.items():
+        if digest_json([os.environ.get(name)]) != seen:
+            return f"the environment variable {name}, which the function reads, is not what it was in the trace"
+    return ""
+
+
+def other_generators(manifest: Manifest, seen: dict[str, str]) -> str:
+    """Why a random generator that init draws from, or sets, is not as it was before init. `seen` are digests, by name."""
+    if seen:
+        from tidalctl.ambient import CUDA_RNG, ambient_digests, begin_cuda, read_ambient
+
+        if CUDA_RNG in seen:
+            begin_cuda()
+        here = read_ambient()
+        now = ambient_digests({name: here[name] for name in seen if name in here})
+        for name, digest in seen.items():
+            if now.get(name) != digest:
+                return f"{manifest.init} uses {name}, which was set otherwise before it"
+    return ""
+
+
+def other_init(manifest: Manifest, mark: Init) -> str:
+    return "" if mark.name == manifest.init else f"{mark.name} is not the init that was traced ({manifest.init})"
+
+
+def other_call(manifest: Manifest, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
+    """Why a call of init is not the traced one, for a state that is the same each time."""
+    guard = manifest.guard
+    if arguments_digest(event, arguments, keywords) != guard.arguments:
+        return f"{mark.name} was called with other arguments than in the trace"
+    if not guard.static and not agrees(event, guard.event_reads, guard.event_whole):
+        return f"{mark.name} reads fields of the event that differ from the traced ones"
+    return ""
