@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 6
+SCHEMA = 7
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -68,7 +68,10 @@ class Guard(Record, frozen=True):
     arguments: str = ""  # digest of the further arguments of init
     environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
-    generators: dict[str, str] = {}  # digests of settings and generators before init, of those that it changes
+    generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
+    drawn: tuple[
+        str, ...
+    ] = ()  # the others that it draws from: nobody had seeded them, and nobody may have where init is not run
     memo: bool = False  # init gives the same object each time it is called, not a fresh one
 
 
@@ -79,6 +82,7 @@ class Prefix(Record, frozen=True):
     carried: tuple[str, ...]
     skeleton: str = SKELETON  # the file that holds what they leave
     generators: dict[str, str] = {}  # as a guard's, of these statements alone
+    drawn: tuple[str, ...] = ()
     memo: bool = False
 
 

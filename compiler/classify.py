@@ -25,6 +25,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
         argv=trace.header.argv,
         generators=report.generators,
+        drawn=report.drawn,
         memo=report.memo,
     )
 

@@ -61,6 +61,7 @@ class SnapshotReport(Record, frozen=True):
     kept_globals: tuple[str, ...] = ()
     globals_differ: str = ""  # one that init sets otherwise for another event
     generators: dict[str, str] = {}
+    drawn: tuple[str, ...] = ()
     memo: bool = False
     prefix: Prefix | None = None
     no_prefix: str = ""

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -20,6 +20,14 @@ from tidalctl.function import enter_project, import_handler, is_stream, json_tex
 if TYPE_CHECKING:
     from tidalctl.compiler.module_state import ModuleState, Place
     from tidalctl.prefix import Split
+
+
+class Ambient(NamedTuple):
+    """What a restore sets, and what it must find: digests of generators, and those that nobody may have seeded (see Guard)."""
+
+    kept: dict[str, Any]
+    generators: dict[str, str]
+    drawn: tuple[str, ...]
 
 
 class Snapshotter:
@@ -93,13 +101,13 @@ class Snapshotter:
             carried = split.prefix()
         after = read_ambient()
         before = begun(before, after, seeded)
-        kept = self._kept(changed(before, after), seeded, alone=True)
+        ambient = self._ambient(before, changed(before, after), seeded, alone=True)
         held = [modules.holds(value) for value in _own_objects(carried.values())]
         writer = PrefixWriter(self._request)
         try:
             if any(held) and not all(held):
                 raise NotStored("some of it is kept in a global")
-            writer.write(carried, kept, modules.kept(), modules.shared())
+            writer.write(carried, ambient.kept, modules.kept(), modules.shared())
         except NotStored as reason:
             self.report["no_prefix"] = str(reason)
         else:
@@ -108,7 +116,8 @@ class Snapshotter:
                 lines=split.lines,
                 carried=split.carried,
                 skeleton=PREFIX,
-                generators=self._drawn_from(before, kept, seeded),
+                generators=ambient.generators,
+                drawn=ambient.drawn,
                 memo=bool(held) and all(held),
             )
         return split.suffix(dict(carried), *arguments, **keywords)
@@ -148,11 +157,11 @@ class Snapshotter:
                 f"{mark.name} keeps some of what its static statements make in a global, and makes the rest anew"
             )
             return state
-        kept = self._kept(left, seeded, alone=self._request.prefix)
-        self.report["generators"] = self._drawn_from(before, kept, seeded)
+        ambient = self._ambient(before, left, seeded, alone=self._request.prefix)
+        self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
         try:
-            writer.write(state, kept, modules.kept(), modules.shared())
+            writer.write(state, ambient.kept, modules.kept(), modules.shared())
         except NotStored as reason:
             self.report["cause"] = str(reason)
         except OSError as error:
@@ -164,30 +173,30 @@ class Snapshotter:
         self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))
         return state
 
-    def _kept(self, left: dict[str, Any], seeded: set[str], alone: bool) -> dict[str, Any]:
-        """The settings that a restore sets: those that the traced init left alike.
+    def _ambient(self, before: dict[str, Any], left: dict[str, Any], seeded: set[str], alone: bool) -> Ambient:
+        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right.
 
-        After the static statements alone there is nothing to compare with: settings are kept, and generators where they were seeded.
+        After the static statements `alone` there is nothing to compare with: settings are kept, and generators where it is known from
+        where they began.
         """
-        if alone:
-            return {name: value for name, value in left.items() if name not in GENERATORS or name in seeded}
+        redrawn = {"torch.rng"} if self._request.redraws and not alone else set()
+        advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
+        began = ambient_digests({name: before[name] for name in advanced})
+        alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
         digests = ambient_digests(left)
-        kept = {name: value for name, value in left.items() if digests[name] == self._request.ambient.get(name)}
-        if self._request.redraws:
-            kept.pop("torch.rng", None)
-        return kept
-
-    def _drawn_from(self, before: dict[str, Any], kept: dict[str, Any], seeded: set[str]) -> dict[str, str]:
-        """Generators that init drew from as it found them, with digests of how that was: another start may find them otherwise.
-
-        One that began otherwise in the trace and ended alike was seeded by init, and so was torch's where init called for it.
-        """
-        began = ambient_digests({name: before[name] for name in GENERATORS if name in before and name in kept})
-        return {
-            name: digest
-            for name, digest in began.items()
-            if digest == self._request.generators.get(name) and name not in seeded
+        kept = {
+            name: value
+            for name, value in left.items()
+            if name not in redrawn
+            and (
+                (name not in GENERATORS or name in seeded or name in alike)
+                if alone
+                else digests[name] == self._request.ambient.get(name)
+            )
         }
+        # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
+        drawn = tuple(name for name in advanced if name not in alike and (alone or name not in kept))
+        return Ambient(kept, alike, drawn)
 
     def _note_state(self, mark: Init, state: Any) -> None:
         """The digests of what the first call for an event built, for the compiler to compare."""

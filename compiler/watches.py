@@ -5,7 +5,7 @@ import importlib.machinery
 import random
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tidalctl.ambient import CUDA_RNG
@@ -42,31 +42,40 @@ def noting_imports(modules: "ModuleState") -> contextlib.AbstractContextManager[
 
 @contextlib.contextmanager
 def noting_seeds() -> Iterator[set[str]]:
-    """Note which generators are seeded meanwhile, by the names that ambient.py gives them."""
+    """Note which generators are seeded meanwhile, by the names that ambient.py gives them.
+
+    Not those whose state is put back afterwards, as `fork_rng` does: they go on from where they were.
+    """
     import torch
 
     noted: set[str] = set()
-    places: list[tuple[Any, str, tuple[str, ...]]] = [
+    seeds: list[tuple[Any, str, tuple[str, ...]]] = [
         *((owner, "manual_seed", ("torch.rng", CUDA_RNG)) for owner in (torch, torch.random)),
-        *((owner, "set_rng_state", ("torch.rng",)) for owner in (torch, torch.random)),
-        *((torch.cuda, name, (CUDA_RNG,)) for name in ("manual_seed_all", "set_rng_state_all")),
+        *((torch.cuda, name, (CUDA_RNG,)) for name in ("manual_seed", "manual_seed_all")),
+        (random, "seed", ("random",)),
     ]
-    places += [(random, name, ("random",)) for name in ("seed", "setstate")]
+    states: list[tuple[Any, str, tuple[str, ...]]] = [
+        *((owner, "set_rng_state", ("torch.rng",)) for owner in (torch, torch.random)),
+        *((torch.cuda, name, (CUDA_RNG,)) for name in ("set_rng_state", "set_rng_state_all")),
+        (random, "setstate", ("random",)),
+    ]
     if "numpy.random" in sys.modules:
-        places += [(sys.modules["numpy.random"], name, ("numpy.random",)) for name in ("seed", "set_state")]
-    originals = [getattr(owner, name) for owner, name, _ in places]
+        seeds.append((sys.modules["numpy.random"], "seed", ("numpy.random",)))
+        states.append((sys.modules["numpy.random"], "set_state", ("numpy.random",)))
+    places = [*((*place, noted.update) for place in seeds), *((*place, noted.difference_update) for place in states)]
+    originals = [getattr(owner, name) for owner, name, _, _ in places]
 
-    def noting(original: Any, generators: tuple[str, ...]) -> Any:
+    def noting(original: Any, generators: tuple[str, ...], note: Callable[[Iterable[str]], None]) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
-            noted.update(generators)
+            note(generators)
             return original(*arguments, **keywords)
 
         return call
 
-    for (owner, name, generators), original in zip(places, originals, strict=True):
-        setattr(owner, name, noting(original, generators))
+    for (owner, name, generators, note), original in zip(places, originals, strict=True):
+        setattr(owner, name, noting(original, generators, note))
     try:
         yield noted
     finally:
-        for (owner, name, _), original in zip(places, originals, strict=True):
+        for (owner, name, _, _), original in zip(places, originals, strict=True):
             setattr(owner, name, original)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sample_artifacts import fingerprint, write_bundle
 
-from tidalctl.ambient import CUDA_RNG, FirstGenerators, ambient_digests, apply_ambient, begun, changed, read_ambient
+from tidalctl.ambient import CUDA_RNG, FirstGenerators, ambient_digests, apply_ambient, begun, changed, read_ambient, seeds
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.compiler.watches import noting_seeds
 from tidalctl.runtime.guard import other_generators
@@ -71,8 +71,25 @@ def test_what_init_draws_hangs_on_the_seed_that_it_found(generators: Generators,
     for seed, refused in ((5, ""), (6, CUDA_RNG)):
         generators.in_use = False  # a start finds out by having them
         generators.begin(seed)
-        assert refused in other_generators(manifest, {CUDA_RNG: found[0]})
-        assert bool(other_generators(manifest, {CUDA_RNG: found[0]})) == bool(refused)
+        reason = other_generators(manifest, {CUDA_RNG: found[0]}, (), {})
+        assert refused in reason and bool(reason) == bool(refused)
+
+
+def test_where_the_trace_had_no_seed_one_that_waits_for_a_device_is_seen(generators: Generators, tmp_path: Path) -> None:
+    manifest = write_bundle(tmp_path / "app.bundle")
+    noted = seeds([CUDA_RNG])
+    assert other_generators(manifest, {}, (CUDA_RNG,), noted) == ""
+    torch.cuda._lazy_seed_tracker.queue_seed_all(print, [])
+    try:
+        assert CUDA_RNG in other_generators(manifest, {}, (CUDA_RNG,), noted)
+    finally:
+        torch.cuda._lazy_seed_tracker.call_order.clear()
+    generators.use()
+    noted = seeds([CUDA_RNG])
+    generators.drawn += 4
+    assert other_generators(manifest, {}, (CUDA_RNG,), noted) == "", "drawing is not seeding"
+    generators.begin(9)
+    assert CUDA_RNG in other_generators(manifest, {}, (CUDA_RNG,), noted)
 
 
 def test_a_seed_that_init_sets_is_one_of_its_settings(generators: Generators) -> None:

@@ -10,7 +10,7 @@ import os
 import pickle
 import random
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 
@@ -139,6 +139,36 @@ class FirstGenerators:
         elif CUDA_RNG in now and CUDA_RNG not in self.states:
             torch.cuda.manual_seed_all(self._seed)  # an earlier event was the first to use a device; torch seeds all alike
         apply_ambient(self.states)
+
+
+def seeds(names: Iterable[str]) -> dict[str, Any]:
+    """What tells of these generators whether somebody has seeded them since. The others' states, which tell of draws, too.
+
+    None for those of CUDA devices while none is in use and no seed waits for one.
+    """
+    import torch
+
+    found: dict[str, Any] = {}
+    here: dict[str, Any] = {}
+    for name in names:
+        if name == "torch.rng":
+            found[name] = torch.initial_seed()
+        elif name == CUDA_RNG:
+            found[name] = _cuda_seeds()
+        else:
+            here = here or read_ambient()
+            found[name] = ambient_digests({name: here[name]})[name] if name in here else ""
+    return found
+
+
+def _cuda_seeds() -> Any:
+    import torch
+
+    if torch.cuda.is_initialized():
+        return [state[:8] for state in _cuda_generators()]
+    queue = getattr(torch.cuda, "_lazy_seed_tracker", None)  # of seeds that wait for a device to be in use
+    waiting = queue is None or any(queue.get_calls())
+    return "waiting" if waiting else None
 
 
 def begin_cuda() -> None:

@@ -35,11 +35,19 @@ def other_environ(manifest: Manifest) -> str:
     return ""
 
 
-def other_generators(manifest: Manifest, seen: dict[str, str]) -> str:
-    """Why a random generator that init draws from, or sets, is not as it was before init. `seen` are digests, by name."""
-    if seen:
-        from tidalctl.ambient import CUDA_RNG, ambient_digests, begin_cuda, read_ambient
+def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:
+    """Why a random generator that init draws from is not as it was before init.
 
+    `seen` are digests, by name. Those that are `drawn` from without a seed must have been left alone since `seeded` was noted.
+    """
+    if not seen and not drawn:
+        return ""
+    from tidalctl.ambient import CUDA_RNG, ambient_digests, begin_cuda, read_ambient, seeds
+
+    for name, value in seeds(name for name in drawn if name in seeded).items():
+        if value != seeded[name]:
+            return f"{manifest.init} draws from {name} as it finds it, and that was seeded, or used, before"
+    if seen:
         if CUDA_RNG in seen:
             begin_cuda()
         here = read_ambient()

@@ -77,6 +77,7 @@ class Template:
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
+        self._seeds: dict[str, Any] = {}
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
@@ -127,9 +128,19 @@ class Template:
             if self.fallback is None:
                 self._import_foreseen()
         self._check_machine()
+        self._note_seeds()
         self.code.finish()
         timeline.mark("imported")
         return handler
+
+    def _note_seeds(self) -> None:
+        """Of generators that init draws from as it finds them: how they are seeded where nobody has done it since the import."""
+        prefix = self.manifest.prefix
+        drawn = {*self.manifest.guard.drawn, *(prefix.drawn if prefix is not None else ())}
+        if drawn:
+            from tidalctl.ambient import seeds
+
+            self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
 
     def _refuse_taken_modules(self, files: list[str]) -> None:
         """Raise TidalError where a module that the bundle brings is in this process already, from elsewhere."""
@@ -159,7 +170,7 @@ class Template:
         self.strategy = "replay" if self.strategy == "script" and prefix is not None else "eager"
 
     def _check_machine(self) -> None:
-        """Refuse where there is no device, fall back for another, or another CPU. Late, so that the function imports torch and not we."""
+        """Refuse where there is no device, fall back for another, or another CPU. Late, so that the function imports torch, not we."""
         fp.refuse_missing_device(self.manifest.fingerprint)
         fingerprint = self.manifest.fingerprint
         if not self._never and (other := fp.other_cpu(fingerprint) or fp.other_device(fingerprint)):
@@ -213,6 +224,7 @@ class Template:
             self.fallback = self.fallback or reason
             with self.timeline.span("init"):
                 state = mark.function(*arguments, **keywords)
+        self._note_seeds()  # of a device that init was the first to use
         self.timeline.mark("state made")
         if self.wants_digests and self.state_digests is None:
             from tidalctl.runtime.restore import digests_of
@@ -331,8 +343,8 @@ class Template:
         if not reason and self.strategy != "replay":  # which runs what hangs on the event
             reason = other_call(manifest, mark, self._event, arguments, keywords)
         stepped_down = prefix is not None and self.strategy != manifest.strategy
-        generators = prefix.generators if prefix is not None and stepped_down else manifest.guard.generators
-        return reason or other_generators(manifest, generators) or other_environ(manifest)
+        guard = prefix if prefix is not None and stepped_down else manifest.guard
+        return reason or other_generators(manifest, guard.generators, guard.drawn, self._seeds) or other_environ(manifest)
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported: from the pack, from a source that has changed since, or otherwise."""
