@@ -68,6 +68,7 @@ class Guard(Record, frozen=True):
     arguments: str = ""  # digest of the further arguments of init
     environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
+    settings: dict[str, str] = {}  # of torch, before init, in words
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[
         str, ...

@@ -24,6 +24,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         arguments="" if kind == "replay" else call.arguments,
         environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
         argv=trace.header.argv,
+        settings=report.settings,
         generators=report.generators,
         drawn=report.drawn,
         memo=report.memo,

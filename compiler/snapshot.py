@@ -60,6 +60,7 @@ class SnapshotReport(Record, frozen=True):
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
     globals_differ: str = ""  # one that init sets otherwise for another event
+    settings: dict[str, str] = {}
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     memo: bool = False

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient
+from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient, settings
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
@@ -137,6 +137,7 @@ class Snapshotter:
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
+        self.report["settings"] = settings()
         before, directory = read_ambient(), os.getcwd()
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()

@@ -121,6 +121,22 @@ def apply_ambient(values: dict[str, Any]) -> None:
             settings[name][1](value)
 
 
+def settings() -> dict[str, str]:
+    """What else of torch's decides what an init builds, in words, by name. Not how many threads: each machine has its own."""
+    import torch
+
+    return {
+        "torch's default dtype": str(torch.get_default_dtype()),
+        "torch's default device": str(torch.get_default_device()),
+        "torch's float32 matmul precision": torch.get_float32_matmul_precision(),
+        "use of deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        "recording of gradients": str(torch.is_grad_enabled()),
+        "inference mode": str(torch.is_inference_mode_enabled()),
+        "autocasting on the CPU": str(torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")),
+        "autocasting on CUDA": str(torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")),
+    }
+
+
 class FirstGenerators:
     """The random generators as the first event finds them, so that each event finds them as it would in a process of its own."""
 

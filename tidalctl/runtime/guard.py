@@ -35,6 +35,17 @@ def other_environ(manifest: Manifest) -> str:
     return ""
 
 
+def other_settings(manifest: Manifest) -> str:
+    """Why torch is not set as it was when init was called in the trace."""
+    from tidalctl.ambient import settings
+
+    here, seen = settings(), manifest.guard.settings
+    for name in seen:
+        if here.get(name) != seen[name]:
+            return f"{name} is {here.get(name)} where {manifest.init} is called, and was {seen[name]} in the trace"
+    return ""
+
+
 def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:
     """Why a random generator that init draws from is not as it was before init.
 

@@ -20,7 +20,7 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import other_call, other_environ, other_generators, other_init, unusable_here
+from tidalctl.runtime.guard import other_call, other_environ, other_generators, other_init, other_settings, unusable_here
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -344,7 +344,12 @@ class Template:
             reason = other_call(manifest, mark, self._event, arguments, keywords)
         stepped_down = prefix is not None and self.strategy != manifest.strategy
         guard = prefix if prefix is not None and stepped_down else manifest.guard
-        return reason or other_generators(manifest, guard.generators, guard.drawn, self._seeds) or other_environ(manifest)
+        return (
+            reason
+            or other_settings(manifest)
+            or other_generators(manifest, guard.generators, guard.drawn, self._seeds)
+            or other_environ(manifest)
+        )
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported: from the pack, from a source that has changed since, or otherwise."""

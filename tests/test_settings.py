@@ -1,0 +1,75 @@
+"""What torch is set to where init is called: the state in a bundle is that of the traced settings, and of no others."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Chain
+
+APP = """
+import contextlib
+import tidalctl
+import torch
+
+
+@contextlib.contextmanager
+def wide():
+    torch.set_default_dtype(torch.float64)
+    yield
+
+
+@contextlib.contextmanager
+def deterministic():
+    torch.use_deterministic_algorithms(True)
+    yield
+
+
+SETTINGS = {
+    "": contextlib.nullcontext,
+    "dtype": wide,
+    "device": lambda: torch.device("meta"),
+    "gradients": torch.no_grad,
+    "inference": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "deterministic": deterministic,
+}
+
+
+@tidalctl.init
+def load(event):
+    weight = torch.nn.Parameter(torch.ones(4, 4) / 3)
+    product = weight @ weight
+    recorded, product = product.requires_grad, product.detach()
+    more = [torch.ones(1) for _ in range(event["more"])]
+    fill = torch.utils.deterministic.fill_uninitialized_memory and torch.are_deterministic_algorithms_enabled()
+    return {"weight": weight, "product": product, "more": more, "fill": [fill, recorded]}
+
+
+def handler(event, context):
+    with SETTINGS[event["set"]]():
+        state = load(event)
+    tensors = state["weight"], state["product"], *state["more"]
+    return [state["fill"], [[str(t.dtype), t.device.type, t.requires_grad, t.is_inference()] for t in tensors]]
+"""
+OTHERS = ("dtype", "device", "gradients", "inference", "autocast", "deterministic")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "events"),
+    [
+        ("snapshot", [{"more": 1}]),
+        pytest.param("replay", [{"more": 1}, {"more": 2}], marks=pytest.mark.slow),
+    ],
+)
+def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
+    chain: Callable[..., Chain], strategy: str, events: list[dict[str, Any]]
+) -> None:
+    app = APP.replace('event["more"]', "1") if strategy == "snapshot" else APP
+    made = chain(app, *({**event, "set": ""} for event in events))
+    assert made.manifest["strategy"] == strategy
+    assert made.run({"more": 1, "set": ""})["fallback"] is None
+    for name in OTHERS:
+        event = {"more": 1, "set": name}
+        report = made.run(event)
+        assert report["output"] == made.plain(event), name
+        assert report["fallback"] and "in the trace" in report["fallback"], name
