@@ -1,10 +1,11 @@
 """What torch is set to where init is called: the state in a bundle is that of the traced settings, and of no others."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Chain
+from conftest import Chain, python
 
 APP = """
 import contextlib
@@ -73,3 +74,18 @@ def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
         report = made.run(event)
         assert report["output"] == made.plain(event), name
         assert report["fallback"] and "in the trace" in report["fallback"], name
+
+
+def test_what_an_earlier_call_from_the_bundle_has_set_is_no_other_setting(chain: Callable[..., Chain]) -> None:
+    built = '    return {"weight"'
+    leaves = APP.replace('event["more"]', "1").replace(built, f"    torch.set_default_dtype(torch.float16)\n{built}")
+    chained = chain(leaves, {"set": ""})
+    script = """
+import json, sys, tidalctl
+function = tidalctl.load_bundle(sys.argv[1])
+print(json.dumps([[function(event), function.template.fallback] for event in json.loads(sys.argv[2])]))
+"""
+    events = [{"set": name} for name in ("", "", "autocast", "autocast", "dtype", "")]
+    told = json.loads(python(script, chained.bundle, json.dumps(events), cwd=chained.folder).ok().out.splitlines()[-1])
+    assert [fallback is None for _, fallback in told] == [True, True, False, False, False, True]
+    assert told[0] == told[1] == told[5] and told[0][0] == chained.plain(events[0])

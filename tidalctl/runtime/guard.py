@@ -35,15 +35,31 @@ def other_environ(manifest: Manifest) -> str:
     return ""
 
 
-def other_settings(manifest: Manifest) -> str:
-    """Why torch is not set as it was when init was called in the trace."""
-    from tidalctl.ambient import settings
+class TorchSettings:
+    """What torch is set to where init is called. What an earlier state's restore has set, as its init would, is as in the trace."""
 
-    here, seen = settings(), manifest.guard.settings
-    for name in seen:
-        if here.get(name) != seen[name]:
-            return f"{name} is {here.get(name)} where {manifest.init} is called, and was {seen[name]} in the trace"
-    return ""
+    def __init__(self, manifest: Manifest) -> None:
+        self._init = manifest.init
+        self._seen = manifest.guard.settings
+        self._before: dict[str, str] = {}
+        self._left: dict[str, str] = {}
+
+    def other(self) -> str:
+        """Why they are not as they were in the trace."""
+        from tidalctl.ambient import settings
+
+        self._before = settings()
+        for name, seen in self._seen.items():
+            here = self._before.get(name, "")
+            if here not in (seen, self._left.get(name)):
+                return f"{name} is {here} where {self._init} is called, and was {seen} in the trace"
+        return ""
+
+    def note_restored(self) -> None:
+        """A state has come from the bundle since."""
+        from tidalctl.ambient import settings
+
+        self._left |= {name: value for name, value in settings().items() if value != self._before.get(name, value)}
 
 
 def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:
