@@ -69,6 +69,8 @@ class Guard(Record, frozen=True):
     environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
     settings: dict[str, str] = {}  # of torch, before init, in words
+    directory: str = ""  # where the function goes before init, "project:" and a path; empty where it stays
+    assigned: dict[str, str] = {}  # digests of [value] of the environment variables that it sets before init
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[
         str, ...

@@ -25,6 +25,8 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
         argv=trace.header.argv,
         settings=report.settings,
+        directory=report.directory,
+        assigned=report.assigned,
         generators=report.generators,
         drawn=report.drawn,
         memo=report.memo,

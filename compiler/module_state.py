@@ -1,10 +1,15 @@
 """What init leaves in the project's modules besides the state that it returns: globals that it binds or changes in place.
 
-Compared before and after init by digest: the pickle of each global, tensors by their bytes, and what can't be pickled by identity.
-Class attributes are watched too, but not kept: an init that sets one runs in every start.
+Compared before and after init by digest: the pickle of each global, tensors by their bytes, and what can't be pickled by identity and
+by what is in it. Attributes of classes and functions, and defaults that a function may change, are watched too, but not kept: an
+init that sets one runs in every start.
 """
 
+import contextvars
+import functools
+import gc
 import hashlib
+import inspect
 import io
 import os
 import sys
@@ -16,6 +21,7 @@ from tidalctl.artifacts.skeleton import SkeletonPickler
 from tidalctl.artifacts.storages import digest_of
 
 _NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name, or not values at all
+_CACHE = type(functools.lru_cache(lambda: None))
 _DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)  # which copy it is makes no difference
 
@@ -55,7 +61,7 @@ class ModuleState:
         return {f"{module}.{name}": _digest(now.get((module, name))) for module, name in places}
 
     def changed_attribute(self) -> str:
-        """A class attribute that init set, empty where it set none."""
+        """An attribute of a class or a function that init set, empty where it set none."""
         for name, value in self._class_attributes():
             if name.partition(":")[0] in self._modules and self._attributes.get(name) != _digest(value):
                 return name.replace(":", ".")
@@ -76,6 +82,15 @@ class ModuleState:
             if value is state or any(item is state for item in inside):
                 return True
         return False
+
+    def cache_with(self, state: Any, init: Any) -> str:
+        """The function of the project, other than `init`, whose cache holds the state or what lies at its top; empty for none."""
+        held = {id(value) for value in (state, *_parts(state)) if not isinstance(value, _ATOMS)}
+        for module_name, module in self._project_modules():
+            for name, value in list(vars(module).items()):
+                if isinstance(value, _CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
+                    return f"{module_name}.{name}"
+        return ""
 
     def _project_modules(self) -> Iterator[tuple[str, types.ModuleType]]:
         for name, module in list(sys.modules.items()):
@@ -100,15 +115,50 @@ class ModuleState:
                     for name, attribute in list(vars(value).items()):
                         if not name.startswith("__") and not isinstance(attribute, _DESCRIPTORS):
                             yield f"{module_name}:{value.__qualname__}.{name}", attribute
+                elif isinstance(value, types.FunctionType) and value.__module__ == module_name:
+                    for name, attribute in [*vars(value).items(), *_changeable_defaults(value)]:
+                        if not name.startswith("__"):
+                            yield f"{module_name}:{value.__qualname__}.{name}", attribute
 
 
-def _digest(value: Any) -> str:
+def _changeable_defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
+    """Defaults of parameters that a call may write to, for the next one to see."""
+    function = inspect.unwrap(function, stop=lambda one: not isinstance(one, types.FunctionType))  # type: ignore[arg-type]
+    for place, value in enumerate(function.__defaults__ or ()):
+        if isinstance(value, dict | list | set):
+            yield f"default {place}", value
+    for name, value in (function.__kwdefaults__ or {}).items():
+        if isinstance(value, dict | list | set):
+            yield f"default {name}", value
+
+
+def _cached(cache: Any) -> Iterator[Any]:
+    """The results that a `functools.cache` or `lru_cache` holds: only the collector of garbage is told of them."""
+    for held in gc.get_referents(cache):
+        yield held  # a bounded cache's results
+        if isinstance(held, dict):
+            yield from held.values()  # and a boundless one's
+
+
+def _parts(value: Any) -> list[Any]:
+    """What a value holds, one step down."""
+    if isinstance(value, dict):
+        return list(value.values())
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(value)
+    if isinstance(value, contextvars.ContextVar):
+        return [value.get(None)]
+    return list(getattr(value, "__dict__", {}).values())
+
+
+def _digest(value: Any, depth: int = 3) -> str:
     file = io.BytesIO()
     pickler = SkeletonPickler(file, {})
     try:
         pickler.dump(value)
-    except Exception:  # noqa: BLE001 - what can't be pickled can still be told from another object
-        return f"{type(value).__name__} at {id(value)}"
+    except Exception:  # noqa: BLE001 - what can't be pickled can still be told from another object, and by what is in it
+        inside = [_digest(part, depth - 1) for part in _parts(value)] if depth else []
+        return f"{type(value).__name__} at {id(value)} {inside}"
     digest = hashlib.sha256(file.getvalue())
     for name, storage in pickler.storages.items():
         digest.update(f"{name} {digest_of(storage)}".encode())

@@ -102,7 +102,9 @@ def run_from_bundle(bundle: Path, header: Header, event: str) -> dict[str, Any]:
         command += ["--", *header.argv]
     done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=working_directory(header), check=False)
     if done.returncode != 0:
-        return {"failed": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"exit code {done.returncode}"}
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return {"failed": (errors or lines)[-1]}
     report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return report
 

@@ -16,6 +16,7 @@ from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.watches import noting_imports, noting_seeds
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.function import enter_project, import_handler, is_stream, json_text, pieces
+from tidalctl.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from tidalctl.compiler.module_state import ModuleState, Place
@@ -37,7 +38,7 @@ class Snapshotter:
         self._request = request
         self.report: dict[str, Any] = {"outputs": (), "states": {}}
         self.error: OSError | None = None
-        self._at_import: ModuleState | None = None
+        self._at_import: tuple[ModuleState, Surroundings] | None = None
         self._early = ""
         self._event_index = 0
         self._generators = FirstGenerators()
@@ -57,11 +58,11 @@ class Snapshotter:
         from tidalctl.compiler.module_state import ModuleState
 
         if "init" not in self.report:
-            self._at_import = ModuleState(self._request.root)
+            self._at_import = ModuleState(self._request.root), Surroundings()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if self._at_import is not None and (early := sorted(f"{m}.{n}" for m, v in self._at_import.kept().items() for n in v)):
-            self._early = early[0]
+        if self._at_import is not None:
+            self._look_around(mark, *self._at_import)
         self._at_import = None
         if self._request.folder and "init" not in self.report:
             state = self._first(mark, arguments, keywords)
@@ -71,6 +72,17 @@ class Snapshotter:
             self.report.setdefault("init_s", time.perf_counter() - began)
         self._note_state(mark, state)
         return state
+
+    def _look_around(self, mark: Init, modules: "ModuleState", surroundings: Surroundings) -> None:
+        """What the function has set since its import, before it calls init for the first time."""
+        early = sorted(f"{module}.{name}" for module, values in modules.kept().items() for name in values)
+        self._early = early[0] if early else modules.changed_attribute()
+        directory = surroundings.moved(lambda: [self._request.root])
+        self.report |= {"directory": directory, "assigned": surroundings.assigned()}
+        if directory.startswith(os.sep):
+            self.report["cause"] = f"the working directory is {directory} when {mark.name} is called, outside of the project"
+        if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
+            self.report["cause"] = f"{mark.name} is defined in a function, and takes variables of it"
 
     def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
@@ -100,8 +112,7 @@ class Snapshotter:
         with noting_imports(modules), noting_seeds() as seeded:
             carried = split.prefix()
         after = read_ambient()
-        before = begun(before, after, seeded)
-        ambient = self._ambient(before, changed(before, after), seeded, alone=True)
+        ambient = self._ambient(before, after, seeded, alone=True)
         held = [modules.holds(value) for value in _own_objects(carried.values())]
         writer = PrefixWriter(self._request)
         try:
@@ -142,14 +153,14 @@ class Snapshotter:
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()
         if attribute := modules.changed_attribute():
-            self.report.setdefault("cause", f"{mark.name} sets {attribute}, a class attribute, which no snapshot holds")
+            self.report.setdefault("cause", f"{mark.name} sets {attribute}, which no snapshot holds")
+        elif cache := modules.cache_with(state, mark.function):
+            self.report.setdefault("cause", f"{cache} keeps what {mark.name} gives, and no snapshot holds a cache")
         elif os.getcwd() != directory:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
         if "cause" in self.report or not store:
             return state
         after = read_ambient()
-        before = begun(before, after, seeded)
-        left = changed(before, after)
         inside = _own_objects(state.values()) if self._request.prefix and isinstance(state, dict) else [state]
         held = [modules.holds(value) for value in inside]
         self.report["memo"] = hasattr(mark.function, "cache_info") or any(held)
@@ -158,7 +169,7 @@ class Snapshotter:
                 f"{mark.name} keeps some of what its static statements make in a global, and makes the rest anew"
             )
             return state
-        ambient = self._ambient(before, left, seeded, alone=self._request.prefix)
+        ambient = self._ambient(before, after, seeded, alone=self._request.prefix)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
         try:
@@ -174,12 +185,15 @@ class Snapshotter:
         self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))
         return state
 
-    def _ambient(self, before: dict[str, Any], left: dict[str, Any], seeded: set[str], alone: bool) -> Ambient:
+    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str], alone: bool) -> Ambient:
         """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right.
 
         After the static statements `alone` there is nothing to compare with: settings are kept, and generators where it is known from
         where they began.
         """
+        before = begun(before, after, seeded)
+        left = changed(before, after)
+        left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
         redrawn = {"torch.rng"} if self._request.redraws and not alone else set()
         advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
         began = ambient_digests({name: before[name] for name in advanced})
@@ -192,7 +206,9 @@ class Snapshotter:
             and (
                 (name not in GENERATORS or name in seeded or name in alike)
                 if alone
-                else digests[name] == self._request.ambient.get(name)
+                # one that init seeds as it was before is unchanged, in the trace as here
+                else digests[name]
+                == (self._request.ambient.get(name) or (name in seeded and self._request.generators.get(name)))
             )
         }
         # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw

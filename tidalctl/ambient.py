@@ -13,6 +13,8 @@ import sys
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from tidalctl.surroundings import OF_TORCH
+
 
 def _settings() -> dict[str, tuple[Any, Any]]:
     """(read, write) by name. NumPy's only where something imported it."""
@@ -37,8 +39,6 @@ def _settings() -> dict[str, tuple[Any, Any]]:
         known["numpy.random"] = (lambda: numpy.random.get_state(legacy=False), numpy.random.set_state)
     return known
 
-
-_OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compiler comes first, always the same
 
 CUDA_RNG = "torch.cuda.rng"
 GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
@@ -91,7 +91,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         if name == "environ":
             variables: dict[str, str | None] = {k: v for k, v in value.items() if before[name].get(k) != v}
             variables |= dict.fromkeys(before[name].keys() - value.keys())
-            variables = {k: v for k, v in variables.items() if k not in _OF_TORCH}
+            variables = {k: v for k, v in variables.items() if k not in OF_TORCH}
             if variables:
                 found[name] = variables
         elif name not in before or not _same(before[name], value):

@@ -5,6 +5,7 @@ Each answer is a reason against it, in words; empty where there is none.
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
@@ -12,6 +13,7 @@ from tidalctl.artifacts.manifest import Manifest
 from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init
 from tidalctl.eventprobe import agrees, arguments_digest
+from tidalctl.surroundings import Surroundings, variable_digest
 
 
 def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None) -> str:
@@ -35,24 +37,35 @@ def other_environ(manifest: Manifest) -> str:
     return ""
 
 
-class TorchSettings:
-    """What torch is set to where init is called. What an earlier state's restore has set, as its init would, is as in the trace."""
+class Here:
+    """What is as in the trace where init is called, or not: torch's settings, the working directory, variables that were set since.
 
-    def __init__(self, manifest: Manifest) -> None:
+    Make it once the function is imported. What an earlier state's restore has set, as its init would, is as in the trace.
+    """
+
+    def __init__(self, manifest: Manifest, roots: Callable[[], Sequence[str]]) -> None:
         self._init = manifest.init
-        self._seen = manifest.guard.settings
+        self._guard = manifest.guard
+        self._roots = roots
+        self._since = Surroundings()
         self._before: dict[str, str] = {}
+        self._environ: dict[str, str] = {}
         self._left: dict[str, str] = {}
 
     def other(self) -> str:
-        """Why they are not as they were in the trace."""
+        """Why it is not."""
         from tidalctl.ambient import settings
 
-        self._before = settings()
-        for name, seen in self._seen.items():
+        self._before, self._environ = settings(), dict(os.environ)
+        for name, seen in self._guard.settings.items():
             here = self._before.get(name, "")
             if here not in (seen, self._left.get(name)):
                 return f"{name} is {here} where {self._init} is called, and was {seen} in the trace"
+        if self._since.moved(self._roots) != self._guard.directory:
+            return f"the working directory is another one when {self._init} is called than in the trace"
+        for name in {*self._since.assigned(), *self._guard.assigned}:
+            if self._guard.assigned.get(name) != variable_digest(name):
+                return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
         return ""
 
     def note_restored(self) -> None:
@@ -60,6 +73,7 @@ class TorchSettings:
         from tidalctl.ambient import settings
 
         self._left |= {name: value for name, value in settings().items() if value != self._before.get(name, value)}
+        self._since.accept(self._environ)
 
 
 def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import TorchSettings, other_call, other_environ, other_generators, other_init, unusable_here
+from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, other_init, unusable_here
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -78,7 +78,7 @@ class Template:
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._seeds: dict[str, Any] = {}
-        self._settings = TorchSettings(self.manifest)
+        self._here: Here | None = None  # until the function is imported
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
@@ -130,6 +130,7 @@ class Template:
                 self._import_foreseen()
         self._check_machine()
         self._note_seeds()
+        self._here = Here(manifest, lambda: [str(code), str(self._project() or code)])
         self.code.finish()
         timeline.mark("imported")
         return handler
@@ -225,8 +226,8 @@ class Template:
             self.fallback = self.fallback or reason
             with self.timeline.span("init"):
                 state = mark.function(*arguments, **keywords)
-        else:
-            self._settings.note_restored()
+        elif self._here is not None:
+            self._here.note_restored()
         self._note_seeds()  # of a device that init was the first to use
         self.timeline.mark("state made")
         if self.wants_digests and self.state_digests is None:
@@ -349,7 +350,7 @@ class Template:
         guard = prefix if prefix is not None and stepped_down else manifest.guard
         return (
             reason
-            or self._settings.other()
+            or (self._here.other() if self._here is not None else "")
             or other_generators(manifest, guard.generators, guard.drawn, self._seeds)
             or other_environ(manifest)
         )

@@ -1,0 +1,198 @@
+"""What a handler sets before init for one event, and what init leaves where no snapshot looks: other events are answered as plainly."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Chain
+
+HEAD = """
+import contextvars
+import functools
+import json
+import os
+import pathlib
+import random
+import tidalctl
+import torch
+"""
+
+CLASS_ATTRIBUTE = """
+class Config:
+    scale = 1.0
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * Config.scale
+
+def handler(event, context):
+    Config.scale = event["scale"]
+    return load().tolist()
+"""
+
+UNPICKLABLE_GLOBAL = """
+CONFIG = {"activation": lambda x: x, "scale": 1.0}
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * CONFIG["scale"]
+
+def handler(event, context):
+    CONFIG["scale"] = event["scale"]
+    return load().tolist()
+"""
+
+CONTEXT_VARIABLE = """
+SCALE = contextvars.ContextVar("scale")
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * SCALE.get()
+
+def handler(event, context):
+    SCALE.set(event["scale"])
+    return load().tolist()
+"""
+
+CLOSURE = """
+def handler(event, context):
+    scale = event["scale"]
+
+    @tidalctl.init
+    def load():
+        return torch.ones(4) * scale
+
+    return load().tolist()
+"""
+
+DIRECTORY = """
+HERE = pathlib.Path(__file__).parent
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * json.loads(pathlib.Path("scale.json").read_text())
+
+def handler(event, context):
+    os.chdir(HERE / str(int(event["scale"])))
+    return load().tolist()
+"""
+
+VARIABLE_FOR_A_LIBRARY = """
+@tidalctl.init
+def load():
+    return torch.ones(4) * float(pathlib.Path(torch.hub.get_dir()).parent.name)
+
+def handler(event, context):
+    if event["scale"] != 3.0:
+        os.environ["TORCH_HOME"] = f"/nowhere/{event['scale']}"
+    else:
+        os.environ["TORCH_HOME"] = "/nowhere/7"
+    return load().tolist()
+"""
+
+CACHE = """
+@functools.lru_cache
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Linear(2, 2)
+
+@tidalctl.init
+def load(event):
+    made = model()
+    with torch.no_grad():
+        made.weight.fill_(2.0)
+        made.bias.fill_(0.0)
+    return {"model": made}
+
+def handler(event, context):
+    state = load(event)
+    return (state["model"] if event["scale"] == 2.0 else model())(torch.ones(1, 2)).tolist()
+"""
+
+FUNCTION_ATTRIBUTE = """
+def scaled(x):
+    return x * scaled.by
+
+scaled.by = 1.0
+
+@tidalctl.init
+def load(event):
+    scaled.by = 5.0
+    return torch.ones(4)
+
+def handler(event, context):
+    state = load(event)
+    return (state if event["scale"] == 2.0 else scaled(state)).tolist()
+"""
+
+DEFAULT = """
+def noted(x, seen=[]):
+    seen.append(1)
+    return x * len(seen)
+
+@tidalctl.init
+def load(event):
+    return noted(torch.ones(4))
+
+def handler(event, context):
+    state = load(event)
+    return (state if event["scale"] == 2.0 else noted(state)).tolist()
+"""
+
+RESEEDED = """
+@tidalctl.init
+def load(event):
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    torch.manual_seed(0)
+    random.seed(0)
+    return model
+
+def handler(event, context):
+    seed = 0 if event["scale"] == 2.0 else 5
+    torch.manual_seed(seed)
+    random.seed(seed)
+    load(event)
+    return [torch.rand(2).tolist(), random.random()]
+"""
+
+CASES = {name.lower(): source for name, source in list(globals().items()) if name.isupper() and name != "HEAD"}
+QUICK = ("class_attribute", "cache", "reseeded")
+
+
+@pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+def test_an_event_that_was_not_traced_is_answered_as_plainly(case: str, chain: Callable[..., Chain]) -> None:
+    files = {"app.py": HEAD + CASES[case], "2/scale.json": "2.0", "3/scale.json": "3.0"}
+    made = chain(files, {"scale": 2.0})
+    for scale in (2.0, 3.0):
+        event: dict[str, Any] = {"scale": scale}
+        assert made.run(event)["output"] == made.plain(event), event
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", [DIRECTORY.replace(' / str(int(event["scale"]))', ""), VARIABLE_FOR_A_LIBRARY])
+def test_what_is_set_as_in_the_trace_is_no_hindrance(source: str, chain: Callable[..., Chain]) -> None:
+    made = chain({"app.py": HEAD + source, "scale.json": "2.0"}, {"scale": 2.0})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    assert made.run({"scale": 2.0})["fallback"] is None
+
+
+NOTHING_STATIC = """
+@tidalctl.init
+def load(event):
+    given = torch.tensor(event["xs"])
+    return {"ones": torch.ones(2) * 2, "given": given}
+
+def handler(event, context):
+    state = load(event)
+    return [state["ones"].tolist(), state["given"].tolist()]
+"""
+
+
+def test_where_nothing_can_be_kept_the_cause_is_that_and_not_a_bundle_that_failed(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + NOTHING_STATIC, {"xs": [1.0]}, {"xs": [1.0, 2.0]})
+    assert made.manifest["strategy"] == "eager"
+    assert "the proof" not in made.said(), made.said()
+    event = {"xs": [3.0]}
+    assert made.run(event)["output"] == made.plain(event)
