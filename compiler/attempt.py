@@ -152,9 +152,8 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         return found
     answers = plan_answers(strategy.inits, place.trace.header.root, place.trace.header.cwd)
     size = sum(read.made.size for read in _answered_reads(strategy, answers))
-    if (
-        found.cause or report.prefix is None or size > 2 * stored
-    ):  # the static statements leave little of what init reads, or nothing
+    # the static statements leave nothing, or little of what init reads
+    if found.cause or report.prefix is None or size > 2 * stored:
         return _answering(found, answers, strategy, place) if answers else _without(found, report)
     return found
 

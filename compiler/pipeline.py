@@ -21,10 +21,11 @@ from tidalctl.artifacts.bundle import (
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
 from tidalctl.artifacts.records import Record, digest_json
-from tidalctl.artifacts.trace import FileOpened, InitCall, Invocation, Trace, read_trace
+from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
 from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
 from tidalctl.compiler.classify import not_reproducible
+from tidalctl.compiler.clock_reads import clock_reads
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merge import merge_traces
 from tidalctl.compiler.plan import StartTimes
@@ -137,6 +138,8 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
     warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
     if made.report.kept_globals and manifest.strategy != "eager":
         notes.append(f"init also sets {', '.join(made.report.kept_globals)}: kept with the state")
+    if manifest.strategy != "eager":
+        notes += _clock_notes(trace, call)
     verdict = Verdict(
         events=len(trace.header.events),
         reproducible=reproducible,
@@ -145,6 +148,17 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         traced_init_s=call.duration_s,
     )
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=(*notes, *made.notes), warnings=tuple(warnings))
+
+
+def _clock_notes(trace: Trace, call: InitCall) -> list[str]:
+    module, _, name = call.name.partition(":")
+    function = trace.header.function
+    files = {record.name: record.file for record in trace.of(Import)}
+    source = Path(trace.header.root, function.source) if module == function.module else Path(files.get(module) or os.devnull)
+    return [
+        f"{source.name}, line {line}: {call.name} looks at the clock ({text}); what it makes of that stays as of now"
+        for line, text in clock_reads(source, name)
+    ]
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:
