@@ -222,12 +222,21 @@ def test_a_disk_is_measured_past_the_page_cache_and_leaves_nothing_in_it(tmp_pat
 
 
 def test_what_cannot_be_measured_is_told_with_the_way_out(tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.write_bytes(bytes(measured.STEP - 1))
-    for path in (small, tmp_path / "absent"):
+    (tmp_path / "empty").write_bytes(b"")
+    for name, way_out in (("absent", "--bandwidth"), ("empty", "compile")):
         with pytest.raises(TidalError) as caught:
-            measured.read_bandwidth(path)
-        assert "--bandwidth" in (caught.value.hint or "")
+            measured.read_bandwidth(tmp_path / name)
+        assert way_out in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("size", [1, 4095, 4097, measured.STEP - 1, measured.STEP + 1])
+def test_a_file_of_any_size_is_measured(tmp_path: Path, size: int) -> None:
+    (tmp_path / "file").write_bytes(bytes(size))
+    try:
+        assert measured.read_bandwidth(tmp_path / "file") > 0
+    except TidalError as error:
+        assert "can't be read past the page cache" in error.message
+        pytest.skip(error.message)
 
 
 @pytest.mark.parametrize(("cores", "hashing"), [(1, 1), (2, 1), (3, 2), (64, WORKERS)])

@@ -127,7 +127,8 @@ def settings() -> dict[str, str]:
 
     return {
         "torch's default dtype": str(torch.get_default_dtype()),
-        "torch's default device": str(torch.get_default_device()),
+        # whoever sets one imports that
+        "torch's default device": str(torch.get_default_device()) if "torch.utils._device" in sys.modules else "cpu",
         "torch's float32 matmul precision": torch.get_float32_matmul_precision(),
         "use of deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
         "recording of gradients": str(torch.is_grad_enabled()),
