@@ -118,9 +118,7 @@ def test_where_nobody_seeded_in_the_trace_a_seed_is_heeded(case: str, chain: Cal
         assert made.run(event)["output"] == made.plain(event), event
 
 
-@pytest.mark.parametrize(
-    "case", [case if case == "statements" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
-)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) for case in CASES])
 def test_where_the_trace_was_seeded_other_seeds_are_heeded(case: str, chain: Callable[..., Chain]) -> None:
     source, strategy, events = CASES[case]
     made = chain(HEAD + source + HANDLER, *({**event, "seed": 5} for event in events))

@@ -76,6 +76,7 @@ def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
         assert report["fallback"] and "in the trace" in report["fallback"], name
 
 
+@pytest.mark.slow
 def test_what_an_earlier_call_from_the_bundle_has_set_is_no_other_setting(chain: Callable[..., Chain]) -> None:
     built = '    return {"weight"'
     leaves = APP.replace('event["more"]', "1").replace(built, f"    torch.set_default_dtype(torch.float16)\n{built}")
