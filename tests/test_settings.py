@@ -56,20 +56,21 @@ OTHERS = ("dtype", "device", "gradients", "inference", "autocast", "deterministi
 
 
 @pytest.mark.parametrize(
-    ("strategy", "events"),
+    ("strategy", "events", "others"),
     [
-        ("snapshot", [{"more": 1}]),
-        pytest.param("replay", [{"more": 1}, {"more": 2}], marks=pytest.mark.slow),
+        pytest.param("snapshot", [{"more": 1}], ("dtype", "autocast"), id="snapshot"),
+        pytest.param("snapshot", [{"more": 1}], OTHERS, marks=pytest.mark.slow, id="snapshot, all"),
+        pytest.param("replay", [{"more": 1}, {"more": 2}], OTHERS, marks=pytest.mark.slow, id="replay, all"),
     ],
 )
 def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
-    chain: Callable[..., Chain], strategy: str, events: list[dict[str, Any]]
+    chain: Callable[..., Chain], strategy: str, events: list[dict[str, Any]], others: tuple[str, ...]
 ) -> None:
     app = APP.replace('event["more"]', "1") if strategy == "snapshot" else APP
     made = chain(app, *({**event, "set": ""} for event in events))
     assert made.manifest["strategy"] == strategy
     assert made.run({"more": 1, "set": ""})["fallback"] is None
-    for name in OTHERS:
+    for name in others:
         event = {"more": 1, "set": name}
         report = made.run(event)
         assert report["output"] == made.plain(event), name
