@@ -1,12 +1,13 @@
 """An init that draws random numbers and drops them moves a generator on: what the handler draws next hangs on where that stood."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Chain
+from conftest import Chain, python
 from safetensors.torch import save_file
 
 HEAD = """
@@ -125,3 +126,25 @@ def test_where_the_trace_was_seeded_other_seeds_are_heeded(case: str, chain: Cal
     assert made.manifest["strategy"] == strategy
     for event in ({**events[0], "seed": 5}, {**events[-1], "seed": 6}, events[-1]):
         assert made.run(event)["output"] == made.plain(event), event
+
+
+BESIDE = """
+@tidalctl.init(static=True)
+def load(event):
+    model = nn.Linear(4, 4)
+    model.load_state_dict(load_file(pathlib.Path(__file__).parent / "model.safetensors"))
+    return {"model": model}
+"""
+
+
+def test_init_finds_its_files_where_a_seed_makes_it_run_and_a_later_event_is_served_again(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + BESIDE + HANDLER, {})
+    assert made.manifest["strategy"] == "snapshot"
+    script = """
+import json, sys, tidalctl
+function = tidalctl.load_bundle(sys.argv[1])
+print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
+"""
+    events = [{}, {"seed": 5}, {}, {"seed": 6}]
+    told = json.loads(python(script, made.bundle, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
+    assert told == [[made.plain(event), "seed" not in event] for event in events]

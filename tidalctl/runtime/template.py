@@ -105,7 +105,8 @@ class Template:
         self.begin(event)
         code = self.path / CODE
         snapshot = self.fallback is None and self.strategy != "replay"
-        home = code if snapshot else self._project() or code
+        # where init may have to run after all, it finds its files
+        home = code if snapshot and not manifest.guard.drawn else self._project() or code
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
         self._refuse_taken_modules(files)
         if argv is None:
@@ -136,7 +137,7 @@ class Template:
         return handler
 
     def _note_seeds(self) -> None:
-        """Of generators that init draws from as it finds them: how they are seeded where nobody has done it since the import."""
+        """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         prefix = self.manifest.prefix
         drawn = {*self.manifest.guard.drawn, *(prefix.drawn if prefix is not None else ())}
         if drawn:
@@ -155,6 +156,12 @@ class Template:
 
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
+        if self._here is not None:  # what an earlier event's handler has seeded is nothing to this one
+            self._seeds = {}
+            self._note_seeds()
+        self._turn_to(event)
+
+    def _turn_to(self, event: Any) -> None:
         self._event = event
         self._event_digest = _digest(event)
         self.fallback = self._never or None
@@ -209,7 +216,7 @@ class Template:
     def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         self._check_machine()
         if self._event_digest != _digest(self._event):  # the handler has changed it since
-            self.begin(self._event)
+            self._turn_to(self._event)
         self.strategy = self._event_strategy  # whatever became of an earlier call
         reason = self._event_fallback or self._refusal(mark, arguments, keywords)
         state = None
