@@ -123,11 +123,13 @@ class ModuleState:
 
 def _changeable_defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
     """Defaults of parameters that a call may write to, for the next one to see."""
-    function = inspect.unwrap(function, stop=lambda one: not isinstance(one, types.FunctionType))  # type: ignore[arg-type]
-    for place, value in enumerate(function.__defaults__ or ()):
+    inner = inspect.unwrap(function)
+    if not isinstance(inner, types.FunctionType):
+        return
+    for place, value in enumerate(inner.__defaults__ or ()):
         if isinstance(value, dict | list | set):
             yield f"default {place}", value
-    for name, value in (function.__kwdefaults__ or {}).items():
+    for name, value in (inner.__kwdefaults__ or {}).items():
         if isinstance(value, dict | list | set):
             yield f"default {name}", value
 
