@@ -72,9 +72,7 @@ class Guard(Record, frozen=True):
     directory: str = ""  # where the function goes before init, "project:" and a path; empty where it stays
     assigned: dict[str, str] = {}  # digests of [value] of the environment variables that it sets before init
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
-    drawn: tuple[
-        str, ...
-    ] = ()  # the others that it draws from: nobody had seeded them, and nobody may have where init is not run
+    drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     memo: bool = False  # init gives the same object each time it is called, not a fresh one
 
 

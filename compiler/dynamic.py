@@ -6,8 +6,10 @@ Where a program makes weights from the event, script.py writes the file instead.
 import pprint
 
 from tidalctl.artifacts.manifest import Guard
+from tidalctl.compiler.script_template import ALONE
 
-_TEMPLATE = '''\
+_TEMPLATE = (
+    '''\
 # /// script
 # requires-python = ">=3.11"
 # dependencies = []
@@ -49,11 +51,14 @@ def serves(event):
     return not refusal(event)
 
 
-if __name__ == "__main__":
-    reason = refusal(json.loads(sys.argv[1]))
+def main(event):
+    reason = refusal(event)
     print({yes!r} if not reason else f"its state is made by init: {{reason}}")
-    sys.exit(1 if reason else 0)
+    return 1 if reason else 0
+
 '''
+    + ALONE
+)
 
 
 def dynamic_init_source(

@@ -159,7 +159,10 @@ def _digest(value: Any, depth: int = 3) -> str:
     try:
         pickler.dump(value)
     except Exception:  # noqa: BLE001 - what can't be pickled can still be told from another object, and by what is in it
-        inside = [_digest(part, depth - 1) for part in _parts(value)] if depth else []
+        try:
+            inside = [_digest(part, depth - 1) for part in _parts(value)] if depth else []
+        except Exception:  # noqa: BLE001 - a stand-in for an object that is not there yet, say
+            inside = []
         return f"{type(value).__name__} at {id(value)} {inside}"
     digest = hashlib.sha256(file.getvalue())
     for name, storage in pickler.storages.items():

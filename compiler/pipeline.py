@@ -239,7 +239,8 @@ def _steadier(place: Workplace, manifest: Manifest, first: StartTimes | None, sa
         return first
     say("starting it twice more, for the times that plan goes by")
     event = place.trace.header.events[0].text
-    again = [_start_times(place.trace, run_from_bundle(place.partial, place.trace.header, event)) for _ in range(2)]
+    answers = [run_from_bundle(place.partial, place.trace.header, event, state=False) for _ in range(2)]
+    again = [_start_times(place.trace, answer) for answer in answers]
     starts = [first, *(times for times in again if times is not None)]
     return StartTimes(
         **{name: statistics.median(getattr(start, name) for start in starts) for name in StartTimes.__struct_fields__}

@@ -92,12 +92,14 @@ def _outcome(
     return code
 
 
-def run_from_bundle(bundle: Path, header: Header, event: str) -> dict[str, Any]:
+def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = True) -> dict[str, Any]:
     """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said.
 
-    The report holds the digests of the state's weights besides, as `--state` has them.
+    With `state` the report holds the digests of the state's weights besides, as `--state` has them.
     """
-    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json", "--state"]
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json"]
+    if state:
+        command.append("--state")
     if header.argv:
         command += ["--", *header.argv]
     done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=working_directory(header), check=False)

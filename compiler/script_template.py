@@ -1,5 +1,19 @@
 """The part of a generated dynamic_init.py that is the same for all programs; script.py fills in the rest."""
 
+# The end of every dynamic_init.py, with a `main` before it. Without braces, so that it may stand in a text to be formatted.
+ALONE = """
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        print("usage: python dynamic_init.py EVENT, where EVENT is a JSON object", file=sys.stderr)
+        sys.exit(2)
+    try:
+        given = json.loads(sys.argv[1])
+    except ValueError as error:
+        print("error: the event is not JSON:", error, file=sys.stderr)
+        sys.exit(2)
+    sys.exit(main(given))
+"""
+
 HEADER = '''\
 # /// script
 # requires-python = ">=3.11"
@@ -271,7 +285,8 @@ def at(loaded, key):
     raise KeyError(key)
 '''
 
-MAIN = '''
+MAIN = (
+    '''
 
 def beside(folder):
     """The template's tensors, from the weights files in a folder, each a copy."""
@@ -311,14 +326,6 @@ def main(event):
     return 0
 
 
-if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        print("usage: python dynamic_init.py EVENT, where EVENT is a JSON object", file=sys.stderr)
-        sys.exit(2)
-    try:
-        given = json.loads(sys.argv[1])
-    except ValueError as error:
-        print(f"error: the event is not JSON: {error}", file=sys.stderr)
-        sys.exit(2)
-    sys.exit(main(given))
 '''
+    + ALONE
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient, settings
+from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient, torch_settings
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
@@ -148,7 +148,7 @@ class Snapshotter:
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
-        self.report["settings"] = settings()
+        self.report["settings"] = torch_settings()
         before, directory = read_ambient(), os.getcwd()
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()
@@ -198,19 +198,13 @@ class Snapshotter:
         advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
         began = ambient_digests({name: before[name] for name in advanced})
         alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
-        digests = ambient_digests(left)
-        kept = {
-            name: value
-            for name, value in left.items()
-            if name not in redrawn
-            and (
-                (name not in GENERATORS or name in seeded or name in alike)
-                if alone
-                # one that init seeds as it was before is unchanged, in the trace as here
-                else digests[name]
-                == (self._request.ambient.get(name) or (name in seeded and self._request.generators.get(name)))
-            )
-        }
+        if alone:
+            known = {name for name in left if name not in GENERATORS or name in seeded or name in alike}
+        else:
+            # one that init seeds as it was before is unchanged, in the trace as here
+            traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
+            known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
+        kept = {name: value for name, value in left.items() if name in known - redrawn}
         # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
         drawn = tuple(name for name in advanced if name not in alike and (alone or name not in kept))
         return Ambient(kept, alike, drawn)

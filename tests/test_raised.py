@@ -53,10 +53,15 @@ def test_frames_of_ours_are_shown_where_it_is_ours_that_raised(capsys: pytest.Ca
     assert "in open_bundle" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["script", "snapshot"])
 @pytest.mark.parametrize(("arguments", "told"), [([], "usage: "), (["{}", "{}"], "usage: "), (["{"], "not JSON")])
-def test_a_script_that_is_not_given_one_event_says_what_it_wants(divides: Chain, arguments: list[str], told: str) -> None:
+def test_a_script_that_is_not_given_one_event_says_what_it_wants(
+    divides: Chain, decoder: Chain, kind: str, arguments: list[str], told: str
+) -> None:
+    made = divides if kind == "script" else decoder
+    assert made.manifest["strategy"] == kind
     code = f"import runpy, sys; sys.argv[1:] = {arguments!r}; runpy.run_path('dynamic_init.py', run_name='__main__')"
-    done = python(code, cwd=divides.bundle)
+    done = python(code, cwd=made.bundle)
     assert done.code == 2 and told in done.err and "Traceback" not in done.err
 
 

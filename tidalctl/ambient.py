@@ -121,7 +121,7 @@ def apply_ambient(values: dict[str, Any]) -> None:
             settings[name][1](value)
 
 
-def settings() -> dict[str, str]:
+def torch_settings() -> dict[str, str]:
     """What else of torch's decides what an init builds, in words, by name. Not how many threads: each machine has its own."""
     import torch
 

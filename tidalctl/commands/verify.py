@@ -57,9 +57,12 @@ def verify(
 
 
 def _hint(runs: list[dict[str, Any]]) -> str:
-    if all(_failed_alike(run) for run in runs if run["equal"] is False):
+    parted = [run for run in runs if run["equal"] is False]
+    if all(_failed_alike(run) for run in parted):
         return "the plain function fails there, too, with the same error: compare an event that it answers"
-    return "the outputs differ: trace and compile the function again"
+    if not any(run["compared"] for run in parted):
+        return "no outputs could be compared: what the run said that failed stands above"
+    return "the outputs differ, as they always do where the function draws without a seed: if it doesn't, trace and compile it again"
 
 
 def _failed_alike(run: dict[str, Any]) -> bool:

@@ -10,7 +10,6 @@ from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.manifest import Manifest
-from tidalctl.artifacts.records import digest_json
 from tidalctl.context import Init
 from tidalctl.eventprobe import agrees, arguments_digest
 from tidalctl.surroundings import Surroundings, variable_digest
@@ -32,7 +31,7 @@ def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None) -> str:
 
 def other_environ(manifest: Manifest) -> str:
     for name, seen in manifest.guard.environ.items():
-        if digest_json([os.environ.get(name)]) != seen:
+        if variable_digest(name) != seen:
             return f"the environment variable {name}, which the function reads, is not what it was in the trace"
     return ""
 
@@ -54,25 +53,25 @@ class Here:
 
     def other(self) -> str:
         """Why it is not."""
-        from tidalctl.ambient import settings
+        from tidalctl.ambient import torch_settings
 
-        self._before, self._environ = settings(), dict(os.environ)
+        self._before, self._environ = torch_settings(), dict(os.environ)
         for name, seen in self._guard.settings.items():
             here = self._before.get(name, "")
             if here not in (seen, self._left.get(name)):
                 return f"{name} is {here} where {self._init} is called, and was {seen} in the trace"
         if self._since.moved(self._roots) != self._guard.directory:
             return f"the working directory is another one when {self._init} is called than in the trace"
-        for name in {*self._since.assigned(), *self._guard.assigned}:
+        for name in sorted({*self._since.assigned(), *self._guard.assigned}):
             if self._guard.assigned.get(name) != variable_digest(name):
                 return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
         return ""
 
     def note_restored(self) -> None:
         """A state has come from the bundle since."""
-        from tidalctl.ambient import settings
+        from tidalctl.ambient import torch_settings
 
-        self._left |= {name: value for name, value in settings().items() if value != self._before.get(name, value)}
+        self._left |= {name: value for name, value in torch_settings().items() if value != self._before.get(name, value)}
         self._since.accept(self._environ)
 
 

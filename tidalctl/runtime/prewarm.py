@@ -22,9 +22,8 @@ CPU, CUDA = "cpu", "cuda"
 # Bytes of scratch memory; a signature with a larger operand is left out. On the CPU the time of a launch grows with its operands, and
 # what the first launch costs beyond it does not: a large one would only make the handler late.
 LARGEST = {CPU: 32 * 2**20, CUDA: 256 * 2**20}
-ROOM = (
-    8 * LARGEST[CUDA]
-)  # that a device must have for it: scratch memory, a result, libraries' workspaces, and the handler beside them
+# That a device must have for it: scratch memory, a result, libraries' workspaces, and the handler beside them.
+ROOM = 8 * LARGEST[CUDA]
 
 
 class KernelList(msgspec.Struct, frozen=True):
