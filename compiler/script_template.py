@@ -325,7 +325,6 @@ def main(event):
         print(name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape), hashlib.sha256(content).hexdigest())
     return 0
 
-
 '''
     + ALONE
 )
