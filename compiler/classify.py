@@ -25,12 +25,21 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
         argv=trace.header.argv,
         settings=report.settings,
+        moved=report.moved,
         directory=report.directory,
         assigned=report.assigned,
+        left=report.left,
+        left_assigned=report.left_assigned,
+        repeats=report.repeats,
         generators=report.generators,
         drawn=report.drawn,
         memo=report.memo,
     )
+
+
+def of_the_event(guard: Guard) -> Guard:
+    """What of a guard says for which events a state is: a start that takes none asks for nothing of the process."""
+    return Guard(static=guard.static, event_reads=guard.event_reads, event_whole=guard.event_whole, arguments=guard.arguments)
 
 
 def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:

@@ -6,6 +6,7 @@ init that sets one runs in every start.
 """
 
 import contextvars
+import enum
 import functools
 import gc
 import hashlib
@@ -15,6 +16,7 @@ import os
 import sys
 import types
 from collections.abc import Iterable, Iterator
+from pathlib import PurePath
 from typing import Any
 
 from tidalctl.artifacts.skeleton import SkeletonPickler
@@ -23,7 +25,8 @@ from tidalctl.artifacts.storages import digest_of
 _NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name, or not values at all
 _CACHE = type(functools.lru_cache(lambda: None))
 _DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
-_ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset)  # which copy it is makes no difference
+# which copy it is makes no difference, or there is but one
+_ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, PurePath, enum.Enum, *_NAMED)
 
 Place = tuple[str, str]
 
@@ -85,7 +88,7 @@ class ModuleState:
 
     def cache_with(self, state: Any, init: Any) -> str:
         """The function of the project, other than `init`, whose cache holds the state or what lies at its top; empty for none."""
-        held = {id(value) for value in (state, *_parts(state)) if not isinstance(value, _ATOMS)}
+        held = {id(value) for value in (state, *_parts(state)) if not isinstance(value, (*_ATOMS, *_torch_atoms()))}
         for module_name, module in self._project_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, _CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
@@ -111,6 +114,8 @@ class ModuleState:
     def _class_attributes(self) -> Iterator[tuple[str, Any]]:
         for module_name, module in self._project_modules():
             for value in list(vars(module).values()):
+                if isinstance(value, enum.EnumMeta):
+                    continue  # combined members are noted in their class
                 if isinstance(value, type) and value.__module__ == module_name:
                     for name, attribute in list(vars(value).items()):
                         if not name.startswith("__") and not isinstance(attribute, _DESCRIPTORS):
@@ -119,6 +124,12 @@ class ModuleState:
                     for name, attribute in [*vars(value).items(), *_changeable_defaults(value)]:
                         if not name.startswith("__"):
                             yield f"{module_name}:{value.__qualname__}.{name}", attribute
+
+
+def _torch_atoms() -> tuple[type, ...]:
+    import torch
+
+    return torch.device, torch.dtype, torch.Size, torch.layout, torch.memory_format
 
 
 def _changeable_defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -24,7 +24,7 @@ from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
 from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
-from tidalctl.compiler.classify import not_reproducible
+from tidalctl.compiler.classify import not_reproducible, of_the_event
 from tidalctl.compiler.clock_reads import clock_reads
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merge import merge_traces
@@ -130,7 +130,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         lower = "replay" if kind == "script" else "eager"
         fallbacks.append(Fallback(part="state", strategy=lower, cause=made.cause))
     if made.cause:
-        made = msgspec.structs.replace(made, kind="eager", dynamic=(), prefix=None, answers=())
+        made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), prefix=None, answers=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
         if difference := _proof(place, manifest, made.report, say)[0]:

@@ -9,9 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed, read_ambient, torch_settings
+from tidalctl.ambient import (
+    GENERATORS,
+    FirstGenerators,
+    ambient_digests,
+    begun,
+    changed,
+    read_ambient,
+    torch_settings,
+)
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
+from tidalctl.compiler.first_call import FirstCall
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.watches import noting_imports, noting_seeds
 from tidalctl.context import Init, answer_inits_with
@@ -39,6 +48,7 @@ class Snapshotter:
         self.report: dict[str, Any] = {"outputs": (), "states": {}}
         self.error: OSError | None = None
         self._at_import: tuple[ModuleState, Surroundings] | None = None
+        self._surroundings: Surroundings | None = None
         self._early = ""
         self._event_index = 0
         self._generators = FirstGenerators()
@@ -46,6 +56,7 @@ class Snapshotter:
         self._prefix_globals: tuple[str, ...] = ()
         self._watched: tuple[ModuleState, list[Place]] | None = None
         self._left: dict[str, str] = {}
+        self._call: FirstCall | None = None
 
     def begin(self, index: int) -> None:
         """Turn to an event, which finds the random generators as the first one did."""
@@ -65,7 +76,7 @@ class Snapshotter:
             self._look_around(mark, *self._at_import)
         self._at_import = None
         if self._request.folder and "init" not in self.report:
-            state = self._first(mark, arguments, keywords)
+            state = self._noting_what_is_left(mark, arguments, keywords)
         else:
             began = time.perf_counter()
             state = mark.function(*arguments, **keywords)
@@ -77,18 +88,53 @@ class Snapshotter:
         """What the function has set since its import, before it calls init for the first time."""
         early = sorted(f"{module}.{name}" for module, values in modules.kept().items() for name in values)
         self._early = early[0] if early else modules.changed_attribute()
-        directory = surroundings.moved(lambda: [self._request.root])
-        self.report |= {"directory": directory, "assigned": surroundings.assigned()}
+        self._surroundings = surroundings
+        roots = self._roots()
+        directory = surroundings.place(roots)
+        self.report |= {
+            "moved": surroundings.moved(),
+            "directory": directory,
+            "assigned": surroundings.digests(surroundings.assigned(), roots),
+        }
         if directory.startswith(os.sep):
-            self.report["cause"] = f"the working directory is {directory} when {mark.name} is called, outside of the project"
+            self.report.setdefault(
+                "cause", f"the working directory is {directory} when {mark.name} is called, outside of the project"
+            )
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
-            self.report["cause"] = f"{mark.name} is defined in a function, and takes variables of it"
+            self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
+
+    def _roots(self) -> list[str]:
+        return [os.path.realpath(self._request.root)]
+
+    def _noting_what_is_left(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The first call, with what it leaves otherwise than it found it."""
+        self._call = call = FirstCall(mark, arguments, keywords)
+        state = self._first(mark, arguments, keywords)
+        call.over()
+        surroundings = self._surroundings or Surroundings()  # none where the function's import calls init
+        self.report |= {"left": call.left, "left_assigned": surroundings.digests(call.assigned, self._roots())}
+        return state
+
+    def call_again(self) -> None:
+        """Once all outputs are there: whether init gives the same where it finds what it left itself."""
+        if self._call is None or not self._call.left_anything or "cause" in self.report:
+            return
+        from tidalctl.artifacts.skeleton import skeleton_digest
+
+        try:
+            state = self._call.again()
+            built = skeleton_digest(state), _weight_digests(state)
+            self.report["repeats"] = built == (self.report["skeleton"], self.report["states"][0])
+        except Exception:  # noqa: BLE001 - init may not expect to be called twice, or find no memory for it
+            self.report["repeats"] = False
 
     def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
         self.report["init"] = mark.name
         if self._early:
-            self.report["cause"] = f"{self._early} is set before {mark.name} is called, so that the state may depend on it"
+            self.report.setdefault(
+                "cause", f"{self._early} is set before {mark.name} is called, so that the state may depend on it"
+            )
         split = self._split(mark) if self._request.prefix or self._request.beside else None
         began = time.perf_counter()
         if split is not None and self._request.beside:
@@ -214,7 +260,6 @@ class Snapshotter:
         if self._event_index in self.report["states"] or self.report.get("init", mark.name) != mark.name:
             return
         from tidalctl.artifacts.skeleton import skeleton_digest
-        from tidalctl.artifacts.storages import digest_of, storage_names
 
         if self._watched is not None:
             now = self._watched[0].digests(self._watched[1])
@@ -222,9 +267,13 @@ class Snapshotter:
                 self.report.setdefault("globals_differ", other[0])
         if "skeleton" not in self.report:
             self.report["skeleton"] = skeleton_digest(state)
-        self.report["states"][self._event_index] = {
-            names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()
-        }
+        self.report["states"][self._event_index] = _weight_digests(state)
+
+
+def _weight_digests(state: Any) -> dict[str, str]:
+    from tidalctl.artifacts.storages import digest_of, storage_names
+
+    return {names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()}
 
 
 def _own_objects(values: Iterable[Any]) -> list[Any]:
@@ -278,5 +327,6 @@ def _run(request: SnapshotRequest) -> None:
         outputs.append(json_text(value))
         del result, value
     snapshotter.report["outputs"] = tuple(outputs)
+    snapshotter.call_again()
     report = SnapshotReport(**snapshotter.report)
     Path(request.report).write_bytes(msgspec.json.encode(report))

@@ -77,17 +77,63 @@ def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
         assert report["fallback"] and "in the trace" in report["fallback"], name
 
 
-@pytest.mark.slow
-def test_what_an_earlier_call_from_the_bundle_has_set_is_no_other_setting(chain: Callable[..., Chain]) -> None:
-    built = '    return {"weight"'
-    leaves = APP.replace('event["more"]', "1").replace(built, f"    torch.set_default_dtype(torch.float16)\n{built}")
-    chained = chain(leaves, {"set": ""})
-    script = """
+SETS = "    torch.set_default_dtype(torch.float16)\n"
+FIRST, LAST = "    weight = torch.nn", '    return {"weight"'
+WARM = """
 import json, sys, tidalctl
 function = tidalctl.load_bundle(sys.argv[1])
-print(json.dumps([[function(event), function.template.fallback] for event in json.loads(sys.argv[2])]))
+print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
 """
+PLAINLY_WARM = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import app
+print(json.dumps([app.handler(event, None) for event in json.loads(sys.argv[2])]))
+"""
+
+
+def told(script: str, *arguments: Any, made: Chain) -> Any:
+    return json.loads(python(script, *arguments, cwd=made.folder).ok().out.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_what_init_sets_itself_is_no_other_setting_where_it_builds_the_same_then(chain: Callable[..., Chain]) -> None:
+    made = chain(APP.replace('event["more"]', "1").replace(FIRST, SETS + FIRST), {"set": ""})
     events = [{"set": name} for name in ("", "", "autocast", "autocast", "dtype", "")]
-    told = json.loads(python(script, chained.bundle, json.dumps(events), cwd=chained.folder).ok().out.splitlines()[-1])
-    assert [fallback is None for _, fallback in told] == [True, True, False, False, False, True]
-    assert told[0] == told[1] == told[5] and told[0][0] == chained.plain(events[0])
+    answers = told(WARM, made.bundle, json.dumps(events), made=made)
+    assert [served for _, served in answers] == [True, True, False, False, False, True]
+    assert answers[0] == answers[1] == answers[5] and answers[0][0] == made.plain(events[0])
+
+
+def test_where_init_builds_something_else_after_what_it_sets_a_later_call_runs_it(chain: Callable[..., Chain]) -> None:
+    made = chain(APP.replace('event["more"]', "1").replace(LAST, SETS + LAST), {"set": ""})
+    events = [{"set": ""}, {"set": ""}]
+    answers = told(WARM, made.bundle, json.dumps(events), made=made)
+    assert [served for _, served in answers] == [True, False]
+    plainly = told(PLAINLY_WARM, made.project, json.dumps(events), made=made)
+    assert [answer for answer, _ in answers] == plainly and plainly[0] != plainly[1]
+
+
+PRECISE = """
+import tidalctl
+import torch
+
+@tidalctl.init
+def load(event):
+    torch.set_float32_matmul_precision("high")
+    return torch.ones(2)
+
+def handler(event, context):
+    if event.get("tf32"):
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    state = load(event)
+    return [state.tolist(), torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.fp32_precision]
+"""
+
+
+def test_a_precision_that_is_set_by_backend_is_heeded_and_restored(chain: Callable[..., Chain]) -> None:
+    """Torch raises where its older function is asked then."""
+    made = chain(PRECISE, {})
+    for event in ({}, {"tf32": True}):
+        assert made.run(event)["output"] == made.plain(event)
+    assert made.run({})["fallback"] is None

@@ -5,15 +5,16 @@ devices once CUDA is in use), Python and NumPy; and environment variables. Other
 libraries) are not seen.
 """
 
+import contextlib
 import hashlib
 import os
 import pickle
 import random
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from tidalctl.surroundings import OF_TORCH
+from tidalctl.surroundings import environ_changes
 
 
 def _settings() -> dict[str, tuple[Any, Any]]:
@@ -22,9 +23,9 @@ def _settings() -> dict[str, tuple[Any, Any]]:
 
     known: dict[str, tuple[Any, Any]] = {
         "torch.default_dtype": (torch.get_default_dtype, torch.set_default_dtype),
-        "torch.default_device": (torch.get_default_device, torch.set_default_device),
+        "torch.default_device": (_default_device, torch.set_default_device),
         "torch.num_threads": (torch.get_num_threads, torch.set_num_threads),
-        "torch.float32_matmul_precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        "torch.float32_precision": (_precisions, _set_precisions),
         "torch.deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
         "torch.rng": (torch.get_rng_state, torch.set_rng_state),
         "random": (random.getstate, random.setstate),
@@ -40,8 +41,53 @@ def _settings() -> dict[str, tuple[Any, Any]]:
     return known
 
 
+# of those, what decides what an init builds, in words
+WORDS = {
+    "torch.default_dtype": "torch's default dtype",
+    "torch.default_device": "torch's default device",
+    "torch.float32_precision": "torch's float32 precision",
+    "torch.deterministic": "use of deterministic algorithms",
+}
+# where torch keeps how exactly it computes in single precision; the first holds where the others are "none"
+PRECISIONS = ("", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn", "cudnn", "cudnn.conv", "cudnn.rnn")
+TOGETHER = "matmul"  # the older setting, of all backends at once; torch can't say it where they differ
 CUDA_RNG = "torch.cuda.rng"
 GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
+
+
+def _default_device() -> Any:
+    """Where nobody has imported what sets one, without importing that."""
+    import torch
+
+    return torch.get_default_device() if "torch.utils._device" in sys.modules else torch.device("cpu")
+
+
+def _precisions() -> dict[str, str]:
+    import torch
+
+    found = {}
+    with contextlib.suppress(RuntimeError):
+        found[TOGETHER] = torch.get_float32_matmul_precision()
+    return found | {name: _backend(name).fp32_precision for name in PRECISIONS}
+
+
+def _set_precisions(values: dict[str, str]) -> None:
+    import torch
+
+    if TOGETHER in values:
+        torch.set_float32_matmul_precision(values[TOGETHER])
+    for name in PRECISIONS:
+        if _backend(name).fp32_precision != values[name]:
+            _backend(name).fp32_precision = values[name]
+
+
+def _backend(name: str) -> Any:
+    import torch
+
+    found = torch.backends
+    for part in name.split(".") if name else ():
+        found = getattr(found, part)
+    return found
 
 
 def _cuda_generators() -> list[bytes]:
@@ -89,10 +135,7 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in after.items():
         if name == "environ":
-            variables: dict[str, str | None] = {k: v for k, v in value.items() if before[name].get(k) != v}
-            variables |= dict.fromkeys(before[name].keys() - value.keys())
-            variables = {k: v for k, v in variables.items() if k not in OF_TORCH}
-            if variables:
+            if variables := environ_changes(before[name], value):
                 found[name] = variables
         elif name not in before or not _same(before[name], value):
             found[name] = value
@@ -122,20 +165,61 @@ def apply_ambient(values: dict[str, Any]) -> None:
 
 
 def torch_settings() -> dict[str, str]:
-    """What else of torch's decides what an init builds, in words, by name. Not how many threads: each machine has its own."""
+    """What of torch's settings decides what an init builds, in words, by name. Not how many threads: each machine has its own."""
     import torch
 
+    known = _settings()
     return {
-        "torch's default dtype": str(torch.get_default_dtype()),
-        # whoever sets one imports that
-        "torch's default device": str(torch.get_default_device()) if "torch.utils._device" in sys.modules else "cpu",
-        "torch's float32 matmul precision": torch.get_float32_matmul_precision(),
-        "use of deterministic algorithms": str(torch.are_deterministic_algorithms_enabled()),
+        **{words: _said(known[name][0]()) for name, words in WORDS.items()},
         "recording of gradients": str(torch.is_grad_enabled()),
         "inference mode": str(torch.is_inference_mode_enabled()),
-        "autocasting on the CPU": str(torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")),
-        "autocasting on CUDA": str(torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda")),
+        **{f"autocasting on {name}": str(_autocast(device)) for device, name in AUTOCAST.items()},
     }
+
+
+AUTOCAST = {"cpu": "the CPU", "cuda": "CUDA"}
+
+
+def _autocast(device: str) -> Any:
+    """The dtype; False where it is off."""
+    import torch
+
+    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
+
+
+def _said(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    # as torch has them where nobody sets one
+    usual = {**dict.fromkeys(PRECISIONS, "none"), "cudnn.conv": "tf32", "cudnn.rnn": "tf32"}
+    other = [f"{name or 'all'}: {kind}" for name, kind in value.items() if name in usual and kind != usual[name]]
+    return ", ".join([value.get(TOGETHER, "by backend"), *other])
+
+
+class AsNow:
+    """How everything that is watched here is set at this moment, in this thread, but for `generators`, which are given."""
+
+    def __init__(self, generators: dict[str, Any]) -> None:
+        import torch
+
+        self._inference, self._gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+        self._autocast = {device: _autocast(device) for device in AUTOCAST}
+        self._values = {**{name: value for name, value in read_ambient().items() if name != "torch.grad"}, **generators}
+
+    @contextlib.contextmanager
+    def again(self) -> Iterator[None]:
+        """Have it all set so once more; settings that go with a block are as before after it, the others stay."""
+        import torch
+
+        apply_ambient({**self._values, "environ": environ_changes(dict(os.environ), self._values["environ"])})
+        with contextlib.ExitStack() as stack:
+            if self._inference != torch.is_inference_mode_enabled():
+                stack.enter_context(torch.inference_mode(self._inference))
+            stack.enter_context(torch.set_grad_enabled(self._gradients))
+            for device, dtype in self._autocast.items():
+                if dtype or _autocast(device):
+                    stack.enter_context(torch.autocast(device, dtype=dtype or None, enabled=bool(dtype)))
+            yield
 
 
 class FirstGenerators:

@@ -1,7 +1,7 @@
 """The working directory and the environment's variables, as a process has changed them before it calls init: init may look at them."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from tidalctl.artifacts.records import digest_json
 
@@ -9,35 +9,51 @@ OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compil
 
 
 class Surroundings:
-    """As they are when this is made, which is once the function is imported. Ask it where init is called."""
+    """As they are when this is made, which is once the function is imported. Ask it where init is called.
+
+    Paths count as what they are to the project, which lies elsewhere in a bundle: `roots` are where it, or a copy of it, lies.
+    """
 
     def __init__(self) -> None:
         self._directory = os.getcwd()
         self._environ = dict(os.environ)
 
-    def moved(self, roots: Callable[[], Iterable[str]]) -> str:
-        """Where the process has gone since, empty where it has not: relative to the first of `roots` that it is in, else absolute."""
+    def moved(self) -> bool:
+        """Whether the process has gone elsewhere since."""
+        return os.getcwd() != self._directory
+
+    def place(self, roots: Iterable[str]) -> str:
+        """Where it is now: relative to the first of `roots` that it is in. Elsewhere it is absolute, and empty where it began."""
         now = os.getcwd()
-        if now == self._directory:
-            return ""
-        root = next((root for root in roots() if now == root or now.startswith(root + os.sep)), "")
-        return f"project:{os.path.relpath(now, root)}" if root else now
+        root = next((root for root in roots if now == root or now.startswith(root + os.sep)), "")
+        if root:
+            return f"project:{os.path.relpath(now, root)}"
+        return now if self.moved() else ""
 
-    def assigned(self) -> dict[str, str]:
-        """The variables that were set or taken away since, with digests of what they are now."""
-        now = os.environ
-        names = {name for name in {*now, *self._environ} if now.get(name) != self._environ.get(name)}
-        return {name: variable_digest(name) for name in sorted(names.difference(OF_TORCH))}
+    def assigned(self) -> list[str]:
+        """The variables that were set or taken away since."""
+        return sorted(set(environ_changes(self._environ, os.environ)))
 
-    def accept(self, before: dict[str, str]) -> None:
-        """What differs from `before`, an earlier environment, was set by a restored state in init's name: it counts as here before."""
-        for name in {*before, *os.environ}:
-            value = os.environ.get(name)
-            if value != before.get(name):
-                self._environ.pop(name, None)
-                if value is not None:
-                    self._environ[name] = value
+    def digests(self, names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
+        """Of what variables are now, with marks for the project's folder and for where the process began."""
+        marks = [*((root, "project:") for root in roots), (self._directory, "here:")]
+        return {name: digest_json([_marked(os.environ.get(name), marks)]) for name in names}
+
+
+def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
+    """The variables that are not what they were, and what they are; None where they are gone."""
+    names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    return {name: after.get(name) for name in names.difference(OF_TORCH)}
 
 
 def variable_digest(name: str) -> str:
     return digest_json([os.environ.get(name)])
+
+
+def _marked(value: str | None, marks: Iterable[tuple[str, str]]) -> str | None:
+    import re  # for the few functions that set variables
+
+    for folder, mark in marks:
+        if value is not None and folder != os.sep:
+            value = re.sub(re.escape(folder) + r"(?=[/:]|$)", mark, value)
+    return value

@@ -4,8 +4,7 @@ Each answer is a reason against it, in words; empty where there is none.
 """
 
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
@@ -15,13 +14,16 @@ from tidalctl.eventprobe import agrees, arguments_digest
 from tidalctl.surroundings import Surroundings, variable_digest
 
 
-def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None) -> str:
-    """Why no event's state can come from the bundle in this process. `argv` is None where its arguments are somebody else's."""
+def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distributions: Sequence[str]) -> str:
+    """Why no event's state can come from the bundle in this process. `argv` is None where its arguments are somebody else's.
+
+    `distributions` are those that are not here as they were.
+    """
     if manifest.strategy == "eager":
         causes = [fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "eager"]
         return causes[-1] if causes else "the bundle holds no state"
-    if other := fp.changed_distributions(manifest.fingerprint, sys.path):
-        return f"the bundle was made with {', '.join(other[:3])}, which is not installed here"
+    if distributions:
+        return f"the bundle was made with {', '.join(distributions[:3])}, which is not installed here"
     if argv is not None and argv != manifest.guard.argv:
         return f"the function was traced with the arguments {list(manifest.guard.argv)}"
     if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
@@ -39,40 +41,50 @@ def other_environ(manifest: Manifest) -> str:
 class Here:
     """What is as in the trace where init is called, or not: torch's settings, the working directory, variables that were set since.
 
-    Make it once the function is imported. What an earlier state's restore has set, as its init would, is as in the trace.
+    Make it once the function is imported. What init leaves itself is as in the trace, too, where it gives the same after that.
     """
 
-    def __init__(self, manifest: Manifest, roots: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, manifest: Manifest, roots: Callable[[], Iterable[str]]) -> None:
         self._init = manifest.init
         self._guard = manifest.guard
-        self._roots = roots
+        self._where = roots
         self._since = Surroundings()
-        self._before: dict[str, str] = {}
-        self._environ: dict[str, str] = {}
-        self._left: dict[str, str] = {}
+
+    def begin(self) -> None:
+        """Turn to another event: what an earlier one's handler has set is nothing to it, as in a process of its own."""
+        if self._guard.repeats:
+            self._since = Surroundings()
 
     def other(self) -> str:
         """Why it is not."""
+        guard, moved = self._guard, self._moved()
+        reason = moved or self._otherwise(guard.settings, guard.assigned)
+        if moved or not reason or not guard.repeats:
+            return reason
+        left = self._otherwise({**guard.settings, **guard.left}, {**guard.assigned, **guard.left_assigned})
+        return reason if left else ""
+
+    def _moved(self) -> str:
+        if not (self._since.moved() or self._guard.moved) or self._since.place(self._roots()) == self._guard.directory:
+            return ""
+        return f"the working directory is another one when {self._init} is called than in the trace"
+
+    def _otherwise(self, settings: dict[str, str], assigned: dict[str, str]) -> str:
         from tidalctl.ambient import torch_settings
 
-        self._before, self._environ = torch_settings(), dict(os.environ)
-        for name, seen in self._guard.settings.items():
-            here = self._before.get(name, "")
-            if here not in (seen, self._left.get(name)):
-                return f"{name} is {here} where {self._init} is called, and was {seen} in the trace"
-        if self._since.moved(self._roots) != self._guard.directory:
-            return f"the working directory is another one when {self._init} is called than in the trace"
-        for name in sorted({*self._since.assigned(), *self._guard.assigned}):
-            if self._guard.assigned.get(name) != variable_digest(name):
-                return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
+        here = torch_settings()
+        for name, seen in settings.items():
+            if here.get(name) != seen:
+                return f"{name} is {here.get(name)} where {self._init} is called, and was {seen} in the trace"
+        if names := sorted({*self._since.assigned(), *assigned}):
+            now = self._since.digests(names, self._roots())
+            for name in names:
+                if now[name] != assigned.get(name):
+                    return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
         return ""
 
-    def note_restored(self) -> None:
-        """A state has come from the bundle since."""
-        from tidalctl.ambient import torch_settings
-
-        self._left |= {name: value for name, value in torch_settings().items() if value != self._before.get(name, value)}
-        self._since.accept(self._environ)
+    def _roots(self) -> list[str]:
+        return [os.path.realpath(root) for root in self._where()]
 
 
 def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:
@@ -96,10 +108,6 @@ def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str,
             if now.get(name) != digest:
                 return f"{manifest.init} uses {name}, which was set otherwise before it"
     return ""
-
-
-def other_init(manifest: Manifest, mark: Init) -> str:
-    return "" if mark.name == manifest.init else f"{mark.name} is not the init that was traced ({manifest.init})"
 
 
 def other_call(manifest: Manifest, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:

@@ -149,6 +149,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "streamed": streams,
         "strategy": template.strategy,
         "fallback": template.fallback,
+        "other_inits": list(template.others),
         "verified": options.verify != "off",
         "verify": options.verify,
         "ttft_s": timeline.since_start("first token"),
@@ -213,4 +214,6 @@ def phase_table(report: dict[str, Any]) -> str:
     if report["fallback"]:
         how = "from its static statements" if report["strategy"] == "replay" else "the ordinary way"
         lines.append(f"  init ran {how}: {report['fallback']}")
+    for name in report["other_inits"]:
+        lines.append(f"  {name} ran, too: the bundle holds the state of one init")
     return "\n".join(lines)

@@ -20,7 +20,7 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, other_init, unusable_here
+from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, unusable_here
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -52,6 +52,7 @@ class Template:
         self.path = path.absolute()
         self.timeline = timeline
         self.fallback: str | None = None
+        self.others: dict[str, None] = {}  # inits that were called and are not the bundle's, by name, in order
         self.restored = 0
         self.strategy = ""  # what made the latest state, or will
         self.state_digests: dict[str, str] | None = None  # of the first state, where they are asked for
@@ -99,14 +100,13 @@ class Template:
         Where `argv` is None, this process is somebody else's: its sys.argv stays, and its sys.path keeps its first entry.
         """
         manifest, timeline = self.manifest, self.timeline
-        self._never = "--eager was given" if eager else unusable_here(manifest, argv)
-        if other := fp.changed_distributions(manifest.fingerprint, sys.path):
-            self.pack.put_aside(f"the code pack was made with {', '.join(other[:3])}, which is not installed here")
+        changed = fp.changed_distributions(manifest.fingerprint, sys.path)
+        self._never = "--eager was given" if eager else unusable_here(manifest, argv, changed)
+        if changed:
+            self.pack.put_aside(f"the code pack was made with {', '.join(changed[:3])}, which is not installed here")
         self.begin(event)
         code = self.path / CODE
-        snapshot = self.fallback is None and self.strategy != "replay"
-        # where init may have to run after all, it finds its files
-        home = code if snapshot and not manifest.guard.drawn else self._project() or code
+        home = code if self.fallback is None and not self._may_run_init() else self._project() or code
         files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
         self._refuse_taken_modules(files)
         if argv is None:
@@ -136,6 +136,11 @@ class Template:
         timeline.mark("imported")
         return handler
 
+    def _may_run_init(self) -> bool:
+        """Whether only generators or a device will tell, once the function is imported, if init must run, and find its files."""
+        guard = self.manifest.guard
+        return bool(self.strategy == "replay" or guard.drawn or guard.generators or self.manifest.fingerprint.device != "cpu")
+
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         prefix = self.manifest.prefix
@@ -156,7 +161,8 @@ class Template:
 
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
-        if self._here is not None:  # what an earlier event's handler has seeded is nothing to this one
+        if self._here is not None:  # what an earlier event's handler has seeded or set is nothing to this one
+            self._here.begin()
             self._seeds = {}
             self._note_seeds()
         self._turn_to(event)
@@ -215,6 +221,10 @@ class Template:
 
     def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         self._check_machine()
+        if mark.name != self.manifest.init:  # the bundle holds what the first one that the trace saw gives
+            self.others[mark.name] = None
+            with self.timeline.span("init"):
+                return mark.function(*arguments, **keywords)
         if self._event_digest != _digest(self._event):  # the handler has changed it since
             self._turn_to(self._event)
         self.strategy = self._event_strategy  # whatever became of an earlier call
@@ -233,8 +243,6 @@ class Template:
             self.fallback = self.fallback or reason
             with self.timeline.span("init"):
                 state = mark.function(*arguments, **keywords)
-        elif self._here is not None:
-            self._here.note_restored()
         self._note_seeds()  # of a device that init was the first to use
         self.timeline.mark("state made")
         if self.wants_digests and self.state_digests is None:
@@ -350,8 +358,8 @@ class Template:
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
         """Why the bundle's state is not what this call of init would give; empty where it is."""
         manifest, prefix = self.manifest, self.manifest.prefix
-        reason = other_init(manifest, mark)
-        if not reason and self.strategy != "replay":  # which runs what hangs on the event
+        reason = ""
+        if self.strategy != "replay":  # which runs what hangs on the event
             reason = other_call(manifest, mark, self._event, arguments, keywords)
         stepped_down = prefix is not None and self.strategy != manifest.strategy
         guard = prefix if prefix is not None and stepped_down else manifest.guard
