@@ -1,5 +1,6 @@
 """Operators wait for the weights that they are given, where no module's call does, and the mode that makes them goes."""
 
+import threading
 from typing import Any
 
 import torch
@@ -95,3 +96,19 @@ def test_inside_another_mode_everything_is_waited_for() -> None:
     gate.open()
     assert gate.leave()
     assert asked.all == 2
+
+
+def test_in_another_thread_a_modules_call_waits_for_everything() -> None:
+    """The mode is not there, and a module may read what it does not own."""
+    model = Borrows()
+    gate, asked, _ = gate_of(model)
+    gate.close()
+    try:
+        for number in (1, 1):  # once it is open nothing is waited for
+            thread = threading.Thread(target=model, args=(torch.ones(1, 4),))
+            thread.start()
+            thread.join()
+            assert asked.all == number
+    finally:
+        gate.open()
+        assert gate.leave()

@@ -9,13 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tidalctl.artifacts.manifest import PREWARM
 from tidalctl.artifacts.records import KernelSignature
 from tidalctl.runtime.timeline import Timeline
+
+if TYPE_CHECKING:
+    from tidalctl.runtime.stream.capture import CaptureWatch
 
 MODES = ("auto", "list", "off")
 CPU, CUDA = "cpu", "cuda"
@@ -75,7 +78,11 @@ class Prewarm:
     def beside(self, wanted: Callable[[], bool]) -> None:
         """Begin to launch what runs on CUDA, in a thread, while that is `wanted`. Nothing where the list has nothing of the kind."""
         if self._begins(CUDA):
-            arguments = (CUDA, self._unless_off(wanted))
+            from tidalctl.runtime.stream.capture import CaptureWatch
+
+            watch = CaptureWatch(self._finish)
+            watch.begin()  # here, since a capture may come before the thread does anything
+            arguments = (CUDA, self._unless_off(wanted), watch)
             self._thread = threading.Thread(target=self._on_side_stream, args=arguments, name="prewarm", daemon=True)
             self._thread.start()
 
@@ -121,19 +128,15 @@ class Prewarm:
                 self._errors.append(f"{PREWARM}: {error}")
         return self._kernels
 
-    def _on_side_stream(self, device: str, wanted: Callable[[], bool]) -> None:
+    def _on_side_stream(self, device: str, wanted: Callable[[], bool], watch: "CaptureWatch") -> None:
         import torch
 
-        from tidalctl.runtime.stream.capture import CaptureWatch
-
-        watch = CaptureWatch(self._finish)
         try:
             stream = torch.cuda.Stream()
             free, _ = torch.cuda.mem_get_info()
             if free < ROOM:  # the handler's own need of it goes first
                 self._note(f"{device}: {free / 1e9:.2f} GB of memory are free, too few to launch ahead")
                 return
-            watch.begin()
             with self._timeline.span("prewarm"), torch.cuda.stream(stream):
                 self._launch_all(device, lambda: wanted() and not self._ends)
                 stream.synchronize()  # scratch memory is in use until then

@@ -4,8 +4,9 @@ On a device a weight's memory is not its content until the copy is done, and not
 `nn.MultiheadAttention` reads its `out_proj.weight` itself, a handler may write to a layer's weight, or sum all parameters.
 
 This is a mode of torch's functions, not of its dispatcher: one of those can't go in the middle of `inference_mode`, whose end puts
-the dispatcher's state back as it was before. Limits: it holds for the thread that it was entered in; what C++ reads by itself it does
-not see, and for that a module's call waits (see gate). What is compiled while it holds is compiled again once it is gone.
+the dispatcher's state back as it was before. Limits: it holds for the thread that it was entered in; in others a module's call waits
+for everything, and an operator outside of one does not wait. What C++ reads by itself it does not see, and for that a module's call
+waits (see gate). What is compiled while it holds is compiled again once it is gone.
 """
 
 import threading
@@ -70,7 +71,7 @@ class OperatorGate(TorchFunctionMode):
         return not self._thread
 
     def _before(self, module: torch.nn.Module, arguments: Any) -> None:
-        if isinstance(module, LOOKING) and self._thread == threading.get_ident():
+        if not self._open and (isinstance(module, LOOKING) or self._thread != threading.get_ident()):
             self._wait()
             self.open()
         self.leave()
