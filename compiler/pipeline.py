@@ -13,13 +13,13 @@ from tidalctl.artifacts.bundle import (
     clear_stale_partials,
     partial_name,
     publish,
-    refuse_existing,
     remove,
     sync_tree,
     unlisted_files,
 )
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
+from tidalctl.artifacts.places import refuse_existing
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
 from tidalctl.compiler.assemble import add_start_times, write_files
@@ -66,7 +66,7 @@ def compile_traces(
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. Raises TidalError
     where a trace can't be used, the output exists, or what it was traced with has changed.
     """
-    refuse_existing(output, force)
+    refuse_existing(output, force, "bundle")
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)

@@ -32,13 +32,14 @@ def bench(
 
     The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they differ.
     """
-    from tidalctl.artifacts.errors import CheckFailed, TidalError
+    from tidalctl.artifacts.errors import CheckFailed
+    from tidalctl.artifacts.places import refuse_files
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.function import parse_event
 
-    if report and not report.absolute().parent.is_dir():
-        raise TidalError(f"--report {report}: no such folder", "make it first")
+    if report:
+        refuse_files({"report": str(report)})
     subject = open_subject(bundle)
     request, _ = parse_event(event)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]

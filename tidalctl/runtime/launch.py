@@ -52,9 +52,10 @@ def start(fields: dict[str, Any]) -> int:
 def run(options: RunOptions, timeline: Timeline) -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
     files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
-    for option, file in files.items():
-        if not file.parent.is_dir():
-            raise TidalError(f"--{option} {getattr(options, option)}: no such folder", "make it first")
+    if files:
+        from tidalctl.artifacts.places import refuse_files
+
+        refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     end_clearly()
