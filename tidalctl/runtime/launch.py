@@ -1,6 +1,5 @@
 """One start of a function from its bundle: `tidalctl run`."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
+from tidalctl.runtime.reported import Reported
 from tidalctl.runtime.roomy import with_room
 from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template
@@ -58,6 +58,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
+    reported = Reported() if options.json else None
     end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
@@ -107,8 +108,8 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         from tidalctl.runtime.report_page import write_page
 
         write_page(files["report"], timeline, report)
-    if options.json:
-        print(json.dumps(report, ensure_ascii=False), flush=True)
+    if reported:
+        reported.give(report)
     else:
         print(phase_table(report), file=sys.stderr)
     return 0
