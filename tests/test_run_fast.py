@@ -111,3 +111,12 @@ def test_a_report_stands_alone_on_stdout_whatever_the_function_prints(printing: 
     assert done.err == "by print\nby a descriptor\nby a child\nwithout an end", "and what it prints is talk, in its order"
     done = tidalctl("run", printing.bundle, "--event", "{}", cwd=printing.folder).ok()
     assert sorted(done.out.splitlines()) == sorted(["by print", "by a descriptor", "by a child", "without an end2.0"])
+
+
+@pytest.mark.parametrize(("code", "said"), [([3], "3"), ([], ""), (["no"], "'no'")], ids=str)
+def test_a_function_that_exits_has_failed_and_what_it_gave_before_is_printed(
+    printing: Chain, code: list[object], said: str
+) -> None:
+    done = tidalctl("run", printing.bundle, "--event", json.dumps({"exit": code}), cwd=printing.folder)
+    done.one_error(f"error: the function called sys.exit({said})", code=1)
+    assert done.out.splitlines()[-1] == "without an end2.0"

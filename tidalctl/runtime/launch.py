@@ -84,7 +84,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         raise
     except _ReaderGone as gone:
         raise BrokenPipeError from gone
-    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
         template.wait()
         from tidalctl.raised import show_traceback
 
@@ -96,7 +96,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
                 "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
                 file=sys.stderr,
             )
-        raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template, options)) from None
+        raise FunctionError(_how_it_ended(error), _hint(template, options)) from None
     finally:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
@@ -113,6 +113,12 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     else:
         print(phase_table(report), file=sys.stderr)
     return 0
+
+
+def _how_it_ended(error: BaseException) -> str:
+    if isinstance(error, SystemExit):  # no exit of ours: with 0 there would be neither an answer nor a word about it
+        return f"the function called sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"the function raised {type(error).__name__}: {error}"
 
 
 class _ReaderGone(BaseException):
