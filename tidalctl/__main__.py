@@ -7,13 +7,20 @@ ENTERED = time.monotonic_ns()
 
 
 def main() -> None:
-    """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage, 130 interrupted."""
+    """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage, 130 interrupted.
+
+    141 where nobody reads the output any more, as of a process that SIGPIPE ended: nothing failed, and not all was done.
+    """
     from tidalctl.artifacts.errors import TidalError
 
     try:
         code = _dispatch(sys.argv[1:])
+        _flush()
     except TidalError as error:
-        sys.stdout.flush()
+        try:
+            _flush()
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment] # what failed is said all the same
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
@@ -23,7 +30,7 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment] # whoever read it is gone; a second complaint at exit helps nobody
-        code = 1
+        code = 141
     except OSError as error:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         print("hint: nothing was written under the final name; free some space or check the permissions", file=sys.stderr)
@@ -33,6 +40,12 @@ def main() -> None:
 
         leave(code)
     sys.exit(code)
+
+
+def _flush() -> None:
+    """Find out while there is somebody to tell. The function may have closed the stream, and a process may have none."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
 
 
 def _dispatch(arguments: list[str]) -> int:

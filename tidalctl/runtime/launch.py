@@ -84,8 +84,10 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         raise
     except _ReaderGone as gone:
         raise BrokenPipeError from gone
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
         template.wait()
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise  # it was the function that printed
         from tidalctl.raised import show_traceback
 
         show_traceback(error)
@@ -123,6 +125,15 @@ def _how_it_ended(error: BaseException) -> str:
 
 class _ReaderGone(BaseException):
     """Nobody reads our output any more; told from a broken pipe of the function's own."""
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    import select
+
+    asked = select.poll()
+    asked.register(1, 0)
+    return any(state & select.POLLERR for _, state in asked.poll(0))
 
 
 def _show(piece: Any, text: str, streams: bool) -> None:
