@@ -93,6 +93,8 @@ def handler(event, context):
     subprocess.run(["echo", "by a child"], check=True)
     print("without an end", end="")
     yield load(event)["weight"].sum().item()
+    if "more" in event:
+        yield event["more"]
     if "exit" in event:
         raise SystemExit(*event["exit"])
 """
@@ -111,6 +113,14 @@ def test_a_report_stands_alone_on_stdout_whatever_the_function_prints(printing: 
     assert done.err == "by print\nby a descriptor\nby a child\nwithout an end", "and what it prints is talk, in its order"
     done = tidalctl("run", printing.bundle, "--event", "{}", cwd=printing.folder).ok()
     assert sorted(done.out.splitlines()) == sorted(["by print", "by a descriptor", "by a child", "without an end2.0"])
+
+
+def test_characters_that_an_encoding_lacks_are_escaped_and_json_stays_json(printing: Chain) -> None:
+    line, ascii_only = ("run", printing.bundle, "--event", '{"more": "é🌊"}'), {"PYTHONIOENCODING": "ascii"}
+    shown = tidalctl(*line, cwd=printing.folder, env=ascii_only).ok()
+    assert shown.out.splitlines()[-1] == "\\u00e9\\ud83c\\udf0a"
+    assert tidalctl(*line, "--json", cwd=printing.folder, env=ascii_only).report["output"] == [2.0, "é🌊"]
+    tidalctl("inspect", printing.trace, cwd=printing.folder, env=ascii_only).ok()
 
 
 @pytest.mark.parametrize(("code", "said"), [([3], "3"), ([], ""), (["no"], "'no'")], ids=str)

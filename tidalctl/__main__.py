@@ -13,6 +13,7 @@ def main() -> None:
     """
     from tidalctl.artifacts.errors import TidalError
 
+    _print_any_character()
     try:
         code = _dispatch(sys.argv[1:])
         _flush()
@@ -40,6 +41,17 @@ def main() -> None:
 
         leave(code)
     sys.exit(code)
+
+
+def _print_any_character() -> None:
+    """What an encoding lacks is printed as JSON escapes it, so that JSON stays JSON; errors' own stream escapes of itself."""
+    if sys.stdout is None or sys.stdout.encoding.lower() in ("utf-8", "utf8"):
+        return
+    import codecs
+    import json
+
+    codecs.register_error("tidalctl", lambda error: (json.dumps(error.object[error.start : error.end])[1:-1], error.end))
+    sys.stdout.reconfigure(errors="tidalctl")  # type: ignore[union-attr]
 
 
 def _flush() -> None:
