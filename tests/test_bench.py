@@ -309,7 +309,7 @@ def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:
         import sys, typer
         from pathlib import Path
         from tidalctl.commands.bench import CacheChoice, bench
-        bench(Path({str(bundle)!r}), '{{"letter": "b"}}', 1, CacheChoice.WARM, False)
+        bench(Path({str(bundle)!r}), ['{{"letter": "b"}}'], 1, CacheChoice.WARM, False)
         assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "numpy", "transformers")]
         assert "libtorch" not in open("/proc/self/maps").read()
     """

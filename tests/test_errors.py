@@ -108,6 +108,7 @@ OTHERS = {
     "run without an event": (["run", "old.bundle"], ["--event"]),
     "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
     "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
+    "run on two events": (["run", "old.bundle", "--event", "{}", "-e", "{}"], ["--event", "2 times"]),
     "run with an unknown option": (["run", "old.bundle", "--event", "{}", "--fast"], ["--fast"]),
     "run with no such check": (
         ["run", "old.bundle", "--event", "{}", "--verify", "sometimes"],
@@ -116,6 +117,7 @@ OTHERS = {
     "inspect nothing": (["inspect", "ap.trace"], ["ap.trace", "app.trace"]),
     "verify nothing": (["verify", "ol.bundle"], ["ol.bundle"]),
     "bench nothing": (["bench", "ol.bundle", "--event", "{}"], ["ol.bundle"]),
+    "bench two events": (["bench", "old.bundle", "--event", "{}", "--event={}"], ["--event", "2 times"]),
 }
 
 

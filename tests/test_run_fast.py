@@ -55,6 +55,8 @@ def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> N
         ["--event", "{}"],
         ["a", "b", "--event", "{}"],
         ["a", "--event"],
+        ["a", "--event", "{}", "-e", "{}"],
+        ["a", "--event={}", "--event={}"],
         ["a", "--help"],
         ["a", "--event", "{}", "--typo"],
         ["a", "--event", "{}", "--verify", "perhaps"],

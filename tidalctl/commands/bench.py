@@ -19,7 +19,8 @@ class CacheChoice(StrEnum):
 def bench(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.", show_default=False)],
     event: Annotated[
-        str, typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False)
+        list[str],
+        typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False),
     ],
     rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
     cache: Annotated[
@@ -36,12 +37,14 @@ def bench(
     from tidalctl.artifacts.places import refuse_files
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
+    from tidalctl.commands.one_event import one_event
     from tidalctl.function import parse_event
 
     if report:
         refuse_files({"report": str(report)})
+    given = one_event(event)
     subject = open_subject(bundle)
-    request, _ = parse_event(event)
+    request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
         measured = measure(subject, request, rounds, caches, _say)
