@@ -153,6 +153,7 @@ KEPT = {
     "a file in a bundle's place": ["compile", "light.trace", "-o", "app.py", "--force"],
     "the source": ["trace", "app.py", "--event", "{}", "-o", "app.py", "--force"],
     "a trace's place, a folder": ["trace", "app.py", "--event", "{}", "-o", "kept", "--force"],
+    "a trace that can't be written": ["trace", "app.py", "--event", "{}", "-o", "/proc/app.trace"],
     "what stands where a trace grows": ["trace", "app.py", "--event", "{}", "-o", "note"],
     "a page": ["run", "old.bundle", "--event", "{}", "--report", "app.py"],
     "a timeline": ["run", "old.bundle", "--event", "{}", "--timeline", "event.json"],
@@ -198,7 +199,7 @@ def test_a_handler_that_raises_leaves_its_own_traceback_and_an_incomplete_trace_
     assert not (tmp_path / "app.trace").exists()
     (partial,) = tmp_path.glob("*.partial")
     shown = tidalctl("inspect", partial, cwd=tmp_path).ok()
-    assert "incomplete" in shown.out
+    assert "incomplete" in shown.out and "in handler: RuntimeError" in shown.out
     assert "no luck" in shown.out
     tidalctl("compile", partial, "-o", "app.bundle", cwd=tmp_path).one_error("incomplete")
     assert not (tmp_path / "app.bundle").exists()

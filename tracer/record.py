@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
-from tidalctl.artifacts.places import refuse_existing
+from tidalctl.artifacts.places import refuse_existing, try_to_write
 from tidalctl.artifacts.trace import Failure, Trace, read_trace
 from tidalctl.function import locate
 from tidalctl.tracer.child import Request
@@ -41,6 +41,7 @@ def record_trace(
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
     function, root = locate(target, init)
+    try_to_write(partial, str(output))
     request = Request(
         function=function,
         root=str(root),
