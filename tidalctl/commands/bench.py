@@ -39,6 +39,7 @@ def bench(
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.commands.one_event import one_event
     from tidalctl.function import parse_event
+    from tidalctl.provenance import changed_files, names_text
 
     if report:
         refuse_files({"report": str(report)})
@@ -65,9 +66,12 @@ def bench(
 
         report.write_text(bench_page(measured), encoding="utf-8")
     if measured.differing:
+        changed = changed_files(subject.manifest, Path(subject.plain.root))
         raise CheckFailed(
             f"outputs differ from the plain function's in {len(measured.differing)} of {len(measured.samples)} runs",
-            f"see where: tidalctl verify {bundle} --event …; compile the bundle again if the function changed",
+            f"{names_text(changed)} changed since the bundle was made: trace and compile it again"  # which verify would not run
+            if changed
+            else f"see where: tidalctl verify {bundle} --event …",
         )
 
 
