@@ -50,7 +50,11 @@ def _print_any_character() -> None:
     import codecs
     import json
 
-    codecs.register_error("tidalctl", lambda error: (json.dumps(error.object[error.start : error.end])[1:-1], error.end))
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("tidalctl", escaped)
     sys.stdout.reconfigure(errors="tidalctl")  # type: ignore[union-attr]
 
 

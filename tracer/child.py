@@ -84,10 +84,14 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         for made in watched:
             made.after_import(module)
 
-    files = FileRecorder(clock)
+    files = FileRecorder(clock, request.root)
     root = Path(request.root)
     try:
-        with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ, work:
+        with (
+            ImportRecorder(clock, after_import, request.root) as imports,
+            EnvironRecorder(clock, request.root) as environ,
+            work,
+        ):
             enter_project(root, root / request.function.source, request.argv)
             with contextlib.ExitStack() as watching:
 
@@ -117,7 +121,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         return _failed(writer, error)
     from tidalctl.tracer.session import environment
 
-    records = imports.imports()
+    records = imports.imports(files.written)
     for record in records:
         writer.write(record)
     writer.write(t.EnvironReads(variables=environ.reads))
