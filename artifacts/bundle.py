@@ -8,7 +8,7 @@ import shutil
 import stat
 from pathlib import Path
 
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NotAnArtifact, PathEscapes, TidalError, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NotAnArtifact, PathEscapes, Truncated
 from tidalctl.artifacts.manifest import MANIFEST, PROVENANCE, Manifest, decode_manifest
 
 CHUNK = 4 * 2**20
@@ -113,11 +113,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def refuse_existing(path: Path, force: bool) -> None:
-    if (path.exists() or path.is_symlink()) and not force:
-        raise TidalError(f"{path} exists", "replace it with --force, or name another with -o")
 
 
 def sync_tree(path: Path) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 import msgpack
 import msgspec
 
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 3
+SCHEMA = 4
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
+DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 MAX_ITEMS = 2**18  # of one list or map in a record
 
 
@@ -56,6 +57,9 @@ class Import(Record, frozen=True, tag="import"):
     phase: str  # start (there before the function), import, init or handler
     importer: str = ""  # the module whose statements asked for it first; empty where that was none
     plain: bool = False  # Python's own loader of source files made it, with nothing of anybody else's in between
+    sha256: str = (
+        ""  # of a source file of the project, as it was when it was imported; empty where the function wrote it itself
+    )
 
 
 class Executed(Record, frozen=True, tag="executed"):
@@ -80,6 +84,9 @@ class FileOpened(Record, frozen=True, tag="file"):
     mtime_ns: int
     mapped: bool = False
     touched: tuple[tuple[int, int], ...] = ()  # offset and length of what of a mapped file was in the page tables in the end
+    sha256: str = (
+        ""  # of a file of the project that is opened outside init, up to DIGESTED; empty where the function writes to it
+    )
 
 
 class SourcesRead(Record, frozen=True, tag="sources"):
@@ -321,7 +328,7 @@ def _items(data: bytes) -> Iterator[tuple[Any, int]]:
 def read_trace(path: Path) -> Trace:
     """Read a trace, whole or still growing.
 
-    Raises NotAnArtifact, NewerSchema, Corrupt or Truncated (not even a header), all TidalErrors.
+    Raises NotAnArtifact, OlderSchema, NewerSchema, Corrupt or Truncated (not even a header), all TidalErrors.
     """
     if path.is_dir():
         raise NotAnArtifact(f"{path} is a directory, not a trace", "a bundle is given to: tidalctl run, inspect or verify")
@@ -361,4 +368,6 @@ def _check_header(path: Path, body: dict[str, Any]) -> None:
         raise NotAnArtifact(f"{path} is not a trace", "make one: tidalctl trace app.py --event '{…}'")
     schema = body.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
-        raise NewerSchema(f"{path} has trace schema {schema}; this tidalctl reads up to {SCHEMA}", "upgrade tidalctl")
+        raise NewerSchema(f"{path} has trace schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise OlderSchema(f"{path} has trace schema {schema}; this tidalctl reads {SCHEMA}", "trace the function again")

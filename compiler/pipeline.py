@@ -13,13 +13,13 @@ from tidalctl.artifacts.bundle import (
     clear_stale_partials,
     partial_name,
     publish,
-    refuse_existing,
     remove,
     sync_tree,
     unlisted_files,
 )
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
+from tidalctl.artifacts.places import refuse_existing
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
 from tidalctl.compiler.assemble import add_start_times, write_files
@@ -30,7 +30,7 @@ from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merge import merge_traces
 from tidalctl.compiler.plan import StartTimes
 from tidalctl.compiler.processes import plain_run, run_from_bundle
-from tidalctl.compiler.ship import copy_shipment, plan_shipment
+from tidalctl.compiler.ship import changed_since, copy_shipment, plan_shipment
 from tidalctl.compiler.snapshot import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
 from tidalctl.outputs import first_difference, same_output
@@ -66,7 +66,7 @@ def compile_traces(
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. Raises TidalError
     where a trace can't be used, the output exists, or what it was traced with has changed.
     """
-    refuse_existing(output, force)
+    refuse_existing(output, force, "bundle")
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
@@ -101,6 +101,8 @@ def _refuse_unusable(trace: Trace, path: Path) -> None:
     source = Path(trace.header.root, trace.header.function.source)
     if not source.is_file():
         raise TidalError(f"{source}, which was traced, is gone", "trace the function where it is now")
+    if name := changed_since(trace):
+        raise TidalError(f"{name} has changed since the trace", _again(trace))
     for record in trace.of(FileOpened):
         if record.phase == "init" and not record.mapped and record.size > 0 and not Path(record.path).exists():
             raise TidalError(f"{record.path}, which init read in the trace, is gone", "put it back, or trace again without it")
@@ -169,14 +171,12 @@ def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: Snapsho
         if record.phase == "init" and not record.mapped:
             status = os.stat(record.path)
             if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
-                raise TidalError(
-                    f"{record.path} has changed since the trace", f"trace again: tidalctl trace {_target(trace)} …"
-                )
+                raise TidalError(f"{record.path} has changed since the trace", _again(trace))
 
 
-def _target(trace: Trace) -> str:
+def _again(trace: Trace) -> str:
     function = trace.header.function
-    return f"{Path(trace.header.root, function.source)}:{function.handler}"
+    return f"trace again: tidalctl trace {Path(trace.header.root, function.source)}:{function.handler} …"
 
 
 def _reproducible(place: Workplace, call: InitCall, made: Attempt, say: Say) -> tuple[bool, Attempt]:

@@ -7,6 +7,7 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from tidalctl.artifacts.bundle import file_digest
 from tidalctl.artifacts.pagecache import SMALL
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import FileOpened, Import, SourcesRead, Trace
@@ -123,6 +124,20 @@ def _siblings(path: Path, root: Path) -> set[str]:
     if sum(p.stat().st_size for p in found) > SIBLINGS_SIZE:
         return set()
     return {p.relative_to(root).as_posix() for p in found}
+
+
+def changed_since(trace: Trace) -> str | None:
+    """A module or a data file of the project that is no longer what was traced, by its path in it. What is gone is none."""
+    root = Path(trace.header.root)
+    for record in (*trace.of(Import), *trace.of(FileOpened)):
+        path = Path(record.file if isinstance(record, Import) else record.path)
+        if not record.sha256 or not path.is_file():
+            continue
+        status = path.stat()
+        same = isinstance(record, FileOpened) and (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+        if not same and file_digest(path) != record.sha256:
+            return path.relative_to(root).as_posix()
+    return None
 
 
 def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:

@@ -82,7 +82,7 @@ def sample_records() -> list[tr.AnyRecord]:
 
     return [
         tr.Header(
-            schema=1,
+            schema=tr.SCHEMA,
             tidalctl="0.1.0",
             function=FUNCTION,
             root="/home/someone/project",

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
-from conftest import interruptible
+from conftest import interruptible, tidalctl
 from typer.testing import CliRunner
 
 from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
@@ -284,6 +284,28 @@ def test_source_that_changed_since_is_named(tmp_path: Path) -> None:
     (tmp_path / "project" / "app.py").write_text(APP + "\n# other\n")
     result = session.measure(session.open_subject(bundle), {"letter": "b"}, 1, ["warm"], lambda _: None)
     assert any("app.py changed since" in remark for remark in result.remarks)
+    done = run_command(str(bundle), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
+    assert isinstance(done.exception, CheckFailed)
+    assert done.exception.hint == "app.py changed since the bundle was made: trace and compile it again", (
+        "verify would not see it"
+    )
+
+
+def test_verify_says_that_it_compares_with_the_code_as_it_was_compiled(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path)
+    line = ("verify", bundle, "--event", '{"letter": "b"}')
+    (tmp_path / "project" / "app.py").write_text(APP + "\n# other\n")
+    told = "note    app.py changed in the project: compared with the code as it was compiled"
+    assert told in tidalctl(*line, cwd=tmp_path).ok().out
+
+
+def test_verify_finds_no_difference_where_the_plain_function_is_gone(tmp_path: Path) -> None:
+    bundle = write_bundle(
+        tmp_path, "import sys\n\ndef handler(event, context):\n    return 1 / ('--eager' not in sys.orig_argv)\n"
+    )
+    (tmp_path / "project" / "app.py").unlink()
+    done = tidalctl("verify", bundle, "--event", "{}", cwd=tmp_path).one_error("the plain function is gone")
+    assert "skipped event 0: the plain function is gone" in done.out and "DIFFERS" not in done.out
 
 
 def test_without_its_project_there_is_nothing_to_compare_with(tmp_path: Path) -> None:
@@ -309,7 +331,7 @@ def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:
         import sys, typer
         from pathlib import Path
         from tidalctl.commands.bench import CacheChoice, bench
-        bench(Path({str(bundle)!r}), '{{"letter": "b"}}', 1, CacheChoice.WARM, False)
+        bench(Path({str(bundle)!r}), ['{{"letter": "b"}}'], 1, CacheChoice.WARM, False)
         assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "numpy", "transformers")]
         assert "libtorch" not in open("/proc/self/maps").read()
     """

@@ -12,6 +12,8 @@ import pytest
 from conftest import TIDALCTL, Chain, Done, files_below, python, tidalctl, write_project
 
 from tidalctl.artifacts.manifest import decode_manifest, encode_manifest, seal
+from tidalctl.artifacts.places import refuse_existing, refuse_files
+from tidalctl.report.markup import document
 
 EVENT = json.dumps({"prompt": [3, 1, 4], "max_new_tokens": 2})
 LIGHT = """
@@ -106,6 +108,7 @@ OTHERS = {
     "run without an event": (["run", "old.bundle"], ["--event"]),
     "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
     "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
+    "run on two events": (["run", "old.bundle", "--event", "{}", "-e", "{}"], ["--event", "2 times"]),
     "run with an unknown option": (["run", "old.bundle", "--event", "{}", "--fast"], ["--fast"]),
     "run with no such check": (
         ["run", "old.bundle", "--event", "{}", "--verify", "sometimes"],
@@ -114,6 +117,7 @@ OTHERS = {
     "inspect nothing": (["inspect", "ap.trace"], ["ap.trace", "app.trace"]),
     "verify nothing": (["verify", "ol.bundle"], ["ol.bundle"]),
     "bench nothing": (["bench", "ol.bundle", "--event", "{}"], ["ol.bundle"]),
+    "bench two events": (["bench", "old.bundle", "--event", "{}", "--event={}"], ["--event", "2 times"]),
 }
 
 
@@ -143,6 +147,47 @@ def test_what_exists_is_not_replaced_without_force(decoder: Chain, temporary: di
     assert files_below(decoder.folder) == before
 
 
+KEPT = {
+    "a folder that is no bundle": ["compile", "light.trace", "-o", "kept", "--force"],
+    "the project itself": ["compile", "light.trace", "-o", ".", "--force"],
+    "a file in a bundle's place": ["compile", "light.trace", "-o", "app.py", "--force"],
+    "the source": ["trace", "app.py", "--event", "{}", "-o", "app.py", "--force"],
+    "a trace's place, a folder": ["trace", "app.py", "--event", "{}", "-o", "kept", "--force"],
+    "a trace that can't be written": ["trace", "app.py", "--event", "{}", "-o", "/proc/app.trace"],
+    "what stands where a trace grows": ["trace", "app.py", "--event", "{}", "-o", "note"],
+    "a page": ["run", "old.bundle", "--event", "{}", "--report", "app.py"],
+    "a timeline": ["run", "old.bundle", "--event", "{}", "--timeline", "event.json"],
+    "a page in a bundle": ["run", "old.bundle", "--event", "{}", "--report", "whole.bundle/code/app.html"],
+    "a page, a folder": ["run", "old.bundle", "--event", "{}", "--report", "."],
+    "a page that can't be written": ["run", "old.bundle", "--event", "{}", "--report", "/proc/start.html"],
+    "page and timeline in one": ["run", "old.bundle", "--event", "{}", "--report", "new", "--timeline", "./new"],
+    "a bench's page": ["bench", "old.bundle", "--event", "{}", "--report", "app.py"],
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_nothing_is_replaced_but_what_the_verb_itself_makes(shelf: Path, temporary: dict[str, str], case: str) -> None:
+    write_project(shelf, {"kept/note": "mine", "note.partial": "mine", "whole.bundle/code/app.py": LIGHT})
+    write_project(shelf, {"whole.bundle/manifest.json": '{"schema": 1, "tidalctl": "0.0.1", "files": dam'})
+    before = files_below(shelf)
+    done = tidalctl(*KEPT[case], cwd=shelf, env=temporary).one_error("")
+    assert (len(done.lines("hint:")), done.out) == (1, "")
+    assert "old.bundle" not in done.err, "it was refused before the bundle was opened"
+    assert files_below(shelf) == before
+
+
+def test_force_replaces_what_the_verb_has_made_and_what_is_empty(shelf: Path, tmp_path: Path) -> None:
+    write_project(tmp_path, {"old.trace": "", "start.html": "", "start.json": '{"traceEvents": []}'})
+    (tmp_path / "empty").mkdir()
+    write_project(tmp_path / "old.bundle", {"manifest.json": '{"schema": 1, "tidalctl": "0.0.1", "files": dam', "more": ""})
+    for name, kind in (("old.trace", "trace"), ("empty", "bundle"), ("old.bundle", "bundle")):
+        refuse_existing(tmp_path / name, True, kind)
+    refuse_existing(shelf / "light.trace", True, "trace")
+    refuse_files({"report": str(tmp_path / "start.html"), "timeline": str(tmp_path / "start.json")})
+    (tmp_path / "start.html").write_text(document("title", "body"))
+    refuse_files({"report": str(tmp_path / "start.html"), "timeline": "/dev/stdout"})
+
+
 def test_a_handler_that_raises_leaves_its_own_traceback_and_an_incomplete_trace_that_opens(tmp_path: Path) -> None:
     write_project(tmp_path / "project", RAISES)
     done = tidalctl("trace", "project/app.py", "--event", '{"x": 3}', cwd=tmp_path).one_error("incomplete", ".partial", code=1)
@@ -154,7 +199,7 @@ def test_a_handler_that_raises_leaves_its_own_traceback_and_an_incomplete_trace_
     assert not (tmp_path / "app.trace").exists()
     (partial,) = tmp_path.glob("*.partial")
     shown = tidalctl("inspect", partial, cwd=tmp_path).ok()
-    assert "incomplete" in shown.out
+    assert "incomplete" in shown.out and "in handler: RuntimeError" in shown.out
     assert "no luck" in shown.out
     tidalctl("compile", partial, "-o", "app.bundle", cwd=tmp_path).one_error("incomplete")
     assert not (tmp_path / "app.bundle").exists()

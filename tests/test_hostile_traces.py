@@ -22,7 +22,7 @@ from sample_artifacts import (
 )
 
 from tidalctl.artifacts import trace as tr
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, Truncated
+from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, Truncated
 
 
 @pytest.fixture
@@ -113,10 +113,11 @@ def test_noise_is_not_a_trace(tmp_path: Path, noise: bytes) -> None:
     assert isinstance(found, type) or found == sample_records()[:1]
 
 
-def test_a_trace_of_a_newer_schema_is_refused_as_such(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("schema", "error"), [(tr.SCHEMA + 1, NewerSchema), (tr.SCHEMA - 1, OlderSchema)])
+def test_a_trace_of_another_schema_is_refused_as_such(tmp_path: Path, schema: int, error: type[ArtifactError]) -> None:
     file = tmp_path / "new.trace"
-    file.write_bytes(raw_trace({**BODIES[0], "schema": tr.SCHEMA + 1, "unheard": "of"}))
-    with pytest.raises(NewerSchema, match=f"schema {tr.SCHEMA + 1}"):
+    file.write_bytes(raw_trace({**BODIES[0], "schema": schema, "unheard": "of"}))
+    with pytest.raises(error, match=f"schema {schema}"):
         tr.read_trace(file)
 
 

@@ -1,9 +1,11 @@
 """A run ends without tearing down, and loses nothing that a plain process would have written at its end."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Chain, tidalctl
+from conftest import TIDALCTL, Chain, tidalctl
 
 WRITES = """
 import atexit, os, sys
@@ -39,6 +41,8 @@ def handler(event, context):
         held.append(os.fdopen(end, "w"))
         held[-1].write("text")
         write("file", "text")
+    if where == "print":
+        print("printed", flush=True)
     if where == "raised":
         write("file", "text")
         raise ValueError("no answer")
@@ -60,3 +64,22 @@ def test_what_was_written_and_never_flushed_is_there_after_a_run(writing: Chain,
     done = tidalctl("run", writing.bundle, "--event", "{}", cwd=tmp_path, env=environment)
     assert done.code == (1 if where == "raised" else 0)
     assert "text" in (tmp_path / "file").read_text()
+
+
+@pytest.mark.parametrize("verb", ["run", "run --json", "print", "inspect", "--help"])
+def test_where_nobody_reads_the_output_it_ends_as_sigpipe_ends_a_process(writing: Chain, tmp_path: Path, verb: str) -> None:
+    line = {
+        "run": ("run", writing.bundle, "--event", "{}"),
+        "run --json": ("run", writing.bundle, "--event", "{}", "--json"),
+        "print": ("run", writing.bundle, "--event", "{}"),
+        "inspect": ("inspect", writing.trace),
+        "--help": ("--help",),
+    }[verb]
+    read, write = os.pipe()
+    os.close(read)
+    environment = {**os.environ, "WHERE": verb, "LEFT": str(tmp_path)}
+    done = subprocess.run(
+        [*TIDALCTL, *map(str, line)], stdout=write, stderr=subprocess.PIPE, env=environment, text=True, check=False
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")

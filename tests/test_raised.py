@@ -75,3 +75,24 @@ def test_what_a_script_makes_is_not_said_to_be_folded(divides: Chain) -> None:
     assert "1 weight: script" in done.out
     folded = done.out.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
     assert "aten.div" not in folded
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            "def handler(event, context)\n    return 1\n",
+            ["failed", "in import: File", "def handler(event, context)", "SyntaxError: expected ':'"],
+        ),
+        (
+            "import tidalctl\n@tidalctl.init\ndef load():\n    1 / 0\ndef handler(event, context):\n    load()\n",
+            ["in init: Zero"],
+        ),
+    ],
+    ids=["syntax", "init"],
+)
+def test_an_incomplete_trace_says_in_what_the_function_failed(tmp_path: Path, text: str, told: list[str]) -> None:
+    write_project(tmp_path, text)
+    tidalctl("trace", "app.py", "--event", "{}", cwd=tmp_path).one_error(code=1)
+    shown = tidalctl("inspect", "app.trace.partial", cwd=tmp_path).ok().out
+    assert [part for part in told if part not in shown or "\\n" in shown] == [], shown

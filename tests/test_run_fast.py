@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import typer
-from conftest import Chain, tidalctl
+from conftest import Chain, tidalctl, write_project
 from typer.testing import CliRunner
 
 from tidalctl.cli import _app
@@ -55,6 +55,8 @@ def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> N
         ["--event", "{}"],
         ["a", "b", "--event", "{}"],
         ["a", "--event"],
+        ["a", "--event", "{}", "-e", "{}"],
+        ["a", "--event={}", "--event={}"],
         ["a", "--help"],
         ["a", "--event", "{}", "--typo"],
         ["a", "--event", "{}", "--verify", "perhaps"],
@@ -76,3 +78,57 @@ def test_a_way_of_reading_for_gpus_is_said_to_be_none_for_mapped_weights(decoder
     said = tidalctl("run", decoder.bundle, "--event", event, "--io", "direct", cwd=decoder.folder).ok()
     assert "note: --io is for weights that go to a GPU" in said.err
     assert "note:" not in tidalctl("run", decoder.bundle, "--event", event, cwd=decoder.folder).ok().err
+
+
+PRINTS = """
+import os, subprocess
+import torch
+import tidalctl
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"weight": torch.ones(2)}
+
+def handler(event, context):
+    print("by print")
+    os.write(1, b"by a descriptor\\n")
+    subprocess.run(["echo", "by a child"], check=True)
+    print("without an end", end="")
+    yield load(event)["weight"].sum().item()
+    if "more" in event:
+        yield event["more"]
+    if "exit" in event:
+        raise SystemExit(*event["exit"])
+"""
+
+
+@pytest.fixture(scope="module")
+def printing(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    made = Chain(tmp_path_factory.mktemp("printing"), [{}])
+    write_project(made.project, PRINTS)
+    return made.make()
+
+
+def test_a_report_stands_alone_on_stdout_whatever_the_function_prints(printing: Chain) -> None:
+    done = tidalctl("run", printing.bundle, "--event", "{}", "--json", cwd=printing.folder).ok()
+    assert json.loads(done.out)["output"] == [2.0]
+    assert done.err == "by print\nby a descriptor\nby a child\nwithout an end", "and what it prints is talk, in its order"
+    done = tidalctl("run", printing.bundle, "--event", "{}", cwd=printing.folder).ok()
+    assert sorted(done.out.splitlines()) == sorted(["by print", "by a descriptor", "by a child", "without an end2.0"])
+
+
+def test_characters_that_an_encoding_lacks_are_escaped_and_json_stays_json(printing: Chain) -> None:
+    line, ascii_only = ("run", printing.bundle, "--event", '{"more": "é🌊"}'), {"PYTHONIOENCODING": "ascii"}
+    shown = tidalctl(*line, cwd=printing.folder, env=ascii_only).ok()
+    assert shown.out.splitlines()[-1] == "\\u00e9\\ud83c\\udf0a"
+    assert tidalctl(*line, "--json", cwd=printing.folder, env=ascii_only).report["output"] == [2.0, "é🌊"]
+    tidalctl("inspect", printing.trace, cwd=printing.folder, env=ascii_only).ok()
+
+
+@pytest.mark.parametrize(("code", "said"), [([3], "3"), ([], ""), (["no"], "'no'")], ids=str)
+def test_a_function_that_exits_has_failed_and_what_it_gave_before_is_printed(
+    printing: Chain, code: list[object], said: str
+) -> None:
+    done = tidalctl("run", printing.bundle, "--event", json.dumps({"exit": code}), cwd=printing.folder)
+    done.one_error(f"error: the function called sys.exit({said})", code=1)
+    assert done.out.splitlines()[-1] == "without an end2.0"

@@ -7,13 +7,21 @@ ENTERED = time.monotonic_ns()
 
 
 def main() -> None:
-    """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage, 130 interrupted."""
+    """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage, 130 interrupted.
+
+    141 where nobody reads the output any more, as of a process that SIGPIPE ended: nothing failed, and not all was done.
+    """
     from tidalctl.artifacts.errors import TidalError
 
+    _print_any_character()
     try:
         code = _dispatch(sys.argv[1:])
+        _flush()
     except TidalError as error:
-        sys.stdout.flush()
+        try:
+            _flush()
+        except BrokenPipeError:
+            sys.stdout = None  # type: ignore[assignment] # what failed is said all the same
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
             print(f"hint: {error.hint}", file=sys.stderr)
@@ -23,7 +31,7 @@ def main() -> None:
         code = 130
     except BrokenPipeError:
         sys.stdout = None  # type: ignore[assignment] # whoever read it is gone; a second complaint at exit helps nobody
-        code = 1
+        code = 141
     except OSError as error:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
         print("hint: nothing was written under the final name; free some space or check the permissions", file=sys.stderr)
@@ -33,6 +41,27 @@ def main() -> None:
 
         leave(code)
     sys.exit(code)
+
+
+def _print_any_character() -> None:
+    """What an encoding lacks is printed as JSON escapes it, so that JSON stays JSON; errors' own stream escapes of itself."""
+    if sys.stdout is None or sys.stdout.encoding.lower() in ("utf-8", "utf8"):
+        return
+    import codecs
+    import json
+
+    def escaped(error: UnicodeError) -> tuple[str, int]:
+        assert isinstance(error, UnicodeEncodeError)
+        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+    codecs.register_error("tidalctl", escaped)
+    sys.stdout.reconfigure(errors="tidalctl")  # type: ignore[union-attr]
+
+
+def _flush() -> None:
+    """Find out while there is somebody to tell. The function may have closed the stream, and a process may have none."""
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -1,7 +1,6 @@
 """The command line: the verbs, and how mistakes in calling them are told."""
 
 import importlib
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -48,6 +47,8 @@ def main(arguments: list[str]) -> int:
     try:
         result = command.main(args=arguments or ["--help"], prog_name="tidalctl", standalone_mode=False)
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer has caught it
+            raise error.__context__ from None
         return error.code if isinstance(error.code, int) else 1
     except _UsageMistake as error:
         context = getattr(error, "ctx", None)
@@ -56,5 +57,4 @@ def main(arguments: list[str]) -> int:
         raise TidalError(error.format_message().replace("Value error, ", ""), f"see: {path} --help") from None
     if result == 130:
         raise KeyboardInterrupt  # typer has caught it
-    sys.stdout.flush()
     return result if isinstance(result, int) else 0

@@ -84,10 +84,14 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         for made in watched:
             made.after_import(module)
 
-    files = FileRecorder(clock)
+    files = FileRecorder(clock, request.root)
     root = Path(request.root)
     try:
-        with ImportRecorder(clock, after_import) as imports, EnvironRecorder(clock, request.root) as environ, work:
+        with (
+            ImportRecorder(clock, after_import, request.root) as imports,
+            EnvironRecorder(clock, request.root) as environ,
+            work,
+        ):
             enter_project(root, root / request.function.source, request.argv)
             with contextlib.ExitStack() as watching:
 
@@ -114,10 +118,10 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     except TidalError:
         raise
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
-        return _failed(writer, clock, error)
+        return _failed(writer, error)
     from tidalctl.tracer.session import environment
 
-    records = imports.imports()
+    records = imports.imports(files.written)
     for record in records:
         writer.write(record)
     writer.write(t.EnvironReads(variables=environ.reads))
@@ -141,14 +145,24 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     return 0
 
 
-def _failed(writer: t.TraceWriter, clock: TraceClock, error: BaseException) -> int:
+def _failed(writer: t.TraceWriter, error: BaseException) -> int:
     """Show the user's traceback, without the frames that are ours, and leave the trace incomplete."""
     import traceback
 
     from tidalctl.raised import show_traceback
 
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
-    writer.write(t.Failure(phase=clock.phase, message=message))
+    writer.write(t.Failure(phase=_phase_of(error), message=message))
     writer.close(complete=False)
     show_traceback(error)
     return 1
+
+
+def _phase_of(error: BaseException) -> str:
+    """In what it was raised, by the calls of ours that it came through: the clock has gone back to where it was before them."""
+    frames, ours = error.__traceback__, set()
+    while frames is not None:
+        if frames.tb_frame.f_globals.get("__name__") == "tidalctl.tracer.session":
+            ours.add(frames.tb_frame.f_code.co_name)
+        frames = frames.tb_next
+    return "init" if "answer_init" in ours else "handler" if "invoke" in ours else "import"

@@ -6,8 +6,10 @@ A native library that reads a file without mapping it (a tokenizer's `from_file`
 import os
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
-from tidalctl.artifacts.trace import FileOpened
+from tidalctl.artifacts.bundle import file_digest
+from tidalctl.artifacts.trace import DIGESTED, FileOpened
 from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.pages import touched_parts
 
@@ -17,22 +19,32 @@ _IGNORED = ("/proc/", "/sys/", "/dev/")
 class FileRecorder:
     """Notes each regular file opened for reading, once a phase. An audit hook can't be removed; `stop` makes it idle."""
 
-    def __init__(self, clock: TraceClock) -> None:
+    def __init__(self, clock: TraceClock, root: str) -> None:
         self._clock = clock
+        self._root = root
+        self.written: set[str] = set()  # what the program itself opened for writing, or gave another file's name
         self._opened: dict[tuple[str, str], str] = {}
         self._sources: dict[str, None] = {}
         self._active = True
         sys.addaudithook(self._hook)
 
     def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event != "open" or not self._active:
+        if event not in ("open", "os.rename") or not self._active:
             return
-        path, _, flags = arguments
-        if isinstance(path, bytes):
-            path = os.fsdecode(path)
-        if not isinstance(path, str) or (isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)):
+        if event == "os.rename":
+            given, written = arguments[1], True
+            given = os.fsdecode(given) if isinstance(given, os.PathLike) else given
+        else:
+            given, _, flags = arguments
+            written = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR))
+        if isinstance(given, bytes):
+            given = os.fsdecode(given)
+        if not isinstance(given, str):
             return
-        self.note(path)
+        if written:
+            self.written.add(os.path.abspath(given))
+        else:
+            self.note(given)
 
     def note(self, given: str) -> None:
         path = os.path.abspath(given)
@@ -54,7 +66,11 @@ class FileRecorder:
                 continue
             if os.path.isfile(path):
                 seen.add(path)
-                yield FileOpened(path=path, given=given, phase=phase, size=status.st_size, mtime_ns=status.st_mtime_ns)
+                kept = phase != "init" and path not in self.written and status.st_size <= DIGESTED
+                digest = digest_of_the_project(path, self._root) if kept else ""
+                yield FileOpened(
+                    path=path, given=given, phase=phase, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest
+                )
         mapped = sorted(mapped_files() - seen)
         touched = touched_parts(path for path in mapped if ".so" in path)  # weights are gigabytes, and are read by group
         for path in mapped:
@@ -80,6 +96,16 @@ class FileRecorder:
         """
         seen = {getattr(getattr(module, "__spec__", None), "cached", None) for module in list(sys.modules.values())}
         return tuple(path for path in self._sources if path not in seen)
+
+
+def digest_of_the_project(path: str, root: str) -> str:
+    """sha256 of a file of the project's own; empty of any other."""
+    if not path.startswith(root + os.sep) or "/site-packages/" in path:
+        return ""
+    try:
+        return file_digest(Path(path))
+    except OSError:
+        return ""
 
 
 def mapped_files() -> set[str]:

@@ -8,12 +8,13 @@ import importlib.machinery
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from types import ModuleType, TracebackType
 from typing import Any
 
 from tidalctl.artifacts.trace import Import
 from tidalctl.tracer.clock import TraceClock
+from tidalctl.tracer.files import digest_of_the_project
 
 _LOADERS = (
     importlib.machinery.SourceFileLoader,
@@ -25,8 +26,10 @@ _LOADERS = (
 class ImportRecorder:
     """A context in which imports are recorded. `after(name)` is called when a module has run, before its importer goes on."""
 
-    def __init__(self, clock: TraceClock, after: Callable[[ModuleType], None]) -> None:
+    def __init__(self, clock: TraceClock, after: Callable[[ModuleType], None], root: str) -> None:
         self._clock = clock
+        self._root = root
+        self._digests: dict[str, str] = {}
         self._after = after
         self._known = frozenset(sys.modules)
         self._own: set[str] = set()  # of what tracing asked for itself
@@ -60,6 +63,9 @@ class ImportRecorder:
             running.append(module.__name__)
             self._began.setdefault(module.__name__, (len(self._began), self._clock.phase))
             stack.append(0.0)
+            file = _file_of(module)
+            if file.endswith(".py"):
+                self._digests.setdefault(module.__name__, digest_of_the_project(file, self._root))
             begin = time.perf_counter()
             try:
                 original(loader, module)
@@ -74,8 +80,11 @@ class ImportRecorder:
 
         return exec_module
 
-    def imports(self) -> list[Import]:
-        """Every module, in the order in which the imports began; first those that were there before the function."""
+    def imports(self, written: Container[str]) -> list[Import]:
+        """Every module, in the order in which the imports began; first those that were there before the function.
+
+        Of a module that is `written` by the function itself no digest is kept.
+        """
         found = [
             (-1, _record(name, sys.modules[name], 0.0, 0.0, "start"))
             for name in sorted(self._known)
@@ -86,11 +95,14 @@ class ImportRecorder:
                 continue
             order, phase = self._began.get(name, (len(self._began), self._clock.phase))
             self_s, total_s = self._times.get(name, (0.0, 0.0))
-            found.append((order, _record(name, module, self_s, total_s, phase, self._importers.get(name, ""))))
+            digest = "" if _file_of(module) in written else self._digests.get(name, "")
+            found.append((order, _record(name, module, self_s, total_s, phase, self._importers.get(name, ""), digest)))
         return [record for _, record in sorted(found, key=lambda pair: pair[0])]
 
 
-def _record(name: str, module: ModuleType, self_s: float, total_s: float, phase: str, importer: str = "") -> Import:
+def _record(
+    name: str, module: ModuleType, self_s: float, total_s: float, phase: str, importer: str = "", digest: str = ""
+) -> Import:
     return Import(
         name=name,
         file=_file_of(module),
@@ -99,6 +111,7 @@ def _record(name: str, module: ModuleType, self_s: float, total_s: float, phase:
         phase=phase,
         importer=importer,
         plain=_plain(name, module),
+        sha256=digest,
     )
 
 

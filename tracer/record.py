@@ -10,8 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.bundle import refuse_existing
 from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.places import refuse_existing, try_to_write
 from tidalctl.artifacts.trace import Failure, Trace, read_trace
 from tidalctl.function import locate
 from tidalctl.tracer.child import Request
@@ -35,11 +35,13 @@ def record_trace(
     While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
     Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
     """
-    refuse_existing(output, force)
+    refuse_existing(output, force, "trace")
     if not output.absolute().parent.is_dir():
         raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
-    function, root = locate(target, init)
     partial = output.with_name(output.name + ".partial")
+    refuse_existing(partial, True, "trace")  # what an earlier one left there may go
+    function, root = locate(target, init)
+    try_to_write(partial, str(output))
     request = Request(
         function=function,
         root=str(root),

@@ -14,12 +14,12 @@ import msgspec
 
 import tidalctl
 from tidalctl.artifacts import errors
-from tidalctl.artifacts.bundle import file_digest, open_bundle
-from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.manifest import CODE, MANIFEST, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle import open_bundle
+from tidalctl.artifacts.manifest import MANIFEST, Manifest
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
 from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
 from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.report.machine import describe_machine
 
 Say = Callable[[str], None]
@@ -41,13 +41,8 @@ def open_subject(path: Path) -> Subject:
     """Open the bundle and find its plain function. Raises TidalError where the function is no longer where it was traced."""
     manifest = open_bundle(path)
     bundle = path.absolute()
-    provenance = _provenance(bundle)
-    root = Path(str(provenance.get("root", "")))
-    if not root.is_absolute() or not (root / manifest.function.source).is_file():
-        raise TidalError(
-            f"the plain function is gone: no {root / manifest.function.source}",
-            "bench compares with it; put the project back, or trace and compile it where it lies now",
-        )
+    provenance = read_provenance(bundle)
+    root = project_of(provenance, manifest)
     cwd = Path(str(provenance.get("cwd", root)))
     plain = PlainFunction(
         root=str(root),
@@ -76,16 +71,6 @@ def _own_code() -> Iterable[Path]:
     """tidalctl's own modules: a cold start from a bundle has to read them too."""
     for module in (tidalctl.__file__, errors.__file__):  # in a checkout the rooms lie in folders of their own
         yield from Path(module).parent.rglob("*.py")
-
-
-def _provenance(bundle: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((bundle / PROVENANCE).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise TidalError(f"{bundle / PROVENANCE} does not say where the plain function lies", "compile the bundle again")
-    return found
 
 
 def _strings(provenance: dict[str, Any], key: str) -> list[str]:
@@ -184,10 +169,5 @@ def comparable(output: Any) -> str:
 def _remarks(subject: Subject) -> Iterable[str]:
     if not subject.manifest.reproducible:
         yield "outputs are not compared: the plain function's own runs differ among themselves"
-    changed = []
-    for name, stored in subject.manifest.files.items():
-        plain = Path(subject.plain.root, name.removeprefix(f"{CODE}/"))
-        if name.startswith(f"{CODE}/") and plain.is_file() and file_digest(plain) != stored.sha256:
-            changed.append(name.removeprefix(f"{CODE}/"))
-    if changed:
-        yield f"{', '.join(changed[:3])} changed since the bundle was made; compile it again to compare like with like"
+    if changed := changed_files(subject.manifest, Path(subject.plain.root)):
+        yield f"{names_text(changed)} changed since the bundle was made; compile it again to compare like with like"

@@ -19,7 +19,8 @@ class CacheChoice(StrEnum):
 def bench(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.", show_default=False)],
     event: Annotated[
-        str, typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False)
+        list[str],
+        typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False),
     ],
     rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
     cache: Annotated[
@@ -32,15 +33,19 @@ def bench(
 
     The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they differ.
     """
-    from tidalctl.artifacts.errors import CheckFailed, TidalError
+    from tidalctl.artifacts.errors import CheckFailed
+    from tidalctl.artifacts.places import refuse_files
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
+    from tidalctl.commands.one_event import one_event
     from tidalctl.function import parse_event
+    from tidalctl.provenance import changed_files, names_text
 
-    if report and not report.absolute().parent.is_dir():
-        raise TidalError(f"--report {report}: no such folder", "make it first")
+    if report:
+        refuse_files({"report": str(report)})
+    given = one_event(event)
     subject = open_subject(bundle)
-    request, _ = parse_event(event)
+    request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
         measured = measure(subject, request, rounds, caches, _say)
@@ -61,9 +66,12 @@ def bench(
 
         report.write_text(bench_page(measured), encoding="utf-8")
     if measured.differing:
+        changed = changed_files(subject.manifest, Path(subject.plain.root))
         raise CheckFailed(
             f"outputs differ from the plain function's in {len(measured.differing)} of {len(measured.samples)} runs",
-            f"see where: tidalctl verify {bundle} --event …; compile the bundle again if the function changed",
+            f"{names_text(changed)} changed since the bundle was made: trace and compile it again"  # which verify would not run
+            if changed
+            else f"see where: tidalctl verify {bundle} --event …",
         )
 
 

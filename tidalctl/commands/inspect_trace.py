@@ -109,7 +109,7 @@ def show_trace(document: dict[str, Any], console: "Console") -> None:
     print_facts(
         console,
         [
-            ("failed", f"in {failure['phase']}: {failure['message']}" if failure else ""),
+            *_failure_lines(failure),
             ("function", function_text(document["function"])),
             ("project", document["root"]),
             ("arguments", " ".join(document["argv"])),
@@ -123,6 +123,12 @@ def show_trace(document: dict[str, Any], console: "Console") -> None:
     _show_weights(document["weights"], console)
     _show_kernels(document["kernels"], console)
     print_paragraph(console, "plan", _plan(document))
+
+
+def _failure_lines(failure: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What was raised, as many lines as it has: of a syntax error, where it lies and what stands there."""
+    lines = f"in {failure['phase']}: {failure['message']}".splitlines() if failure else []
+    return [("" if number else "failed", line) for number, line in enumerate(lines)]
 
 
 def function_text(function: dict[str, Any]) -> str:

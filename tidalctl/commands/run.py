@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
 
@@ -32,7 +33,7 @@ def run(
     context: typer.Context,
     bundle: Annotated[Path, typer.Argument(help="The bundle, as `tidalctl compile` made it.")],
     event: Annotated[
-        str, typer.Option("--event", "-e", help="The request: a JSON object, a file with one, or - for standard input.")
+        list[str], typer.Option("--event", "-e", help="The request: a JSON object, a file with one, or - for standard input.")
     ],
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON report, the output in it, instead of the output.")
@@ -68,7 +69,7 @@ def run(
     return start(
         {
             "bundle": str(bundle),
-            "event": event,
+            "event": one_event(event),
             "json": json,
             "timeline": str(timeline) if timeline else "",
             "report": str(report) if report else "",

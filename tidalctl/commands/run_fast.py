@@ -37,13 +37,11 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
         elif argument in FLAGS:
             field, flag = FLAGS[argument]
             found[field] = flag
-        elif name in VALUES and name.startswith("--") and equals:
-            found[VALUES[name]] = value
-        elif argument in VALUES:
-            following = next(rest, None)
-            if following is None:
+        elif name in VALUES and (argument == name or (name.startswith("--") and equals)):
+            given = value if equals else next(rest, None)
+            if given is None or (VALUES[name] == "event" and "event" in found):
                 return None
-            found[VALUES[argument]] = following
+            found[VALUES[name]] = given
         elif argument.startswith("-") or "bundle" in found:
             return None
         else:

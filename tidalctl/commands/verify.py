@@ -9,11 +9,12 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tidalctl.artifacts.errors import CheckFailed
+from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import Manifest
 from tidalctl.commands.verify_files import Checked, check_bundle
 from tidalctl.function import parse_event
 from tidalctl.outputs import first_difference, same_output
+from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.terminal import count_text, printable, progress, seconds_text, size_text
 
 SCHEMA = 1
@@ -32,8 +33,11 @@ def verify(
     with progress("checking", sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())) as advance:
         checked = check_bundle(bundle, advance)
     runs: list[dict[str, Any]] = []
-    if checked.manifest is not None and not checked.differences:
-        runs = [compare_event(bundle, checked.manifest, text) for text in texts]
+    gone, changed = None, list[str]()
+    if texts and checked.manifest is not None and not checked.differences:
+        gone, changed = _project(bundle, checked.manifest)
+        runs = [_unless_gone(compare_event(bundle, checked.manifest, text), gone) for text in texts]
+    missed = gone if any(run["what"] and run["equal"] is None for run in runs) else None
     parted = [{"where": f"event {index}", "what": run["what"]} for index, run in enumerate(runs) if run["equal"] is False]
     differences = [*checked.differences, *parted]
     if as_json:
@@ -41,19 +45,46 @@ def verify(
             "schema": SCHEMA,
             "bundle": str(bundle),
             "digest": checked.manifest.digest if checked.manifest else None,
-            "ok": not differences,
+            "ok": not differences and missed is None,
             "checks": checked.checks,
+            "changed": changed,
             "events": runs,
             "differences": differences,
         }
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
     else:
         _show(checked, runs, differences, len(texts))
+        if changed:
+            print(
+                f"{'note':<8}{printable(names_text(changed))} changed in the project: compared with the code as it was compiled"
+            )
+    if missed:
+        raise missed
     if differences:
         raise CheckFailed(
-            f"{bundle} is not what it should be: {count_text(len(differences), 'difference')}",
-            "compile the bundle again" if checked.differences else _hint(runs),
+            _verdict(bundle, runs, differences), "compile the bundle again" if checked.differences else _hint(runs)
         )
+
+
+def _project(bundle: Path, manifest: Manifest) -> tuple[TidalError | None, list[str]]:
+    """Why there is no project to compare with, or which of its files are no longer what the bundle holds and runs."""
+    try:
+        return None, changed_files(manifest, project_of(read_provenance(bundle), manifest))
+    except TidalError as error:
+        return error, []
+
+
+def _unless_gone(run: dict[str, Any], gone: TidalError | None) -> dict[str, Any]:
+    """A plain run that fails where its project is gone says nothing about the bundle."""
+    lost = gone and run["runs"] and run["runs"]["eager"]["error"] and not run["runs"]["bundle"]["error"]
+    return {**run, "equal": None, "what": gone.message} if gone and lost else run
+
+
+def _verdict(bundle: Path, runs: list[dict[str, Any]], differences: list[dict[str, str]]) -> str:
+    alike = [run for run in runs if run["equal"] is False and _failed_alike(run)]
+    if len(alike) == len(differences):
+        return f"there is no answer to compare: {_raised(alike[0])}"
+    return f"{bundle} is not what it should be: {count_text(len(differences), 'difference')}"
 
 
 def _hint(runs: list[dict[str, Any]]) -> str:
@@ -68,6 +99,13 @@ def _hint(runs: list[dict[str, Any]]) -> str:
 def _failed_alike(run: dict[str, Any]) -> bool:
     ours, plain = run["runs"]["bundle"], run["runs"]["eager"]
     return bool(ours["error"]) and ours["error"] == plain["error"]
+
+
+def _raised(run: dict[str, Any]) -> str:
+    """What both runs said, for a line."""
+    error = run["runs"]["eager"]["error"]
+    said = error.partition("error: ")[2] or error
+    return f"both raise the same: {printable(said.removeprefix('the function raised '))}"
 
 
 def compare_event(bundle: Path, manifest: Manifest, text: str) -> dict[str, Any]:
@@ -121,16 +159,18 @@ def _show(checked: Checked, runs: list[dict[str, Any]], differences: list[dict[s
         print(_run_line(index, run))
     if asked > len(runs):
         print(f"{'skipped':<8}{count_text(asked, 'event')}: nothing is run from a bundle whose files differ")
-    for found in differences:
+    said = {f"event {index}" for index, run in enumerate(runs) if run["equal"] is False and _failed_alike(run)}
+    for found in (found for found in differences if found["where"] not in said):
         print(f"  {printable(found['where'])}: {printable(found['what'])}")
 
 
 def _run_line(index: int, run: dict[str, Any]) -> str:
     if run["equal"] is None:
-        return f"{'skipped':<8}event {index}: outputs are not compared, since the function's plain runs differ among themselves"
+        why = printable(run["what"]) or "outputs are not compared, since the function's plain runs differ among themselves"
+        return f"{'skipped':<8}event {index}: {why}"
     if not run["compared"]:
         if _failed_alike(run):
-            return f"{'failed':<8}event {index}: from the bundle as plainly"
+            return f"{'failed':<8}event {index}: {_raised(run)}"
         return f"{'DIFFERS':<8}event {index}: a run failed"
     ours, plain = run["runs"]["bundle"], run["runs"]["eager"]
     times = f"first token after {seconds_text(ours['ttft_s'])}, plain {seconds_text(plain['ttft_s'])}"

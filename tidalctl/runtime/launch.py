@@ -1,6 +1,5 @@
 """One start of a function from its bundle: `tidalctl run`."""
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
+from tidalctl.runtime.reported import Reported
 from tidalctl.runtime.roomy import with_room
 from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template
@@ -52,11 +52,13 @@ def start(fields: dict[str, Any]) -> int:
 def run(options: RunOptions, timeline: Timeline) -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
     files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
-    for option, file in files.items():
-        if not file.parent.is_dir():
-            raise TidalError(f"--{option} {getattr(options, option)}: no such folder", "make it first")
+    if files:
+        from tidalctl.artifacts.places import refuse_files
+
+        refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
+    reported = Reported() if options.json else None
     end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
@@ -82,8 +84,10 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         raise
     except _ReaderGone as gone:
         raise BrokenPipeError from gone
-    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+    except (Exception, SystemExit) as error:  # the user's function may raise anything
         template.wait()
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            raise  # it was the function that printed
         from tidalctl.raised import show_traceback
 
         show_traceback(error)
@@ -94,7 +98,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
                 "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
                 file=sys.stderr,
             )
-        raise FunctionError(f"the function raised {type(error).__name__}: {error}", _hint(template, options)) from None
+        raise FunctionError(_how_it_ended(error), _hint(template, options)) from None
     finally:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
@@ -106,15 +110,30 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         from tidalctl.runtime.report_page import write_page
 
         write_page(files["report"], timeline, report)
-    if options.json:
-        print(json.dumps(report, ensure_ascii=False), flush=True)
+    if reported:
+        reported.give(report)
     else:
         print(phase_table(report), file=sys.stderr)
     return 0
 
 
+def _how_it_ended(error: BaseException) -> str:
+    if isinstance(error, SystemExit):  # no exit of ours: with 0 there would be neither an answer nor a word about it
+        return f"the function called sys.exit({'' if error.code is None else repr(error.code)})"
+    return f"the function raised {type(error).__name__}: {error}"
+
+
 class _ReaderGone(BaseException):
     """Nobody reads our output any more; told from a broken pipe of the function's own."""
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose other end is closed."""
+    import select
+
+    asked = select.poll()
+    asked.register(1, 0)
+    return any(state & select.POLLERR for _, state in asked.poll(0))
 
 
 def _show(piece: Any, text: str, streams: bool) -> None:
