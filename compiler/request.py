@@ -1,5 +1,6 @@
 """What belongs to the request: the event's fields that init read, and the files that those name."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ from tidalctl.artifacts.program import ProgramFile
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.tape import TapeRead
 from tidalctl.compiler.expressions import Atom, around, bounded, filled, path_parts
+from tidalctl.compiler.script_template import READ_TORCH
 from tidalctl.compiler.slicing import NotSliced
 from tidalctl.eventprobe import ABSENT, digest_value
 
 if TYPE_CHECKING:
     from tidalctl.compiler.program import EventInit
 
-_KINDS = {".safetensors": "safetensors", ".json": "json", ".bin": "torch", ".pt": "torch", ".pth": "torch"}
 _TYPES = {str: "str", int: "number", float: "number", bool: "bool", list: "list", dict: "dict", type(None): "null"}
 
 
@@ -73,6 +74,13 @@ class RequestFiles:
         self._texts = fields.texts
         self._compared = {key for init in inits for key in init.call.numbers_compared}
         self._folder = Path(folder)
+        # by their loaders; what was mapped as plain bytes has keys of another form
+        self._loaded = {
+            self._folder / record.file
+            for init in inits
+            for record in init.records
+            if isinstance(record, TapeRead) and not record.key.startswith("@")
+        }
         self._files: dict[tuple[Any, ...], ProgramFile] = {}
         self._numbers: list[Atom] = []
         self._find_others()
@@ -90,7 +98,15 @@ class RequestFiles:
         parts = path_parts([read.file for read in row], self._texts)
         if parts is None:
             raise NotSliced(f"nothing in the event gives the path {row[0].file}")
-        return self._add(parts, _KINDS.get(Path(row[0].file).suffix, "torch")).name
+        return self._add(parts, self._kind(row[0].file)).name
+
+    def _kind(self, given: str) -> str:
+        """A file that no loader of tensors read may have been read in any way: then all of it must be as traced."""
+        suffix = Path(given).suffix
+        if suffix == ".json":
+            return "json"
+        loaded = self._folder / given in self._loaded
+        return "other" if not loaded else "safetensors" if suffix == ".safetensors" else "torch"
 
     def read_rows(self) -> list[list[TapeRead]]:
         """Each tensor that init read from a file that the event names, for all events, whether a weight needs it or not."""
@@ -115,7 +131,7 @@ class RequestFiles:
         for given in sorted({given for init in self._inits for given in init.opened}):
             parts = self._named(given)
             if parts is not None:
-                self._add(parts, _KINDS.get(Path(given).suffix, "other"))
+                self._add(parts, self._kind(given))
             elif parts is None and any(bounded(given, value) for values in self._texts.values() for value in values):
                 raise NotSliced(f"init opens {given} for one event, and no such file for another")
 
@@ -177,6 +193,8 @@ class RequestFiles:
                 rest = {_rest_digest(body, free, unordered) for body in bodies}
             else:
                 kind = "other"
+        elif kind == "torch":
+            rest = {_torch_digest(path) for path in paths}
         if kind == "other":
             rest = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         made = ProgramFile(
@@ -236,6 +254,8 @@ def _rest_digest(body: dict[str, Any], free: dict[str, str], unordered: tuple[st
 def _safetensors_header(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise NotSliced(f"{path.name} is no safetensors file")
         header: dict[str, Any] = json.loads(file.read(length))
         return header
 
@@ -249,3 +269,19 @@ def _metadata_digest(path: Path) -> str:
         _safetensors_header(path).get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _torch_digest(path: Path) -> str:
+    """By the script's own functions."""
+    functions = _torch_functions()
+    try:
+        return str(functions["torch_digest"](functions["load_torch"](path)))
+    except Exception as error:  # whatever a file's objects raise, the script could not read it either
+        raise NotSliced(f"{path.name} can't be read by torch.load(…, weights_only=True)") from error
+
+
+@functools.cache
+def _torch_functions() -> dict[str, Any]:
+    found: dict[str, Any] = {"hashlib": hashlib}
+    exec(compile(READ_TORCH, "dynamic_init.py", "exec", dont_inherit=True), found)
+    return found

@@ -198,7 +198,8 @@ class _Script:
         for file in files:
             name = self._variables[file.name]
             if file.kind == "torch" and (file.name in read or late):
-                lines.append(f"{name} = read_torch(found[{quoted(name)}], tensors()[{quoted(name)}])")
+                rest = f", REST[{quoted(name)}]" if file.rest else ""
+                lines.append(f"{name} = read_torch(found[{quoted(name)}], tensors()[{quoted(name)}]{rest})")
             elif file.kind == "json" and file.name in named:
                 lines.append(f"{name} = read_json(found[{quoted(name)}])")
             elif file.kind == "safetensors" and file.name in read:

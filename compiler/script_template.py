@@ -253,11 +253,11 @@ def disagreement(lines):
 
 READ_TORCH = '''
 
-def read_torch(path, wanted):
-    """The wanted tensors of a file that torch.save wrote. ValueError where they are not as traced."""
-    import torch
-
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+def read_torch(path, wanted, rest=()):
+    """The wanted tensors of a file that torch.save wrote. ValueError where they, or what lies beside them, are not as traced."""
+    loaded = load_torch(path)
+    if rest and torch_digest(loaded) not in rest:
+        raise ValueError(f"what {path} holds besides its tensors is none of the traced ones")
     try:
         stored = {key: at(loaded, key) for key in wanted}
     except KeyError as error:
@@ -266,6 +266,37 @@ def read_torch(path, wanted):
     if reason := misfit(path, kinds, wanted):
         raise ValueError(reason)
     return stored
+
+
+def load_torch(path):
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def torch_digest(loaded):
+    """Of keys and their order, numbers, texts, and which tensors share memory: all but what the tensors hold, and their sizes."""
+    return hashlib.sha256(repr(outline(loaded, {}, {})).encode()).hexdigest()
+
+
+def outline(value, boxes, storages):
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if hasattr(value, "untyped_storage"):
+        storage = value.untyped_storage()._cdata
+        known = storage in storages
+        what = (value.dtype, value.dim(), value.requires_grad, value.is_contiguous(), value.storage_offset())
+        sizes = (tuple(value.shape), value.stride()) if known else ()  # of the first in a storage, build() sees to them
+        return kind, storages.setdefault(storage, len(storages)), what, sizes
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return kind, repr(value)
+    if id(value) in boxes:
+        return kind, boxes[id(value)]
+    boxes[id(value)] = len(boxes)
+    items = [part for item in value.items() for part in item] if isinstance(value, dict) else value
+    inside = [outline(item, boxes, storages) for item in items]
+    if isinstance(value, set | frozenset):
+        inside.sort(key=repr)
+    return kind, inside, [(name, outline(item, boxes, storages)) for name, item in getattr(value, "__dict__", {}).items()]
 
 
 def at(loaded, key):
