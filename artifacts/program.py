@@ -82,6 +82,7 @@ class Program(Record, frozen=True):
     results: dict[str, int] = {}
     event_equal: dict[str, str] = {}
     event_free: dict[str, str] = {}
+    event_forms: dict[str, tuple[str, ...]] = {}  # of texts in paths: forms that the script's form() found in the traced ones
     event_among: dict[str, tuple[str, ...]] = {}  # digests of the values that were traced, where only those can be served
     agreements: tuple[Agreement, ...] = ()
     generator: bool = False

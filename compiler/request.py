@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from tidalctl.artifacts.program import ProgramFile
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.tape import TapeRead
 from tidalctl.compiler.expressions import Atom, around, bounded, filled, path_parts
-from tidalctl.compiler.script_template import READ_TORCH
+from tidalctl.compiler.script_template import READ_TORCH, REST
 from tidalctl.compiler.slicing import NotSliced
 from tidalctl.eventprobe import ABSENT, digest_value
 
@@ -88,6 +89,12 @@ class RequestFiles:
 
     def files(self) -> tuple[ProgramFile, ...]:
         return tuple(self._files.values())
+
+    def forms(self) -> dict[str, tuple[str, ...]]:
+        """The forms that the texts have which paths are made of."""
+        form = _script_functions()["form"]
+        keys = {part[1] for path in self._files for part in path if not isinstance(part, str)}
+        return {key: tuple(sorted({form(text) for text in self._texts[key]})) for key in sorted(keys)}
 
     def numbers(self) -> list[Atom]:
         """The numbers in JSON files."""
@@ -272,8 +279,7 @@ def _metadata_digest(path: Path) -> str:
 
 
 def _torch_digest(path: Path) -> str:
-    """By the script's own functions."""
-    functions = _torch_functions()
+    functions = _script_functions()
     try:
         return str(functions["torch_digest"](functions["load_torch"](path)))
     except Exception as error:  # whatever a file's objects raise, the script could not read it either
@@ -281,7 +287,8 @@ def _torch_digest(path: Path) -> str:
 
 
 @functools.cache
-def _torch_functions() -> dict[str, Any]:
-    found: dict[str, Any] = {"hashlib": hashlib}
-    exec(compile(READ_TORCH, "dynamic_init.py", "exec", dont_inherit=True), found)
+def _script_functions() -> dict[str, Any]:
+    """Of every script alike, so that compile computes what a start compares with."""
+    found: dict[str, Any] = {"hashlib": hashlib, "json": json, "os": os}
+    exec(compile(REST + READ_TORCH, "dynamic_init.py", "exec", dont_inherit=True), found)
     return found

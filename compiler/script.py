@@ -72,6 +72,7 @@ class _Script:
             equal=_literal(program.event_equal),
             among=_literal(program.event_among),
             free=_literal({key: self._type(kind) for key, kind in program.event_free.items()}),
+            forms=_literal(program.event_forms),
             kinds=_literal({self._variables[file.name]: file.kind for file in files}),
             numbers=_literal({self._variables[file.name]: file.free for file in files if file.free}),
             unordered=_literal({self._variables[file.name]: file.unordered for file in files if file.unordered}),

@@ -38,6 +38,8 @@ EQUAL = {equal}
 AMONG = {among}
 # where it may be any value of this JSON type
 FREE = {free}
+# and, in a path, have one of these forms, as form() says them: joining and splitting make other paths of others
+FORMS = {forms}
 # kind of each file; keys of JSON files whose numbers may differ, with their type, and keys whose lists may come in any order;
 # digests of the rest of each file; names that may lie beside it
 KINDS = {kinds}
@@ -124,11 +126,27 @@ def _event_refusal(event):
             return f"event[{json.dumps(key)}] is missing"
         if type(event[key]) not in TYPES[kind]:
             return f"event[{json.dumps(key)}] is not a {kind}"
+    for key, forms in FORMS.items():
+        if (said := form(event[key])) not in forms:
+            return f"event[{json.dumps(key)}] is a path of another form than the traced ones: {said}, not {' or '.join(forms)}"
     try:
         files(event)
     except (KeyError, TypeError) as error:
         return f"the event does not name the files: {type(error).__name__}: {error}"
     return ""
+
+
+def form(text):
+    """What joining, splitting, expanding or matching may make another path of than the text itself."""
+    *folders, name = parts = text.split("/")
+    said = {
+        "absolute": text.startswith("/"),
+        "in folders": bool(folders),
+        "dotted": "." in name,
+        "uneven": any(part in ("", ".", "..") for part in parts[text.startswith("/") :]),
+        **{f"with {mark}": mark in text for mark in "~$*?["},
+    }
+    return ", ".join(word for word, holds in said.items() if holds) or "plain"
 
 
 def _files_refusal(event):

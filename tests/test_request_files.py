@@ -86,3 +86,62 @@ def test_a_file_that_no_loader_of_tensors_read_is_as_traced_in_all_of_it_whateve
     verdict = bench.check(program(body, adapters("a", "b", scale=[0.5, 1.7]), adapters("c", "d", scale=0.1)))
     assert (verdict.outcome, verdict.served, len(verdict.refusals)) == ("sliced", 1, 1), verdict
     assert "is none of the traced ones" in verdict.refusals[0]
+
+
+# -- paths
+
+
+FORMS: dict[str, tuple[str, list[str], str, str]] = {
+    "os.path.join drops what stands before an absolute part": ("os.path.join('flat', t + '.pt')", ["a", "b"], "c", "/c"),
+    "Path / drops what stands before an absolute part": ("Path('flat') / f'{t}.pt'", ["a", "b"], "c", "/c"),
+    "a relative text where the traced ones are absolute": (
+        "os.path.join('flat', t + '.pt')", ["{world}/flat/a", "{world}/flat/b"], "{world}/flat/c", "flat/c",
+    ),
+    "with_suffix drops a suffix": ("Path('flat', t).with_suffix('.pt')", ["a", "b"], "c", "c.5"),
+    "splitext drops a suffix": ("'flat/' + os.path.splitext(t)[0] + '.pt'", ["a", "b"], "c", "c.5"),
+    "basename drops folders": ("'flat/' + os.path.basename(t) + '.pt'", ["a", "b"], "c", "deep/c"),
+    "Path drops a slash at the end": ("f\"{Path('flat', t)}.pt\"", ["a", "b"], "c", "c/"),
+    "Path drops a dot": ("f\"{Path('flat', t)}.pt\"", ["a", "b"], "c", "c/."),
+    "an empty text makes no folder": ("f\"{Path('flat', t, 'one')}.pt\"", ["deep", "far"], "link", ""),
+    "normpath looks at no link": ("os.path.normpath('flat/' + t + '.pt')", ["a", "b"], "c", "link/../c"),
+    "normpath looks at no link in folders": (
+        "os.path.normpath('flat/' + t + '.pt')", ["deep/c", "far/c"], "deep/one", "link/../c",
+    ),
+    "expanduser": ("os.path.expanduser(t) + '/one.pt'", ["flat", "far"], "deep", "~"),
+    "expandvars": ("os.path.expandvars(t) + '/one.pt'", ["flat", "far"], "deep", "$HOME"),
+    "a pattern": ("next(Path('flat').glob(t + '.pt'))", ["a", "b"], "c", "[c]"),
+    "a text that is filled up": ("'flat/' + t.zfill(3) + '.pt'", ["00a", "00b"], "00c", "c"),
+    "a text that is cut": ("f'flat/{t:.1}.pt'", ["a", "b"], "c", "c.5"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def flat(bench: Bench) -> Bench:
+    """One tensor in each of many files: whatever a text may be taken for, there is a file, and each holds another number."""
+    world = Path(bench.world)
+    (world / "flat").mkdir()
+    (world / "elsewhere" / "inner").mkdir(parents=True)
+    (world / "flat" / "link").symlink_to(world / "elsewhere" / "inner")
+    names = "a b c c.5 00a 00b 00c [c] deep/c far/c deep/one far/one one link/../c link/one link/c c/ c/."
+    for place, name in enumerate([*(f"flat/{name}" for name in names.split()), "deep/one", "far/one", "~/one", "$HOME/one"]):
+        folder, _, name = name.rpartition("/")
+        (world / folder).mkdir(parents=True, exist_ok=True)
+        with open(f"{world}/{folder}/{name}.pt", "wb") as file:  # by its name torch writes no file that is called .pt
+            torch.save({"t": torch.full((4, 8), float(place))}, file)
+    return bench
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_text_that_may_make_another_path_than_it_says_is_right_or_refused(
+    flat: Bench, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path, traced, good, other = FORMS[name]
+    monkeypatch.setenv("HOME", f"{flat.world}/flat")
+    body = f"t = event['adapter']\nreturn {{'w': {W} + torch.load({path})['t']}}"
+    events = [adapters(*(text.format(world=flat.world) for text in texts)) for texts in (traced, [good, other])]
+    verdict = flat.check(program(body, *events))
+    if verdict.outcome == "sliced":
+        assert verdict.refused + verdict.raised == 2 - verdict.served and verdict.served <= 1
+        assert verdict.served == 1 or "none of the traced ones" in str(verdict.refusals)
+    else:
+        assert verdict.reason
