@@ -86,6 +86,7 @@ class RequestFiles:
         self._numbers: list[Atom] = []
         self._find_others()
         self._find_probed()
+        self._refuse_beyond()
 
     def files(self) -> tuple[ProgramFile, ...]:
         return tuple(self._files.values())
@@ -154,6 +155,20 @@ class RequestFiles:
             if any(init.call.probed.get(filled(parts, init.event)) is not there for init in self._inits):
                 raise NotSliced(f"init looks for {given} for one event, and finds otherwise for another")
             self._add(parts, "present" if there else "absent")
+
+    def _refuse_beyond(self) -> None:
+        """What came of these for another event, nobody can check: a process's output, a file's size or time, a module's code."""
+        noted = [init.call.beyond for init in self._inits if init.call.beyond is not None]
+        if len(noted) < len(self._inits):
+            raise NotSliced("an older tidalctl made the trace and did not note to whom init hands paths: trace again")
+        texts = [value for values in self._texts.values() for value in values]
+        for beyond in noted:
+            for given, who in beyond.items():
+                by_chance = who == "Python"  # a package may be called as the event's text is
+                if self._named(given, [set(other) for other in noted]) or (
+                    not by_chance and any(bounded(given, text) for text in texts)
+                ):
+                    raise NotSliced(f"init hands {given}, which hangs on the event, to {who}")
 
     @staticmethod
     def _read_files(init: "EventInit") -> set[str]:

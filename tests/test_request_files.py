@@ -1,6 +1,9 @@
 """What init reads of a request's files besides their tensors, and where no opening tells of it, is as traced or not answered."""
 
 import argparse
+import contextlib
+import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +148,49 @@ def test_a_text_that_may_make_another_path_than_it_says_is_right_or_refused(
         assert verdict.served == 1 or "none of the traced ones" in str(verdict.refusals)
     else:
         assert verdict.reason
+
+
+# -- where no opening tells of it
+
+
+BEYOND = {
+    "sqlite3": "import sqlite3\nn = sqlite3.connect(f'flat/{t}.db').execute('select n from t').fetchone()[0]",
+    "another process": "import subprocess\nn = int(subprocess.check_output(['wc', '-c', f'flat/{t}.txt']).split()[0])",
+    "a shell": "n = os.system(f'exit $(cat flat/{t}.txt | wc -c)') >> 8",
+    "os.stat": "n = os.stat(f'flat/{t}.txt').st_size",
+    "os.stat of a path": "n = Path('flat', f'{t}.txt').stat().st_size",
+    "os.stat for a size": "n = os.path.getsize(f'flat/{t}.txt')",
+    "os.stat for times": "n = os.path.getmtime(f'flat/{t}.txt') - 1_000_000",
+    "Python": "import runpy\nn = runpy.run_path(f'flat/{t}.py')['n']",
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_the_event_names_for_somebody_whom_no_one_follows_makes_no_script(flat: Bench, name: str) -> None:
+    """All traced events get the same number out of it, and one that no trace saw another."""
+
+    folder = Path(flat.world, "flat")
+    for text, number in (("a", 2), ("b", 2), ("c", 3)):
+        (folder / f"{text}.txt").write_text("x" * number)
+        (folder / f"{text}.py").write_text(f"n = {number}")
+        os.utime(folder / f"{text}.txt", (1_000_000 + number, 1_000_000 + number))
+        (folder / f"{text}.db").unlink(missing_ok=True)
+        with contextlib.closing(sqlite3.connect(folder / f"{text}.db", isolation_level=None)) as base:
+            base.execute("create table t as select ? as n", (number,))
+    body = f"t = event['adapter']\n{BEYOND[name]}\nreturn {{'w': {W} * n * event['scale']}}"
+    verdict = flat.check(program(body, adapters("a", "b", scale=[0.5, 1.7]), adapters("c", scale=0.1)))
+    assert verdict.outcome == "fallback"
+    assert "flat/a." in verdict.reason
+    assert verdict.reason.endswith(f"which hangs on the event, to {name.partition(' of')[0].partition(' for')[0]}")
+
+
+def test_paths_that_do_not_hang_on_the_event_may_go_anywhere_and_so_may_the_question_whether_one_is_there(flat: Bench) -> None:
+    """The event's text stands in the names by chance."""
+    body = (
+        "import subprocess\nn = int(subprocess.check_output(['wc', '-c', 'flat/anybody.txt']).split()[0])\n"
+        "n += os.path.getsize('flat/anybody.txt') + os.path.isfile(f\"flat/{event['adapter']}.pt\")\n"
+        f"return {{'w': {W} * n * event['scale']}}"
+    )
+    Path(flat.world, "flat", "anybody.txt").write_text("three")
+    verdict = flat.check(program(body, adapters("a", "b", scale=[0.5, 1.7]), adapters("c", scale=0.1)))
+    assert (verdict.outcome, verdict.served) == ("sliced", 1), verdict
