@@ -15,7 +15,8 @@ class ProgramFile(Record, frozen=True):
     """A file whose path is a function of the event: texts, and `("event", key, …)` ways into the event, one after the other.
 
     `kind` is safetensors, torch, json, other (its sha256 must be in `rest`), or absent or present (init looked whether it is there). A
-    JSON file is a mapping; all of it but `free` must have the digest `rest`, as the metadata of a safetensors file must.
+    JSON file is a mapping; all of it but `free` must have the digest `rest`, as the metadata of a safetensors file must, and what a
+    torch file holds besides its tensors.
     """
 
     name: str  # a Python identifier
@@ -24,7 +25,7 @@ class ProgramFile(Record, frozen=True):
     keys: tuple[str, ...] = ()  # a safetensors file must hold just these
     unordered: tuple[str, ...] = ()  # keys of a JSON file that hold sets, written as lists in any order
     free: dict[str, str] = {}  # keys of a JSON file whose values may be other numbers of the type given (int, float, number)
-    rest: tuple[str, ...] = ()  # digests, one of which the rest of a JSON file must have
+    rest: tuple[str, ...] = ()  # digests, one of which the rest of a file must have
     beside: tuple[tuple[str, ...], ...] = ()  # sorted names in its folder, one of which that folder must show
 
 
@@ -81,6 +82,7 @@ class Program(Record, frozen=True):
     results: dict[str, int] = {}
     event_equal: dict[str, str] = {}
     event_free: dict[str, str] = {}
+    event_forms: dict[str, tuple[str, ...]] = {}  # of texts in paths: forms that the script's form() found in the traced ones
     event_among: dict[str, tuple[str, ...]] = {}  # digests of the values that were traced, where only those can be served
     agreements: tuple[Agreement, ...] = ()
     generator: bool = False

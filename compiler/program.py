@@ -119,6 +119,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
         results=aligned.first.results,
         event_equal=fields.equal,
         event_free=_free_types(fields.free, aligned.first, steps),
+        event_forms=files.forms(),
         event_among=fields.among,
         agreements=tuple(dict.fromkeys(agreements)),
         generator=bool(generator),

@@ -1,7 +1,9 @@
 """What belongs to the request: the event's fields that init read, and the files that those name."""
 
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +12,13 @@ from tidalctl.artifacts.program import ProgramFile
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.tape import TapeRead
 from tidalctl.compiler.expressions import Atom, around, bounded, filled, path_parts
+from tidalctl.compiler.script_template import READ_TORCH, REST
 from tidalctl.compiler.slicing import NotSliced
 from tidalctl.eventprobe import ABSENT, digest_value
 
 if TYPE_CHECKING:
     from tidalctl.compiler.program import EventInit
 
-_KINDS = {".safetensors": "safetensors", ".json": "json", ".bin": "torch", ".pt": "torch", ".pth": "torch"}
 _TYPES = {str: "str", int: "number", float: "number", bool: "bool", list: "list", dict: "dict", type(None): "null"}
 
 
@@ -73,13 +75,27 @@ class RequestFiles:
         self._texts = fields.texts
         self._compared = {key for init in inits for key in init.call.numbers_compared}
         self._folder = Path(folder)
+        # by their loaders; what was mapped as plain bytes has keys of another form
+        self._loaded = {
+            self._folder / record.file
+            for init in inits
+            for record in init.records
+            if isinstance(record, TapeRead) and not record.key.startswith("@")
+        }
         self._files: dict[tuple[Any, ...], ProgramFile] = {}
         self._numbers: list[Atom] = []
         self._find_others()
         self._find_probed()
+        self._refuse_beyond()
 
     def files(self) -> tuple[ProgramFile, ...]:
         return tuple(self._files.values())
+
+    def forms(self) -> dict[str, tuple[str, ...]]:
+        """The forms that the texts have which paths are made of."""
+        form = _script_functions()["form"]
+        keys = {part[1] for path in self._files for part in path if not isinstance(part, str)}
+        return {key: tuple(sorted({form(text) for text in self._texts[key]})) for key in sorted(keys)}
 
     def numbers(self) -> list[Atom]:
         """The numbers in JSON files."""
@@ -90,7 +106,15 @@ class RequestFiles:
         parts = path_parts([read.file for read in row], self._texts)
         if parts is None:
             raise NotSliced(f"nothing in the event gives the path {row[0].file}")
-        return self._add(parts, _KINDS.get(Path(row[0].file).suffix, "torch")).name
+        return self._add(parts, self._kind(row[0].file)).name
+
+    def _kind(self, given: str) -> str:
+        """A file that no loader of tensors read may have been read in any way: then all of it must be as traced."""
+        suffix = Path(given).suffix
+        if suffix == ".json":
+            return "json"
+        loaded = self._folder / given in self._loaded
+        return "other" if not loaded else "safetensors" if suffix == ".safetensors" else "torch"
 
     def read_rows(self) -> list[list[TapeRead]]:
         """Each tensor that init read from a file that the event names, for all events, whether a weight needs it or not."""
@@ -115,7 +139,7 @@ class RequestFiles:
         for given in sorted({given for init in self._inits for given in init.opened}):
             parts = self._named(given)
             if parts is not None:
-                self._add(parts, _KINDS.get(Path(given).suffix, "other"))
+                self._add(parts, self._kind(given))
             elif parts is None and any(bounded(given, value) for values in self._texts.values() for value in values):
                 raise NotSliced(f"init opens {given} for one event, and no such file for another")
 
@@ -131,6 +155,20 @@ class RequestFiles:
             if any(init.call.probed.get(filled(parts, init.event)) is not there for init in self._inits):
                 raise NotSliced(f"init looks for {given} for one event, and finds otherwise for another")
             self._add(parts, "present" if there else "absent")
+
+    def _refuse_beyond(self) -> None:
+        """What came of these for another event, nobody can check: a process's output, a file's size or time, a module's code."""
+        noted = [init.call.beyond for init in self._inits if init.call.beyond is not None]
+        if len(noted) < len(self._inits):
+            raise NotSliced("an older tidalctl made the trace and did not note to whom init hands paths: trace again")
+        texts = [value for values in self._texts.values() for value in values]
+        for beyond in noted:
+            for given, who in beyond.items():
+                by_chance = who == "Python"  # a package may be called as the event's text is
+                if self._named(given, [set(other) for other in noted]) or (
+                    not by_chance and any(bounded(given, text) for text in texts)
+                ):
+                    raise NotSliced(f"init hands {given}, which hangs on the event, to {who}")
 
     @staticmethod
     def _read_files(init: "EventInit") -> set[str]:
@@ -177,6 +215,8 @@ class RequestFiles:
                 rest = {_rest_digest(body, free, unordered) for body in bodies}
             else:
                 kind = "other"
+        elif kind == "torch":
+            rest = {_torch_digest(path) for path in paths}
         if kind == "other":
             rest = {hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
         made = ProgramFile(
@@ -236,6 +276,8 @@ def _rest_digest(body: dict[str, Any], free: dict[str, str], unordered: tuple[st
 def _safetensors_header(path: Path) -> dict[str, Any]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise NotSliced(f"{path.name} is no safetensors file")
         header: dict[str, Any] = json.loads(file.read(length))
         return header
 
@@ -249,3 +291,19 @@ def _metadata_digest(path: Path) -> str:
         _safetensors_header(path).get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _torch_digest(path: Path) -> str:
+    functions = _script_functions()
+    try:
+        return str(functions["torch_digest"](functions["load_torch"](path)))
+    except Exception as error:  # whatever a file's objects raise, the script could not read it either
+        raise NotSliced(f"{path.name} can't be read by torch.load(…, weights_only=True)") from error
+
+
+@functools.cache
+def _script_functions() -> dict[str, Any]:
+    """Of every script alike, so that compile computes what a start compares with."""
+    found: dict[str, Any] = {"hashlib": hashlib, "json": json, "os": os}
+    exec(compile(REST + READ_TORCH, "dynamic_init.py", "exec", dont_inherit=True), found)
+    return found

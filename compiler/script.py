@@ -72,6 +72,7 @@ class _Script:
             equal=_literal(program.event_equal),
             among=_literal(program.event_among),
             free=_literal({key: self._type(kind) for key, kind in program.event_free.items()}),
+            forms=_literal(program.event_forms),
             kinds=_literal({self._variables[file.name]: file.kind for file in files}),
             numbers=_literal({self._variables[file.name]: file.free for file in files if file.free}),
             unordered=_literal({self._variables[file.name]: file.unordered for file in files if file.unordered}),
@@ -198,7 +199,8 @@ class _Script:
         for file in files:
             name = self._variables[file.name]
             if file.kind == "torch" and (file.name in read or late):
-                lines.append(f"{name} = read_torch(found[{quoted(name)}], tensors()[{quoted(name)}])")
+                rest = f", REST[{quoted(name)}]" if file.rest else ""
+                lines.append(f"{name} = read_torch(found[{quoted(name)}], tensors()[{quoted(name)}]{rest})")
             elif file.kind == "json" and file.name in named:
                 lines.append(f"{name} = read_json(found[{quoted(name)}])")
             elif file.kind == "safetensors" and file.name in read:

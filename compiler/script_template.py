@@ -38,6 +38,8 @@ EQUAL = {equal}
 AMONG = {among}
 # where it may be any value of this JSON type
 FREE = {free}
+# and, in a path, have one of these forms, as form() says them: joining and splitting make other paths of others
+FORMS = {forms}
 # kind of each file; keys of JSON files whose numbers may differ, with their type, and keys whose lists may come in any order;
 # digests of the rest of each file; names that may lie beside it
 KINDS = {kinds}
@@ -124,11 +126,27 @@ def _event_refusal(event):
             return f"event[{json.dumps(key)}] is missing"
         if type(event[key]) not in TYPES[kind]:
             return f"event[{json.dumps(key)}] is not a {kind}"
+    for key, forms in FORMS.items():
+        if (said := form(event[key])) not in forms:
+            return f"event[{json.dumps(key)}] is a path of another form than the traced ones: {said}, not {' or '.join(forms)}"
     try:
         files(event)
     except (KeyError, TypeError) as error:
         return f"the event does not name the files: {type(error).__name__}: {error}"
     return ""
+
+
+def form(text):
+    """What joining, splitting, expanding or matching may make another path of than the text itself."""
+    *folders, name = parts = text.split("/")
+    said = {
+        "absolute": text.startswith("/"),
+        "in folders": bool(folders),
+        "dotted": "." in name,
+        "uneven": any(part in ("", ".", "..") for part in parts[text.startswith("/") :]),
+        **{f"with {mark}": mark in text for mark in "~$*?["},
+    }
+    return ", ".join(word for word, holds in said.items() if holds) or "plain"
 
 
 def _files_refusal(event):
@@ -253,11 +271,11 @@ def disagreement(lines):
 
 READ_TORCH = '''
 
-def read_torch(path, wanted):
-    """The wanted tensors of a file that torch.save wrote. ValueError where they are not as traced."""
-    import torch
-
-    loaded = torch.load(path, map_location="cpu", weights_only=True)
+def read_torch(path, wanted, rest=()):
+    """The wanted tensors of a file that torch.save wrote. ValueError where they, or what lies beside them, are not as traced."""
+    loaded = load_torch(path)
+    if rest and torch_digest(loaded) not in rest:
+        raise ValueError(f"what {path} holds besides its tensors is none of the traced ones")
     try:
         stored = {key: at(loaded, key) for key in wanted}
     except KeyError as error:
@@ -266,6 +284,37 @@ def read_torch(path, wanted):
     if reason := misfit(path, kinds, wanted):
         raise ValueError(reason)
     return stored
+
+
+def load_torch(path):
+    import torch
+
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def torch_digest(loaded):
+    """Of keys and their order, numbers, texts, and which tensors share memory: all but what the tensors hold, and their sizes."""
+    return hashlib.sha256(repr(outline(loaded, {}, {})).encode()).hexdigest()
+
+
+def outline(value, boxes, storages):
+    kind = f"{type(value).__module__}.{type(value).__qualname__}"
+    if hasattr(value, "untyped_storage"):
+        storage = value.untyped_storage()._cdata
+        known = storage in storages
+        what = (value.dtype, value.dim(), value.requires_grad, value.is_contiguous(), value.storage_offset())
+        sizes = (tuple(value.shape), value.stride()) if known else ()  # of the first in a storage, build() sees to them
+        return kind, storages.setdefault(storage, len(storages)), what, sizes
+    if not isinstance(value, dict | list | tuple | set | frozenset):
+        return kind, repr(value)
+    if id(value) in boxes:
+        return kind, boxes[id(value)]
+    boxes[id(value)] = len(boxes)
+    items = [part for item in value.items() for part in item] if isinstance(value, dict) else value
+    inside = [outline(item, boxes, storages) for item in items]
+    if isinstance(value, set | frozenset):
+        inside.sort(key=repr)
+    return kind, inside, [(name, outline(item, boxes, storages)) for name, item in getattr(value, "__dict__", {}).items()]
 
 
 def at(loaded, key):

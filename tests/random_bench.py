@@ -67,11 +67,7 @@ class Opened:
             self.note(os.fspath(arguments[0]))
 
     def note(self, given: str) -> None:
-        if (
-            self.on
-            and not given.endswith((".py", ".pyc", ".pth"))
-            and not os.path.abspath(given).startswith(("/proc/", "/sys/"))
-        ):
+        if self.on and not given.endswith((".py", ".pyc")) and not os.path.abspath(given).startswith(("/proc/", "/sys/")):
             self.given.setdefault(os.path.abspath(given), given)
 
     def files(self) -> tuple[str, ...]:

@@ -155,6 +155,7 @@ def lora(modules: tuple[str, ...] = ("q", "v"), layers: tuple[int, ...] = (0, 1,
         "event_equal": {"lang": digest_value(["en"])},
         "event_among": {"mode": (digest_value({"absent": True}), digest_value(["x"]))},
         "event_free": {"adapter": "str"},
+        "event_forms": {"adapter": ("absolute, in folders",)},
         "agreements": (Agreement(expressions=('config["r"]', "shape(0, 0)", "shape(1, 1)")),),
     }
     return Program(reads=tuple(reads), leaves=tuple(leaves), steps=tuple(steps), results=results, **{**given, **fields})

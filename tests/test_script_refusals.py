@@ -55,6 +55,8 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (put(adapter=3), 'event["adapter"] is not a str'),
     (put(adapter=True), 'event["adapter"] is not a str'),
     (lambda event, folder: event.pop("adapter"), 'event["adapter"] is missing'),
+    (put(adapter="x"), "another form than the traced ones: plain, not absolute, in folders"),
+    (put(adapter="/x/../y/"), "another form than the traced ones: absolute, in folders, uneven, not absolute"),
     (put(adapter="/no\0where"), "there is no file /no"),
     (put(adapter="/nowhere"), "there is no file /nowhere/a.safetensors"),
     (lambda event, folder: (folder / "c.json").unlink(), "there is no file"),

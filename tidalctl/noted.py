@@ -49,6 +49,11 @@ class NotedText(str):
         _tell(self)
         return str, (str.__str__(self),)
 
+    def __format__(self, how: str) -> str:
+        if how:  # which may cut it, or fill it up
+            _tell(self)
+        return str.__format__(self, how)
+
 
 class NotedInt(int):
     """A whole number that notes what is done with it, and with what is computed from it."""
@@ -163,6 +168,7 @@ _SEARCHES += (
     "istitle",
     "isascii",
 )
+_SEARCHES += ("isprintable", "zfill", "ljust", "rjust", "center", "expandtabs", "format", "format_map", "__mod__", "__mul__")
 _ROUNDS: tuple[str, ...] = (
     "__int__",
     "__float__",

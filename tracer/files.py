@@ -50,7 +50,8 @@ class FileRecorder:
         path = os.path.abspath(given)
         if path.endswith((".py", ".pyc")) and self._clock.phase != "init":
             self._sources.setdefault(path)
-        if not path.startswith(_IGNORED) and not path.endswith((".pyc", ".py", ".pth")):
+        code = (".pyc", ".py") if self._clock.phase == "init" else (".pyc", ".py", ".pth")  # in init it is a checkpoint
+        if not path.startswith(_IGNORED) and not path.endswith(code):
             self._opened.setdefault((path, self._clock.phase), given)
 
     def stop(self) -> None:

@@ -105,6 +105,7 @@ def record_init(
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
         numbers_compared=tuple(sorted(numbers.compared)),
         probed=dict(sorted(probes.found.items())),
+        beyond=dict(sorted(probes.beyond.items())),
         skeleton=skeleton,
     )
     return RecordedInit(call, state, event, digest, tape)

@@ -1,28 +1,15 @@
 """JSON files that the event names, watched: whether init compares a number in them, or only computes with it."""
 
-import functools
+import contextlib
 import json
 import os
-import sys
 from types import TracebackType
 from typing import Any
 
 from tidalctl.noted import noted_numbers
+from tidalctl.tracer.hearing import hearing
 
 _LARGEST = 2**20  # bytes; what is larger is no settings file
-
-_watching: "list[RequestJson]" = []
-
-
-@functools.cache
-def _hook_once() -> None:
-    """One audit hook for all that watch, since none can be taken away again."""
-    sys.addaudithook(_hook)
-
-
-def _hook(event: str, arguments: tuple[object, ...]) -> None:
-    if event == "open" and _watching and isinstance(arguments[0], str):
-        _watching[-1].note(arguments[0])
 
 
 class RequestJson:
@@ -35,21 +22,21 @@ class RequestJson:
         self.compared: set[str] = set()
         self._texts = tuple(value for value in event.values() if isinstance(value, str) and value)
         self._opened: dict[str, bytes | None] = {}
+        self._hearing = contextlib.ExitStack()
 
     def __enter__(self) -> "RequestJson":
         self._load, self._loads = json.load, json.loads
         setattr(json, "load", self._watched_load)  # noqa: B010 - typed with all of their keywords
         setattr(json, "loads", self._watched_loads)  # noqa: B010
-        _hook_once()
-        _watching.append(self)
+        self._hearing.enter_context(hearing(self._heard))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _watching.remove(self)
+        self._hearing.close()
         json.load, json.loads = self._load, self._loads
 
-    def note(self, path: str) -> None:
-        if self._named(path):
+    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(path := arguments[0], str) and self._named(path):
             self._opened.setdefault(os.path.abspath(path), None)
 
     def _named(self, path: str) -> bool:
