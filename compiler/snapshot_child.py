@@ -22,7 +22,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.first_call import FirstCall
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
-from tidalctl.compiler.watches import noting_imports, noting_seeds
+from tidalctl.compiler.watches import Threads, noting_imports, noting_seeds
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.function import enter_project, import_handler, is_stream, json_text, pieces
 from tidalctl.surroundings import Surroundings
@@ -195,13 +195,15 @@ class Snapshotter:
 
         modules = ModuleState(self._request.root)
         self.report["settings"] = torch_settings()
-        before, directory = read_ambient(), os.getcwd()
+        before, directory, threads = read_ambient(), os.getcwd(), Threads()
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()
         if attribute := modules.changed_attribute():
             self.report.setdefault("cause", f"{mark.name} sets {attribute}, which no snapshot holds")
         elif cache := modules.cache_with(state, mark.function):
             self.report.setdefault("cause", f"{cache} keeps what {mark.name} gives, and no snapshot holds a cache")
+        elif work := threads.started(modules):
+            self.report.setdefault("cause", f"{mark.name} starts a thread that runs {work}, and no snapshot holds a thread")
         elif os.getcwd() != directory:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
         if "cause" in self.report or not store:
