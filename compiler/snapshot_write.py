@@ -153,7 +153,7 @@ def write_skeleton(
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
     skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, shared)
+        pickler = SkeletonPickler(file, names, shared, whole=True)
         try:
             with shallow():
                 pickler.dump(skeleton)
