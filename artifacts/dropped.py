@@ -52,6 +52,8 @@ def _of_tensor(tensor: torch.Tensor) -> str:
         return "its hooks would be lost"
     if tensor.is_inference() and not torch.is_inference_mode_enabled():
         return "it is an inference tensor, made in an inference mode that ends before init is over"
+    if tensor.is_nested and tensor.layout is torch.strided:
+        return "it is a nested tensor, whose content no trace can follow"
     return ""
 
 

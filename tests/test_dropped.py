@@ -63,6 +63,7 @@ def mapped(folder: Path, mode: str) -> Any:
         (lambda _: {"opt": clipped()}, 'state["opt"]', "step_pre_hooks would be lost"),
         (lambda _: {"m": compiled()}, 'state["m"][0]', "compiled by its compile()"),
         (lambda _: {"bias": inferred()}, 'state["bias"]', "an inference tensor"),
+        (lambda _: {"nest": torch.nested.nested_tensor([torch.ones(2)])}, 'state["nest"]', "a nested tensor"),
         (lambda _: {"free": thinned()}, 'state["free"]', "in another order"),
         (lambda _: {"free": frozenset(thinned())}, 'state["free"]', "in another order"),
         (lambda _: {"tok": special()}, 'state["tok"]', "encode_special_tokens"),
