@@ -86,7 +86,7 @@ class ModuleState:
 
     def cache_with(self, state: Any, init: Any) -> str:
         """The function of the project, other than `init`, whose cache holds the state or what lies at its top; empty for none."""
-        held = {id(value) for value in (state, *_parts(state)) if not isinstance(value, (*_ATOMS, *_torch_atoms()))}
+        held = {id(value) for value in (state, *_parts(state)) if not is_atom(value)}
         for module_name, module in self._project_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
@@ -135,6 +135,11 @@ class ModuleState:
             if method:
                 for label, item in carried_over(attribute, self.owns_file):
                     yield f"{place}.{name}.{label}", item
+
+
+def is_atom(value: Any) -> bool:
+    """Whether it makes no difference which copy of a value it is; what a tuple holds is for the caller to ask."""
+    return isinstance(value, (*_ATOMS, *_torch_atoms()))
 
 
 def _torch_atoms() -> tuple[type, ...]:
