@@ -78,6 +78,7 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     memo: bool = False  # init gives the same object each time it is called, not a fresh one
+    memo_parts: bool = False  # a fresh dict, list or tuple, but the same objects in it
 
 
 class Prefix(Record, frozen=True):

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import torch
 
+from tidalctl.artifacts.dropped import dropped, order_lost
 from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.storages import storage_names
 
@@ -30,11 +31,15 @@ class SkeletonPickler(pickle.Pickler):
 
     `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
     numbered. `shared` are objects, by identity, that stand in the pickle as (module, name): globals that the state only refers to.
+    `whole` refuses what would be unpickled with less than it has now; where nobody will, there is no need.
     """
 
-    def __init__(self, file: IO[bytes], names: dict[int, str], shared: dict[int, tuple[str, str]] | None = None) -> None:
+    def __init__(
+        self, file: IO[bytes], names: dict[int, str], shared: dict[int, tuple[str, str]] | None = None, *, whole: bool = False
+    ) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._shared = shared or {}
+        self._whole = whole
         self._names = names
         self.storages: dict[str, torch.UntypedStorage] = {}
         self._keys: dict[int, str] = {}
@@ -43,6 +48,8 @@ class SkeletonPickler(pickle.Pickler):
     def persistent_id(self, value: Any) -> Any:
         if (place := self._shared.get(id(value))) is not None:
             return ("global", *place)
+        if self._whole:
+            _refuse_other_order(value)
         if type(value).__name__ == "ndarray" and value.nbytes:
             begin = value.__array_interface__["data"][0]
             reach = [(count - 1) * stride for count, stride in zip(value.shape, value.strides, strict=True)]
@@ -64,6 +71,8 @@ class SkeletonPickler(pickle.Pickler):
         return self._keys[address]
 
     def reducer_override(self, value: Any) -> Any:
+        if self._whole:
+            _refuse_dropped(value)
         return _reduced(value)
 
     def overlap(self) -> str:
@@ -73,6 +82,16 @@ class SkeletonPickler(pickle.Pickler):
             if begin < end:
                 return f"{one} and {other} share memory, but not as views of one tensor"
         return ""
+
+
+def _refuse_dropped(value: Any) -> None:
+    if reason := dropped(value):
+        raise pickle.PicklingError(reason)
+
+
+def _refuse_other_order(value: Any) -> None:
+    if type(value) in (set, frozenset) and (reason := order_lost(value)):  # for which no reducer is asked
+        raise pickle.PicklingError(reason)
 
 
 def _reduced(value: Any) -> Any:
@@ -168,9 +187,12 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
         self.stack: list[Any] = []
 
     def persistent_id(self, value: Any) -> Any:
+        if id(value) not in self._shared:
+            _refuse_other_order(value)
         return 0 if id(value) in self._shared or isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
 
     def reducer_override(self, value: Any) -> Any:
+        _refuse_dropped(value)
         return _reduced(value)
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:

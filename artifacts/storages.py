@@ -77,8 +77,8 @@ def storage_names(state: Any) -> dict[int, tuple[list[str], torch.Tensor, torch.
 
 
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
-    """A tensor's storage; None for those that have none (sparse, meta and wrapper subclasses)."""
-    if tensor.device.type == "meta" or tensor.layout is not torch.strided:
+    """A tensor's storage; None for those that have none (sparse, meta and wrapper subclasses), or no shape over it (nested)."""
+    if tensor.device.type == "meta" or tensor.layout is not torch.strided or tensor.is_nested:
         return None
     try:
         return tensor.untyped_storage()

@@ -29,17 +29,22 @@ class Capturer:
         self._request = request
         self.tensors: dict[str, Any] = {}
         self.addresses: dict[str, int] = {}  # where they lay
+        self._inside = False
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         from tidalctl.lineage.capture import CapturingTape
         from tidalctl.lineage.loaders import LoaderWatch
         from tidalctl.lineage.mode import recording
 
+        if self._inside:
+            return mark.function(*arguments, **keywords)  # a part of the init that calls it
+        self._inside = True
         wanted = {identity for name, identity in self._request.wanted.items() if name not in self.tensors}
         tape = CapturingTape(wanted, self._request.generator, root=self._request.root)
         with LoaderWatch(lambda path: None) as watch, after_imports(watch.imported), recording(tape):
             watch.tape = tape
             mark.function(*arguments, **keywords)
+        self._inside = False
         for name, identity in self._request.wanted.items():
             if identity in tape.captured:
                 self.tensors.setdefault(name, tape.captured[identity])

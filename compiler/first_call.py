@@ -27,12 +27,11 @@ class FirstCall:
     def over(self) -> None:
         self.left = {name: value for name, value in torch_settings().items() if value != self._settings[name]}
         self.assigned = sorted(environ_changes(self._environ, os.environ))
-        if self.left or self.assigned:
-            self._after = AsNow(self._generators)
+        self._after = AsNow(self._generators)
 
     @property
     def left_anything(self) -> bool:
-        return self._after is not None
+        return bool(self.left or self.assigned)
 
     def again(self) -> Any:
         """What the same call gives where it finds what the first one left, and random generators as that found them."""

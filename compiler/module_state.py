@@ -1,16 +1,14 @@
 """What init leaves in the project's modules besides the state that it returns: globals that it binds or changes in place.
 
-Compared before and after init by digest: the pickle of each global, tensors by their bytes, and what can't be pickled by identity and
-by what is in it. Attributes of classes and functions, and defaults that a function may change, are watched too, but not kept: an
-init that sets one runs in every start.
+Compared before and after init by digest: the pickle of each global, tensors by their bytes, functions, classes and modules by which
+they are, and what can't be pickled by identity and by what is in it. Attributes of classes (their methods, too) and functions, and what
+a function carries from call to call, are watched too, but not kept: an init that sets one runs in every start.
 """
 
 import contextvars
 import enum
-import functools
 import gc
 import hashlib
-import inspect
 import io
 import os
 import sys
@@ -21,9 +19,9 @@ from typing import Any
 
 from tidalctl.artifacts.skeleton import SkeletonPickler
 from tidalctl.artifacts.storages import digest_of
+from tidalctl.compiler.carried import CACHE, carried_over
 
-_NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name, or not values at all
-_CACHE = type(functools.lru_cache(lambda: None))
+_NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name
 _DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
 # which copy it is makes no difference, or there is but one
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, PurePath, enum.Enum, *_NAMED)
@@ -88,10 +86,10 @@ class ModuleState:
 
     def cache_with(self, state: Any, init: Any) -> str:
         """The function of the project, other than `init`, whose cache holds the state or what lies at its top; empty for none."""
-        held = {id(value) for value in (state, *_parts(state)) if not isinstance(value, (*_ATOMS, *_torch_atoms()))}
+        held = {id(value) for value in (state, *_parts(state)) if not is_atom(value)}
         for module_name, module in self._project_modules():
             for name, value in list(vars(module).items()):
-                if isinstance(value, _CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
+                if isinstance(value, CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
                     return f"{module_name}.{name}"
         return ""
 
@@ -102,47 +100,52 @@ class ModuleState:
 
     def owns(self, module: types.ModuleType) -> bool:
         """Whether a module is the project's own."""
-        file = str(getattr(module, "__file__", None) or "")
+        return self.owns_file(str(getattr(module, "__file__", None) or ""))
+
+    def owns_file(self, file: str) -> bool:
         return file.startswith(self._root) and "site-packages" not in file
 
     def _project_globals(self) -> Iterator[tuple[Place, Any]]:
         for module_name, module in self._project_modules():
             for name, value in list(vars(module).items()):
-                if not name.startswith("__") and not isinstance(value, _NAMED):
+                submodule = isinstance(value, types.ModuleType) and value.__name__ == f"{module_name}.{name}"
+                if not name.startswith("__") and not submodule:  # which any import binds in its package
                     yield (module_name, name), value
 
     def _class_attributes(self) -> Iterator[tuple[str, Any]]:
         for module_name, module in self._project_modules():
-            for value in list(vars(module).values()):
+            for name, value in list(vars(module).items()):
                 if isinstance(value, enum.EnumMeta):
                     continue  # combined members are noted in their class
-                if isinstance(value, type) and value.__module__ == module_name:
-                    for name, attribute in list(vars(value).items()):
-                        if not name.startswith("__") and not isinstance(attribute, _DESCRIPTORS):
-                            yield f"{module_name}:{value.__qualname__}.{name}", attribute
-                elif isinstance(value, types.FunctionType) and value.__module__ == module_name:
-                    for name, attribute in [*vars(value).items(), *_changeable_defaults(value)]:
-                        if not name.startswith("__"):
-                            yield f"{module_name}:{value.__qualname__}.{name}", attribute
+                here = getattr(value, "__module__", None) == module_name
+                if isinstance(value, type) and here:
+                    yield from self._attributes_of(f"{module_name}:{value.__qualname__}", value)
+                elif isinstance(value, types.FunctionType | CACHE):
+                    for attribute, item in vars(value).items() if here else ():
+                        if not attribute.startswith("__"):
+                            yield f"{module_name}:{value.__qualname__}.{attribute}", item
+                    for label, item in carried_over(value, self.owns_file):
+                        yield f"{module_name}:{name}.{label}", item
+
+    def _attributes_of(self, place: str, cls: type) -> Iterator[tuple[str, Any]]:
+        for name, attribute in list(vars(cls).items()):
+            method = isinstance(attribute, _DESCRIPTORS)
+            if method or not name.startswith("__"):
+                yield f"{place}.{name}", attribute
+            if method:
+                for label, item in carried_over(attribute, self.owns_file):
+                    yield f"{place}.{name}.{label}", item
+
+
+def is_atom(value: Any) -> bool:
+    """Whether it makes no difference which copy of a value it is; what a tuple holds is for the caller to ask."""
+    return isinstance(value, (*_ATOMS, *_torch_atoms()))
 
 
 def _torch_atoms() -> tuple[type, ...]:
     import torch
 
     return torch.device, torch.dtype, torch.Size, torch.layout, torch.memory_format
-
-
-def _changeable_defaults(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
-    """Defaults of parameters that a call may write to, for the next one to see."""
-    inner = inspect.unwrap(function)
-    if not isinstance(inner, types.FunctionType):
-        return
-    for place, value in enumerate(inner.__defaults__ or ()):
-        if isinstance(value, dict | list | set):
-            yield f"default {place}", value
-    for name, value in (inner.__kwdefaults__ or {}).items():
-        if isinstance(value, dict | list | set):
-            yield f"default {name}", value
 
 
 def _cached(cache: Any) -> Iterator[Any]:
@@ -165,6 +168,8 @@ def _parts(value: Any) -> list[Any]:
 
 
 def _digest(value: Any, depth: int = 3) -> str:
+    if isinstance(value, _NAMED):
+        return f"{type(value).__name__} at {id(value)}"  # its name may be bound to another by now
     file = io.BytesIO()
     pickler = SkeletonPickler(file, {})
     try:

@@ -70,6 +70,7 @@ class SnapshotReport(Record, frozen=True):
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     memo: bool = False
+    memo_parts: bool = False
     prefix: Prefix | None = None
     no_prefix: str = ""
     init_s: float = 0.0

@@ -22,12 +22,13 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.first_call import FirstCall
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
-from tidalctl.compiler.watches import noting_imports, noting_seeds
+from tidalctl.compiler.watches import Threads, noting_imports, noting_seeds
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.function import enter_project, import_handler, is_stream, json_text, pieces
 from tidalctl.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from tidalctl.compiler.memo import Held
     from tidalctl.compiler.module_state import ModuleState, Place
     from tidalctl.prefix import Split
 
@@ -57,6 +58,7 @@ class Snapshotter:
         self._watched: tuple[ModuleState, list[Place]] | None = None
         self._left: dict[str, str] = {}
         self._call: FirstCall | None = None
+        self._held: Held | None = None
 
     def begin(self, index: int) -> None:
         """Turn to an event, which finds the random generators as the first one did."""
@@ -117,16 +119,29 @@ class Snapshotter:
 
     def call_again(self) -> None:
         """Once all outputs are there: whether init gives the same where it finds what it left itself."""
-        if self._call is None or not self._call.left_anything or "cause" in self.report:
+        asked = self._call is not None and (self._call.left_anything or self._held)
+        if self._call is None or not asked or "cause" in self.report:
             return
         from tidalctl.artifacts.skeleton import skeleton_digest
 
+        state, verdict = None, ""
         try:
             state = self._call.again()
             built = skeleton_digest(state), _weight_digests(state)
-            self.report["repeats"] = built == (self.report["skeleton"], self.report["states"][0])
+            repeats = built == (self.report["skeleton"], self.report["states"][0])
+            verdict = self._held.verdict(state) if self._held else ""
         except Exception:  # noqa: BLE001 - init may not expect to be called twice, or find no memory for it
-            self.report["repeats"] = False
+            repeats = False
+        if self._call.left_anything:
+            self.report["repeats"] = repeats
+        if self._held:
+            self._note_verdict(verdict)
+
+    def _note_verdict(self, verdict: str) -> None:
+        """Of a state of which something lies in globals that init sets: what of it a further call gave again."""
+        self.report |= {"memo": verdict == "same", "memo_parts": verdict == "parts"}
+        if not verdict:
+            self.report["cause"] = f"{self.report['init']} keeps some of what it gives in globals, and makes the rest anew"
 
     def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
@@ -145,7 +160,7 @@ class Snapshotter:
             state = self._stored(mark, lambda: mark.function(*arguments, **keywords), store)
             self.report["init_s"] = time.perf_counter() - began
             return state
-        carried = self._stored(mark, split.prefix, True)
+        carried = self._stored(mark, split.prefix, True, whole=False)
         self.report["prefix"] = Prefix(lines=split.lines, carried=split.carried)
         return split.suffix(dict(carried), *arguments, **keywords)
 
@@ -188,26 +203,29 @@ class Snapshotter:
             self.report["no_prefix"] = str(reason)
             return None
 
-    def _stored(self, mark: Init, make: Callable[[], Any], store: bool) -> Any:
+    def _stored(self, mark: Init, make: Callable[[], Any], store: bool, whole: bool = True) -> Any:
         """Make a state, and write it with what else making it has changed."""
+        from tidalctl.compiler.memo import Held
         from tidalctl.compiler.module_state import ModuleState
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
         self.report["settings"] = torch_settings()
-        before, directory = read_ambient(), os.getcwd()
+        before, directory, threads = read_ambient(), os.getcwd(), Threads()
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()
         if attribute := modules.changed_attribute():
             self.report.setdefault("cause", f"{mark.name} sets {attribute}, which no snapshot holds")
         elif cache := modules.cache_with(state, mark.function):
             self.report.setdefault("cause", f"{cache} keeps what {mark.name} gives, and no snapshot holds a cache")
+        elif work := threads.started(modules):
+            self.report.setdefault("cause", f"{mark.name} starts a thread that runs {work}, and no snapshot holds a thread")
         elif os.getcwd() != directory:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
         if "cause" in self.report or not store:
             return state
         after = read_ambient()
-        inside = _own_objects(state.values()) if self._request.prefix and isinstance(state, dict) else [state]
+        inside = [state] if whole else _own_objects(state.values())
         held = [modules.holds(value) for value in inside]
         self.report["memo"] = hasattr(mark.function, "cache_info") or any(held)
         if any(held) and not all(held):
@@ -225,7 +243,10 @@ class Snapshotter:
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
-        self._watched = (modules, [(module, name) for module, values in modules.kept().items() for name in values])
+        kept = modules.kept()
+        if whole and not hasattr(mark.function, "cache_info"):
+            self._held = Held(state, kept, modules.shared())
+        self._watched = (modules, [(module, name) for module, values in kept.items() for name in values])
         self._left = modules.digests(self._watched[1])
         self.report |= writer.report
         self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))

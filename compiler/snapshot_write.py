@@ -153,7 +153,7 @@ def write_skeleton(
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
     skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, shared)
+        pickler = SkeletonPickler(file, names, shared, whole=True)
         try:
             with shallow():
                 pickler.dump(skeleton)
@@ -170,7 +170,18 @@ def write_skeleton(
     local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
     if local:
         raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
+    if rebound := _rebound(new_globals, unpickler.seen):
+        raise NotStored(f"{rebound}: init binds it anew, and a snapshot would find what it was at import by that name")
     return pickler, tuple(sorted(unpickler.seen))
+
+
+def _rebound(new_globals: dict[str, dict[str, Any]], seen: set[str]) -> str:
+    """A global that init set, and by whose own name the skeleton asks for a function, a class or a sentinel; empty for none."""
+    for module, values in new_globals.items():
+        for name, value in values.items():
+            if type(value) is object or any(f"{asked}.".startswith(f"{module}:{name}.") for asked in seen):
+                return f"{module}.{name}"
+    return ""
 
 
 def _alike(name: str, traced: dict[str, str]) -> str:

@@ -55,7 +55,12 @@ class Session:
     # -- init
 
     def answer_init(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call for an event runs under lineage; a later one gets the same state where it would make the same."""
+        """The first call for an event runs under lineage; a later one gets the same state where it would make the same.
+
+        Of inits that call one another it is the outermost, whose state the handler has.
+        """
+        if self.watch.tape is not None:
+            return mark.function(*arguments, **keywords)  # a part of the init that calls it
         event = self._event  # another dict, or a copy, is an argument like any other
         for known in self._inits:
             if known.answers(mark, event, arguments, keywords):

@@ -41,6 +41,8 @@ _TORCH: dict[str, Any] = {
 
 def described(tensor: torch.Tensor) -> str:
     """A tensor that has no storage, by what it looks like."""
+    if tensor.is_nested:
+        return f"{str(tensor.dtype).removeprefix('torch.')} nested@{tensor.device}"  # of no one shape
     strides = tuple(tensor.stride()) if tensor.layout is torch.strided else tensor.layout
     return f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}/{strides}@{tensor.device}"
 

@@ -117,7 +117,10 @@ class Tape:
             drawn = ""
             if call.draws:
                 drawn = self._generator = generator_digest()
-            if func.is_view and not written:
+            if (outputs or written) and any(_nested(leaf) for leaf in tree_leaves((args, kwargs))):
+                for tensor in (*written, *outputs):
+                    self._read(tensor, UNKNOWN_SOURCE, ())  # what a nested one holds is not known here
+            elif func.is_view and not written:
                 self._note_view(str(func), call, outputs)
             elif outputs or written or call.draws or call.name == HOST_READ:
                 identities = self._identify(func, args, call, outputs, written)
@@ -338,6 +341,10 @@ def value_over(tape: Tape, tensor: torch.Tensor) -> Value:
 def _extended(chain: dict[str, None], name: str) -> tuple[str, ...]:
     operators = tuple(chain) if chain and next(reversed(chain)) == name else (*(n for n in chain if n != "…"), name)
     return operators if len(operators) <= MAX_OPERATORS else ("…", *operators[-MAX_OPERATORS:])
+
+
+def _nested(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_nested
 
 
 def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:

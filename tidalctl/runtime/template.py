@@ -5,10 +5,10 @@ template can't answer is done the ordinary way, and `fallback` says why.
 """
 
 import contextlib
+import copy
 import json
 import sys
 import types
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
 from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, unusable_here
+from tidalctl.runtime.imported import module_counts
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -301,9 +302,10 @@ class Template:
         return Replay(self.manifest.answers, provenance, root, self._memory)
 
     def _restored(self, skeleton: str, memo: bool) -> Any:
-        """What a skeleton holds, anew, or again where init gives the same object each time."""
-        if memo and skeleton in self._kept:
-            return self._kept[skeleton]
+        """What a skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
+        parts = self.manifest.guard.memo_parts and skeleton == SKELETON
+        if skeleton in self._kept:
+            return copy.copy(self._kept[skeleton]) if parts else self._kept[skeleton]
         from tidalctl.runtime.restore import settle
 
         ahead, self._ahead = self._ahead, None
@@ -314,8 +316,8 @@ class Template:
         self._import_late()
         self.prewarm.in_gap(lambda: not self.weights.may_begin)
         self.weights.close_gate(state, complete=skeleton == SKELETON)
-        if memo:
-            self._kept[skeleton] = state
+        if memo or parts:
+            self._kept[skeleton] = copy.copy(state) if parts else state  # a container is the handler's own
         return state
 
     def _unpickled(self, skeleton: str) -> dict[str, Any]:
@@ -334,7 +336,8 @@ class Template:
         What depends on the event is left, and all of it where the function is not imported yet.
         """
         self.weights.make_ready()
-        foreseen = self.manifest.strategy == "snapshot" and not self.manifest.guard.memo and not self._never
+        guard = self.manifest.guard
+        foreseen = self.manifest.strategy == "snapshot" and not (guard.memo or guard.memo_parts or self._never)
         if foreseen and self.restored and self._ahead is None:
             self._ahead = self._unpickled(SKELETON)
 
@@ -371,17 +374,9 @@ class Template:
         )
 
     def module_counts(self) -> dict[str, Any]:
-        """How this process's Python modules were imported: from the pack, from a source that has changed since, or otherwise."""
+        """How this process's Python modules were imported, and why none came from the pack, where none could."""
         changed = self._finder.changed if self._finder is not None else set()
-        found = {"packed": len(self.pack.served), "changed": 0, "ordinary": 0}
-        for name, module in list(sys.modules.items()):
-            if name in self._modules_before or name in self.pack.served or name.startswith("tidalctl"):
-                continue
-            spec = getattr(module, "__dict__", {}).get("__spec__")
-            source = isinstance(getattr(spec, "loader", None), SourceFileLoader)
-            if source and getattr(spec, "name", None) == name:  # and not here by another name
-                found["changed" if name in changed else "ordinary"] += 1
-        return {**found, "unusable": self.pack.unusable or None}
+        return {**module_counts(self._modules_before, self.pack.served, changed), "unusable": self.pack.unusable or None}
 
     def unforeseen_modules(self) -> list[str]:
         """Modules that this process imported and the trace did not list: the misses of a start."""

@@ -1,0 +1,140 @@
+"""What init leaves besides its state: kept with it where a name leads to it again, and else a cause to run init in every start."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Chain
+from taken import HEAD, take
+
+REBINDS = """
+numpy = None
+
+def cut(x): return x[:4]
+
+def window(x): return x.unfold(0, 4, 2).mean(0)
+
+class First: size = 4
+
+class Second: size = 8
+
+long_prompt = cut
+Kind = First
+
+@tidalctl.init(static=True)
+def load(event):
+    global long_prompt, numpy, Kind
+    import numpy
+    long_prompt, Kind = window, Second
+    return torch.ones(8)
+
+def handler(event, context):
+    x = load(event)
+    return [long_prompt(x).tolist(), float(numpy.log(1.0)), Kind.size] if event.get("all") else x.tolist()
+"""
+
+
+def test_functions_classes_and_modules_that_init_binds_to_globals_are_kept(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + REBINDS, {})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    assert "app.long_prompt" in made.said()
+    report = made.run({"all": 1})
+    assert (report["output"], report["fallback"]) == (made.plain({"all": 1}), None)
+
+
+def init_that(body: str, before: str = "") -> str:
+    """A function whose init does this, on the way to a state that a snapshot holds."""
+    lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
+    load = f"{before}\n@tidalctl.init(static=True)\ndef load(event):\n{lines}    return torch.ones(4)\n"
+    return load + "def handler(event, context):\n    return load(event).tolist()\n"
+
+
+WRAPPED = "def step(x): return x\n"
+METHOD = "class M:\n    def long(self): return 1\n    @staticmethod\n    def make(): return 1\ndef other(self): return 2\n"
+COUNTER = """
+def counter():
+    n = 0
+    def following():
+        nonlocal n
+        n += 1
+        return n
+    return following
+
+following = counter()
+"""
+MEMOISED = """
+import functools
+
+def memoised(function):
+    cache = {}
+    @functools.wraps(function)
+    def call(x):
+        return cache.setdefault(x, function(x))
+    return call
+
+@memoised
+@functools.lru_cache
+@memoised
+def square(x): return x * x
+
+class Square:
+    @staticmethod
+    @memoised
+    def of(x): return x * x
+"""
+CAUSES = {
+    "a global is bound to a wrapper of its own name": (
+        init_that("global step\nstep = torch.no_grad()(step)", WRAPPED),
+        "app.step: init binds it anew",
+    ),
+    "a method is set": (init_that("M.long = other", METHOD), "app:load sets app.M.long"),
+    "a static method is set": (init_that("M.make = staticmethod(lambda: 2)", METHOD), "app:load sets app.M.make"),
+    "an operator is set": (init_that("M.__len__ = other", METHOD), "app:load sets app.M.__len__"),
+    "a closure counts": (init_that("following()", COUNTER), "app:load sets app.following.variable n"),
+    "a decorator remembers": (init_that("square(2)", MEMOISED), "app:load sets app.square."),
+    "a method's decorator remembers": (init_that("Square.of(2)", MEMOISED), "app:load sets app.Square.of.variable cache"),
+}
+
+
+@pytest.mark.parametrize("case", CAUSES)
+def test_what_no_snapshot_holds_is_a_cause_that_names_it(case: str, tmp_path: Path) -> None:
+    source, cause = CAUSES[case]
+    assert cause in take(tmp_path, source).cause
+
+
+STARTS = {
+    "its target": ("threading.Thread(target=work, daemon=True).start()", "work"),
+    "its class": ("W(daemon=True).start()", "W"),
+    "a pool's work": ("concurrent.futures.ThreadPoolExecutor(1).submit(work)\nbegun.wait()", "work"),
+    "a timer's": ("threading.Timer(0.01, work).start()\nbegun.wait()", "work"),
+}
+WORKERS = """
+import concurrent.futures, threading
+END = threading.Event()
+begun = threading.Event()
+
+def work():
+    begun.set()
+    END.wait()
+
+class W(threading.Thread):
+    def run(self): END.wait()
+"""
+
+
+@pytest.mark.parametrize("case", STARTS)
+def test_a_living_thread_of_the_projects_code_is_a_cause(case: str, tmp_path: Path) -> None:
+    body, work = STARTS[case]
+    try:
+        assert f"starts a thread that runs {work}," in take(tmp_path, init_that(body, WORKERS)).cause
+    finally:
+        next(vars(module) for name, module in reversed(sys.modules.items()) if name.startswith("taken_"))["END"].set()
+
+
+POOL = "pool = concurrent.futures.ThreadPoolExecutor(1)\nlist(pool.map(abs, range(3)))\nthreading.current_thread().pool = pool"
+
+
+@pytest.mark.parametrize("body", [POOL, "threading.Thread(target=abs, args=(1,)).start()"])
+def test_threads_of_libraries_and_those_that_have_ended_are_no_cause(body: str, tmp_path: Path) -> None:
+    assert take(tmp_path, init_that(body, "import concurrent.futures, threading")).cause == ""
