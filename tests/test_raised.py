@@ -71,7 +71,8 @@ def test_weights_that_each_of_two_events_makes_are_counted_once(divides: Chain) 
 
 
 def test_what_a_script_makes_is_not_said_to_be_folded(divides: Chain) -> None:
-    done = tidalctl("compile", divides.trace, "-o", "again.bundle", "--explain", cwd=divides.folder).ok()
-    assert "1 weight: script" in done.out
-    folded = done.out.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
+    done = tidalctl("compile", divides.trace, "-o", "again.bundle", "--explain", "--json", cwd=divides.folder).ok()
+    assert json.loads(done.out)["dynamic"] == ["weight"], "stdout is the JSON alone"
+    assert "1 weight: script" in done.err
+    folded = done.err.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
     assert "aten.div" not in folded

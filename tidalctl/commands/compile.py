@@ -8,7 +8,7 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
-from tidalctl.compiler.explain import explanation, summary
+from tidalctl.compiler.explain import explanation, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.terminal import transfer_progress
 
@@ -48,10 +48,10 @@ def compile(  # noqa: A001 - the verb's own name
     typer.echo(f"compiled {', '.join(map(str, traces))} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
+    if explain:
+        typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)), err=as_json)
     if as_json:
         typer.echo(json.dumps(_report(compiled, output), ensure_ascii=False))
-    elif explain:
-        typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
 
 
@@ -63,7 +63,7 @@ def _refuse_missing(trace: Path) -> None:
 
 
 def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
-    manifest = compiled.manifest
+    manifest, weights = compiled.manifest, weights_of(compiled.manifest)
     return {
         "schema": 1,
         "bundle": str(output),
@@ -74,8 +74,8 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
         "events": compiled.verdict.events,
-        "weights": len(manifest.weights),
-        "weights_bytes": sum(weight.nbytes for weight in manifest.weights),
+        "weights": len(weights),
+        "weights_bytes": sum(weight.nbytes for weight in weights),
         "fallbacks": [{"part": f.part, "strategy": f.strategy, "cause": f.cause} for f in manifest.fallbacks],
         "notes": list(compiled.notes),
         "warnings": list(compiled.warnings),
