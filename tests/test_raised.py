@@ -46,6 +46,18 @@ def test_an_init_that_raises_behind_the_bundle_shows_no_frames_between_the_users
     assert frames == ["handler", "load"], done.err
 
 
+def test_a_function_that_fails_in_compile_shows_its_own_frames(divides: Chain, tmp_path: Path) -> None:
+    source = divides.project / "app.py"
+    kept = source.read_text()
+    source.write_text(kept.replace("    weight = torch.ones(2)", "    raise RuntimeError('not again')"))
+    try:
+        done = tidalctl("compile", divides.trace, "-o", tmp_path / "new.bundle", cwd=divides.folder).one_error("failed", code=1)
+    finally:
+        source.write_text(kept)
+    frames = [line.rpartition(" in ")[2] for line in done.err.splitlines() if line.startswith('  File "')]
+    assert frames == ["handler", "load"] and "RuntimeError: not again" in done.err, done.err
+
+
 def test_frames_of_ours_are_shown_where_it_is_ours_that_raised(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TidalError) as caught:
         open_bundle(Path("nowhere"))
