@@ -16,7 +16,7 @@ from tidalctl.terminal import transfer_progress
 def compile(  # noqa: A001 - the verb's own name
     traces: Annotated[
         list[Path],
-        typer.Argument(metavar="TRACE…", help="The trace, as `tidalctl trace` made it, and later ones of the same function."),
+        typer.Argument(metavar="TRACE", help="The trace, as `tidalctl trace` made it, and later ones of the same function."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")
@@ -30,7 +30,10 @@ def compile(  # noqa: A001 - the verb's own name
         bool, typer.Option("--json", help="Print one JSON object: the bundle, its digest, strategy and notes.")
     ] = False,
 ) -> None:
-    """Turn traces of a function into a template bundle, and prove that it answers as the plain function does."""
+    """Turn traces of a function into a template bundle.
+
+    It is proved before it gets its name: a fresh process answers the traced events from it as the plain function does.
+    """
     for trace in traces:
         _refuse_missing(trace)
     first = traces[0]

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tidalctl.artifacts.bundle import open_bundle
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.bundle import near_bundles, open_bundle
+from tidalctl.artifacts.errors import NotAnArtifact, TidalError
 from tidalctl.artifacts.manifest import MANIFEST
 from tidalctl.artifacts.trace import read_trace
 
@@ -17,7 +17,10 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A trace (a file) or a bundle (a directory).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
 ) -> None:
-    """Show a trace or a bundle: function, environment, imports, weights in order, kernels, plan."""
+    """Show what is in a trace or a bundle.
+
+    Its function, environment, imports, weights in order, kernels, and plan.
+    """
     document = read_document(path)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
@@ -37,6 +40,8 @@ def read_document(path: Path) -> dict[str, Any]:
     if path.is_dir():
         from tidalctl.commands.inspect_bundle import bundle_document
 
+        if not (path / MANIFEST).is_file() and (inside := near_bundles(path / MANIFEST)):
+            raise NotAnArtifact(f"{path} holds no {MANIFEST}", inside)
         return bundle_document(open_bundle(path), path)
     from tidalctl.commands.inspect_trace import trace_document
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.bundle import near_bundles
+from tidalctl.artifacts.errors import FunctionError, NotAnArtifact, TidalError
+from tidalctl.artifacts.manifest import MANIFEST
 from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
@@ -57,9 +59,12 @@ def run(options: RunOptions, timeline: Timeline) -> int:
             raise TidalError(f"--{option} {getattr(options, option)}: no such folder", "make it first")
     with timeline.span("start"):
         event, _ = parse_event(options.event)
+    bundle = Path(options.bundle)
+    if bundle.is_dir() and not (bundle / MANIFEST).is_file() and (inside := near_bundles(bundle / MANIFEST)):
+        raise NotAnArtifact(f"{bundle} holds no {MANIFEST}", inside)
     end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
-    template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
+    template = Template(bundle, timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)
@@ -192,15 +197,17 @@ ROWS = (
 
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
+    from tidalctl.terminal import size_text  # which no start that prints JSON needs
+
     lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
     if report["ttft_s"] is None:
         lines.append(f"  no output               done after {report['total_s']:.3f} s")
     else:
         lines.append(f"  {'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
-    weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
+    weights, read = report["weights_bytes"], size_text(report["streamed_bytes"])
     checked = "checked" if report["verified"] else "not checked"
     taken = (
-        f"weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk" if weights else "no weights from the bundle"
+        f"weights {size_text(weights)} ({checked}), {read} of it read from disk" if weights else "no weights from the bundle"
     )
     lines.append(f"  {taken}; modules not foreseen: {report['misses']}")
     modules = report["modules"]
