@@ -24,7 +24,8 @@ def open_bundle(path: Path) -> Manifest:
     if not path.is_dir():
         raise NotAnArtifact(f"{path} is a file, not a bundle", "a bundle is a directory: tidalctl compile app.trace makes one")
     if not (path / MANIFEST).is_file():
-        raise NotAnArtifact(f"{path} holds no {MANIFEST}", "make a bundle: tidalctl compile app.trace")
+        inside = near_bundles(path / MANIFEST)
+        raise NotAnArtifact(f"{path} holds no {MANIFEST}", inside or "make a bundle: tidalctl compile app.trace")
     manifest = decode_manifest((path / MANIFEST).read_bytes(), path / MANIFEST)
     root = path.resolve()
     for name, stored in manifest.files.items():

@@ -4,6 +4,7 @@ Where a program makes weights from the event, script.py writes the file instead.
 """
 
 import pprint
+from collections.abc import Sequence
 
 from tidalctl.artifacts.manifest import Guard
 from tidalctl.compiler.script_template import ALONE
@@ -95,13 +96,17 @@ def dynamic_init_source(
     )
 
 
+def lines_text(lines: Sequence[int]) -> str:
+    """The first and the last of some lines, in words."""
+    return f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}"
+
+
 def prefix_source(function: str, init: str, guard: Guard, lines: tuple[int, int] | None, carried: tuple[str, ...] = ()) -> str:
     """The script of a replay: the first, static statements of init are restored, and the rest of it runs for every event."""
     if lines is None:
         what = f"What {init} does that does not depend on the event is restored"
     else:
-        where = f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}"
-        what = f"The static statements of {init}, {where}, are restored"
+        what = f"The static statements of {init}, {lines_text(lines)}, are restored"
     leaves = f", with what they leave in {', '.join(carried)}" if carried else ""
     says = f"{what}{leaves}. The rest of {init} runs for every event."
     return _filled(

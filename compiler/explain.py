@@ -1,8 +1,12 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.program import GENERATOR
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import InitCall
+from tidalctl.compiler.dynamic import lines_text
+from tidalctl.compiler.snapshot import RNG
+from tidalctl.terminal import size_text
 
 
 class Verdict(Record, frozen=True):
@@ -15,6 +19,8 @@ class Verdict(Record, frozen=True):
     traced_init_s: float = 0.0
 
 
+_ONE_EVENT = "with one traced event nobody can tell what depends on it"
+_GENERATOR = "the state of torch's random generator"
 _HOW = {
     "snapshot": "snapshot",
     "script": "script (a snapshot, of which dynamic_init.py makes what depends on the event)",
@@ -25,13 +31,14 @@ _HOW = {
 
 def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnings: tuple[str, ...]) -> list[str]:
     """The lines that every compile ends with."""
-    weights = sum(weight.nbytes for weight in manifest.weights)
-    never = sum(weight.nbytes for weight in manifest.weights if weight.first_use is None)
-    lines = [
-        f"  state     {_HOW[manifest.strategy]}: {_plural(len(manifest.weights), 'weight')}, {weights / 1e6:.0f} MB in access order"
-    ]
-    if never and weights:
-        lines[0] += f" ({never / 1e6:.0f} MB never used, last)"
+    weights = weights_of(manifest)
+    never = sum(weight.nbytes for weight in weights if weight.first_use is None)
+    size = size_text(sum(weight.nbytes for weight in weights))
+    lines = [f"  state     {_HOW[manifest.strategy]}: {_plural(len(weights), 'weight')}, {size} in access order"]
+    if never:
+        lines[0] += f" ({size_text(never)} never used, last)"
+    if len(weights) < len(manifest.weights):
+        lines[0] += f"; besides, {_GENERATOR}"
     if not verdict.reproducible:
         lines.append(
             "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
@@ -39,13 +46,16 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     else:
         events = _plural(verdict.events, "event")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
-    lines += [
-        f"  fallback  {fallback.part}: {fallback.strategy}, because of {fallback.cause}" for fallback in manifest.fallbacks
-    ]
+    lines += [f"  fallback  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
     lines += [f"  note      {note}" for note in notes]
     lines += [f"  warning   {warning}" for warning in warnings]
     lines.append(f"  digest    {manifest.digest}")
     return lines
+
+
+def weights_of(manifest: Manifest) -> list[BundleWeight]:
+    """The state's weights: of what lies in the weights file, all but states of random generators."""
+    return [weight for weight in manifest.weights if weight.name not in (GENERATOR, RNG)]
 
 
 def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[str]:
@@ -55,19 +65,22 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     for weight in manifest.weights:
         first = "never" if weight.first_use_s is None else f"{weight.first_use_s * 1e3:8.1f} ms"
         by = f"  ← {weight.module or 'the handler'}, {weight.operator}" if weight.operator else ""
-        lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{by}")
+        what = by or (f"  ← {_GENERATOR}, no weight" if weight.name in (GENERATOR, RNG) else "")
+        lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{what}")
     lines += ["", "folded, so that it need not run again:"]
     folded: dict[str, list[int]] = {}
-    for weight in manifest.weights:
+    for weight in weights_of(manifest):
         if weight.name not in manifest.dynamic:  # those run again in each start
             folded.setdefault(_lineage(weight), []).append(weight.nbytes)
     for how, sizes in sorted(folded.items(), key=lambda item: -sum(item[1])):
         noun = "weight, " if len(sizes) == 1 else "weights,"
-        lines.append(f"  {len(sizes):>5} {noun} {sum(sizes) / 1e6:8.1f} MB  {how}")
+        lines.append(f"  {len(sizes):>5} {noun} {size_text(sum(sizes)):>10}  {how}")
     plainly = f", and {verdict.init_s:.1f} s plainly" if verdict.init_s else ""
     lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
-    lines += [f"  {f.part}: {f.strategy}, because of {f.cause}" for f in manifest.fallbacks] or ["  nothing"]
+    lines += [f"  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
+    if not manifest.fallbacks:  # a replay without one was decided by what was traced
+        lines.append(f"  state: replay; cause: {_ONE_EVENT}" if manifest.strategy == "replay" else "  nothing")
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]
@@ -91,7 +104,7 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
         serves = "any event" if manifest.guard.static else "events that agree with the traced one in what init read"
         lines.append(f"  all of it: snapshot, for {serves}")
     elif manifest.strategy == "script":
-        static = len([weight for weight in manifest.weights if weight.name not in manifest.dynamic])
+        static = len([weight for weight in weights_of(manifest) if weight.name not in manifest.dynamic])
         lines.append(
             f"  {_plural(static, 'weight')} and all that is no tensor: snapshot, because the traced events have them alike"
         )
@@ -99,12 +112,11 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
             f"  {_plural(dynamic, 'weight')}: script, because the events differ there, and dynamic_init.py makes them from the event"
         )
     elif manifest.strategy == "replay":
-        why = looked or "with one traced event nobody can tell what depends on it"
+        why = looked or _ONE_EVENT
         if prefix is not None:
-            names = ", ".join(prefix.carried)
-            lines.append(
-                f"  {names}: snapshot, because lines {prefix.lines[0]}–{prefix.lines[1]} of init never look at the event"
-            )
+            # without a name they leave globals, settings or random generators
+            what = ", ".join(prefix.carried) or "what init sets in the process"
+            lines.append(f"  {what}: snapshot, because {lines_text(prefix.lines)} of init never looked at the event")
         if manifest.answers:
             lines.append(
                 f"  what init reads or computes, {_plural(len(manifest.answers), 'tensor')}: answered from the template"
@@ -112,12 +124,10 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
         lines.append(f"  the rest: replay, because {why}")
     else:
         lines.append(
-            f"  all of it: eager, because of {manifest.fallbacks[-1].cause if manifest.fallbacks else 'no state was taken'}"
+            f"  all of it: eager; cause: {manifest.fallbacks[-1].cause if manifest.fallbacks else 'no state was taken'}"
         )
     if manifest.strategy == "script" and prefix is not None:
-        lines.append(
-            f"  for events that the script does not serve: replay from what lines {prefix.lines[0]}–{prefix.lines[1]} of init leave"
-        )
+        lines.append(f"  for events that the script does not serve: replay from after {lines_text(prefix.lines)} of init")
     elif manifest.strategy in ("script", "snapshot") and not manifest.guard.static:
         lines.append(f"  for other events: eager, {call.name} as it is")
     return lines

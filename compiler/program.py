@@ -100,7 +100,9 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
                 agreements.append(Agreement(expressions=(repr(first), *found[:8])))
             return first
         if not found:
-            raise NotSliced(f"{where} takes {', '.join(map(repr, values[:3]))}: nothing that the event names explains it")
+            taken = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
+            numbers = all(type(value) in (int, float) for value in values)
+            raise NotSliced(taken + (": give the number that differs as a field in every traced event" if numbers else ""))
         if len(found) > 1:
             agreements.append(Agreement(expressions=tuple(found[:8])))
         return {"expression": found[0]}

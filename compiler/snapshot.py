@@ -4,6 +4,8 @@ from tidalctl.artifacts.manifest import Prefix
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.weights import Placement
 
+RNG = ".torch.rng"  # what init left of torch's generator lies among the weights under this name
+
 
 class SnapshotRequest(Record, frozen=True):
     """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.

@@ -320,11 +320,15 @@ def leave(work: Callable[[], None], folder: str) -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         code = 130
-    except OSError as error:
-        if error.filename is None and error.errno is None:
-            raise
-        print(f"error: {error.strerror}: {error.filename or folder}", file=sys.stderr)
-        code = 2
+    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        if isinstance(error, OSError) and (error.filename is not None or error.errno is not None):
+            print(f"error: {error.strerror}: {error.filename or folder}", file=sys.stderr)
+            code = 2
+        else:
+            from tidalctl.raised import show_traceback
+
+            show_traceback(error)
+            code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

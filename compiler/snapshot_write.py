@@ -14,7 +14,7 @@ from tidalctl.artifacts.manifest import PREFIX, SKELETON
 from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, shallow, why_not_picklable
 from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
 from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
-from tidalctl.compiler.snapshot import ShardWritten, SnapshotRequest
+from tidalctl.compiler.snapshot import RNG, ShardWritten, SnapshotRequest
 
 if TYPE_CHECKING:
     from tidalctl.compiler.module_state import Place
@@ -41,6 +41,8 @@ class SnapshotWriter:
         """Raises NotStored, or OSError where the disk is full."""
         found = storage_names(state)
         names = {address: names[0] for address, (names, _, _) in found.items()}
+        if "torch.rng" in ambient:
+            names[ambient["torch.rng"].untyped_storage()._cdata] = RNG
         pickler, globals_ = write_skeleton(self._folder / SKELETON, state, ambient, new_globals, names, shared)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(f"{module}.{name}" for module, values in new_globals.items() for name in values)

@@ -188,9 +188,12 @@ def test_an_event_longer_than_an_argument_arrives(tmp_path: Path) -> None:
         ("def handler(e, c): return {1, 2}", "not JSON serializable"),
     ],
 )
-def test_a_plain_function_that_fails_ends_the_bench(tmp_path: Path, app: str, said: str) -> None:
+def test_a_plain_function_that_fails_ends_the_bench(
+    tmp_path: Path, app: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(FunctionError, match=re.escape(said)):
         processes.run_eager(plain_of(tmp_path, app), "{}")
+    assert "eager_clock" not in capfd.readouterr().err, "a traceback holds the user's frames alone"
 
 
 def test_an_interrupted_bench_leaves_no_child(tmp_path: Path) -> None:

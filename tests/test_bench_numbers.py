@@ -80,6 +80,7 @@ def test_the_table_fits_the_terminal_and_ends_with_the_verdict(width: int) -> No
     text = stream.getvalue()
     assert max(map(len, text.splitlines())) <= width
     flat = " ".join(text.split())
+    assert "exit: from the last output until the process is gone" in flat
     assert flat.endswith("cold: first token 6.2 times sooner (17.9 s → 2.90 s, medians of 3)")
     assert "17.900" in flat and "2.900" in flat and "0.050" in flat
 

@@ -27,6 +27,9 @@ def handle_other(event, context):
 
 answer = 42
 """
+OTHER = "class Model:\n    pass\n\n\ndef answer(event, context):\n    return 1\n"
+ASYNC = "async def handler(event, context):\n    return 1\n"
+TAKES_ONE = "def handler(event):\n    return 1\n"
 RAISES = """
 import torch
 import tidalctl
@@ -52,7 +55,10 @@ WAIT_S = 60
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A folder with a function that needs no torch, and an event."""
-    write_project(tmp_path / "here", {"app.py": LIGHT, "other.py": "", "event.json": "{}", "list.json": "[1]"})
+    write_project(
+        tmp_path / "here",
+        {"app.py": LIGHT, "other.py": OTHER, "asks.py": ASYNC, "takes.py": TAKES_ONE, "event.json": "{}", "list.json": "[1]"},
+    )
     (tmp_path / "here" / "bytes.json").write_bytes(b'{"x": "\xff"}')
     return tmp_path / "here"
 
@@ -63,11 +69,14 @@ TRACES = {
     "not a name": (["no-such", "--event", "{}"], ["no-such"]),
     "no such handler": (["app.py:handlr", "--event", "{}"], ["app:handlr", "handler"]),
     "not a function": (["app.py:answer", "--event", "{}"], ["app:answer", "not a function"]),
-    "no handler in it": (["other.py", "--event", "{}"], ["other:handler"]),
+    "no handler in it": (["other.py", "--event", "{}"], ["other:handler", "did you mean: answer"]),
+    "async handler": (["asks.py", "--event", "{}"], ["async handlers are not supported", "def handler(event, context)"]),
+    "handler of one parameter": (["takes.py", "--event", "{}"], ["handler(event, context)", "both parameters"]),
     "no such init": (["app.py", "--event", "{}", "--init", "app:lod"], ["app:lod"]),
     "no such init module": (["app.py", "--event", "{}", "--init", "nosuch:load"], ["nosuch"]),
-    "init without a module": (["app.py", "--event", "{}", "--init", "load"], ["load", "module:function"]),
+    "init without a module": (["app.py", "--event", "{}", "--init", "get_model"], ["module:function", "--init app:get_model"]),
     "no event": (["app.py"], ["--event"]),
+    "event without a value": (["app.py", "--event"], ["--event", "tidalctl trace --help"]),
     "no such event": (["app.py", "--event", "evnt.json"], ["evnt.json", "event.json"]),
     "event is not JSON": (["app.py", "--event", '{"x": '], ["JSON"]),
     "event is a list": (["app.py", "--event", "[1]"], ["not a JSON object"]),
@@ -76,12 +85,12 @@ TRACES = {
     "event overflows": (["app.py", "--event", '{"x": 1e999}'], ["JSON"]),
     "event holds half a character": (["app.py", "--event", '{"x": "\\ud800"}'], ["--event"]),
     "event is not text": (["app.py", "--event", "bytes.json"], ["bytes.json"]),
-    "event is a folder": (["app.py", "--event", "."], ["--event"]),
+    "event is a folder": (["app.py", "--event", "."], ["--event .: is a folder"]),
     "second event is wrong": (["app.py", "--event", "{}", "--event", "3"], ["--event 3"]),
     "standard input twice": (["app.py", "--event", "-", "--event", "-"], ["standard input"]),
     "no such option": (["app.py", "--event", "{}", "--evnt"], ["--evnt"]),
     "output in no folder": (["app.py", "--event", "{}", "-o", "nowhere/app.trace"], ["nowhere"]),
-    "no target": ([], ["target"]),
+    "no target": ([], ["TARGET"]),
 }
 
 
@@ -90,7 +99,7 @@ def test_trace_refuses_what_it_can_not_trace(project: Path, temporary: dict[str,
     arguments, told = TRACES[case]
     before = files_below(project)
     done = tidalctl("trace", *arguments, cwd=project, env=temporary, text="{}").one_error(*told)
-    assert done.out == ""
+    assert done.out == "" and "Warning" not in done.err
     assert files_below(project) == before
 
 
@@ -104,7 +113,8 @@ OTHERS = {
     "shard size": (["compile", "light.trace", "--shard-size", "big"], ["big"]),
     "no such bundle": (["run", "ol.bundle", "--event", "{}"], ["ol.bundle", "old.bundle"]),
     "run a file": (["run", "app.py", "--event", "{}"], ["app.py", "not a bundle"]),
-    "run a folder": (["run", ".", "--event", "{}"], ["manifest.json"]),
+    "run a folder": (["run", ".", "--event", "{}"], ["manifest.json", "there is: old.bundle"]),
+    "inspect a folder": (["inspect", "."], ["manifest.json", "there is: old.bundle"]),
     "run without an event": (["run", "old.bundle"], ["--event"]),
     "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
     "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
@@ -297,6 +307,18 @@ def test_a_bundle_that_is_not_what_compile_wrote_is_refused(spoiled: Path, case:
     assert "evil" not in done.out
 
 
+def test_where_a_bundle_only_holds_more_than_it_should_verify_says_what_to_remove(spoiled: Path) -> None:
+    (spoiled / "code" / "evil.py").touch()
+    tidalctl("verify", spoiled, cwd=spoiled.parent).one_error("remove", str(spoiled / "code" / "evil.py"), code=1)
+    (spoiled / "prewarm.json").unlink()
+    tidalctl("verify", spoiled, cwd=spoiled.parent).one_error("compile the bundle again", code=1)
+
+
+def test_a_digest_is_shown_whole_however_narrow_the_terminal(decoder: Chain) -> None:
+    shown = tidalctl("inspect", decoder.bundle, cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
+    assert decoder.manifest["digest"] in shown
+
+
 def test_a_manifest_may_not_name_what_unpickling_was_not_allowed_to(spoiled: Path) -> None:
     path = spoiled / "manifest.json"
     manifest = decode_manifest(path.read_bytes(), path)
@@ -361,7 +383,10 @@ LOOKS = {
 
 @pytest.mark.parametrize("case", LOOKS)
 def test_help_does_not_import_torch(tmp_path: Path, case: str) -> None:
-    assert_no_torch(LOOKS[case], tmp_path, {"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"})
+    environment = {"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "COLUMNS": "80"}
+    shown = assert_no_torch(LOOKS[case], tmp_path, environment)
+    assert "..." not in shown.partition("Commands:")[2], "a verb's text is cut"
+    assert not [line for line in shown.splitlines() if line.startswith("Usage:") and "{" in line]
 
 
 def test_inspect_of_a_trace_and_of_a_bundle_does_not_import_torch(decoder: Chain) -> None:

@@ -12,9 +12,18 @@ import msgspec
 import pytest
 import torch
 from conftest import Chain, python, tidalctl
+from sample_artifacts import sample_records, write_bundle
 
-from tidalctl.artifacts.manifest import Manifest, decode_manifest, encode_manifest, seal
+from tidalctl.artifacts.manifest import Manifest, Prefix, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.skeleton import why_not_picklable
+from tidalctl.artifacts.trace import InitCall
+from tidalctl.compiler.explain import Verdict, explanation
+from tidalctl.compiler.program import EventInit, plan_program
+from tidalctl.compiler.slicing import NotSliced
+from tidalctl.context import Init
+from tidalctl.lineage.loaders import LoaderWatch
+from tidalctl.lineage.tape import Tape
+from tidalctl.tracer.initcall import record_init
 
 DECODE = {"prompt": [3, 1, 4], "max_new_tokens": 5}
 LAMBDA = """
@@ -303,3 +312,48 @@ def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain:
     assert "output['seen'][1] is false from the bundle, true from the plain function" in made.said()
     (fallback,) = made.manifest["fallbacks"]
     assert (fallback["strategy"], fallback["cause"]) == ("eager", "the proof: event 0: the answer differs")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "told"),
+    [
+        (
+            Prefix(lines=(25, 25), carried=()),
+            "what init sets in the process: snapshot, because line 25 of init never looked at",
+        ),
+        (
+            Prefix(lines=(7, 9), carried=("base", "tokenizer")),
+            "base, tokenizer: snapshot, because lines 7–9 of init never looked at",
+        ),
+    ],
+    ids=["nothing", "names"],
+)
+def test_a_replay_is_explained_by_what_its_static_lines_leave_and_by_why_it_is_no_snapshot(
+    tmp_path: Path, prefix: Prefix, told: str
+) -> None:
+    manifest = write_bundle(tmp_path / "app.bundle", strategy="replay", prefix=prefix, fallbacks=())
+    (call,) = (record for record in sample_records() if isinstance(record, InitCall))
+    lines = explanation(manifest, call, Verdict(events=1, reproducible=True))
+    assert [line for line in lines if told in line], lines
+    assert (
+        lines[lines.index("fell back:") + 1]
+        == "  state: replay; cause: with one traced event nobody can tell what depends on it"
+    )
+
+
+def test_a_number_that_no_event_gives_is_told_with_what_would_help(tmp_path: Path) -> None:
+    def load(event: dict[str, Any]) -> Any:
+        return {"weight": torch.ones(2) * event.get("scale", 1.0)}
+
+    def recorded(number: int, event: dict[str, Any]) -> EventInit:
+        tape = Tape(number)
+        with LoaderWatch(lambda path: None) as watch:
+            watch.tape = tape
+            made = record_init(Init(load, False), (event,), {}, event, tape)
+        weights = tuple(weight for weight, _ in made.weights(0))
+        return EventInit(event=event, call=made.call, weights=weights, records=tuple(tape.records), opened=())
+
+    with pytest.raises(NotSliced, match=r"takes 1\.0, 0\.5, .*: give the number that differs as a field in every traced event"):
+        plan_program([recorded(0, {}), recorded(1, {"scale": 0.5})], str(tmp_path))
+    planned = plan_program([recorded(0, {"scale": 1.0}), recorded(1, {"scale": 0.5})], str(tmp_path))
+    assert planned.dynamic == ("weight",)

@@ -124,9 +124,11 @@ def test_over_a_slow_link_the_weights_are_the_critical_path_and_over_a_fast_one_
 
 
 def test_a_person_is_told_the_first_token_the_critical_path_the_prefix_and_what_would_help(decoder: Chain) -> None:
-    out = told(decoder.bundle, "--bandwidth", "10kB/s").ok().out
-    for part in ("first token after", "critical path", "resident prefix", "TIDAL", "as given", "twice the bandwidth"):
+    out = tidalctl("plan", decoder.bundle, "--bandwidth", "10kB/s", cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
+    for part in ("first token after", "critical path", "resident prefix", "Equation 1 of", "as given", "twice the bandwidth"):
         assert part in out
+    assert "…" not in out, "nothing is cut on a narrow terminal"
+    assert max(map(len, out.splitlines()[1:])) <= 60, "and nothing overflows it but the bundle's path"
 
 
 @pytest.mark.parametrize("size", ["small", pytest.param("big", marks=pytest.mark.slow)])
@@ -147,7 +149,7 @@ def test_the_disk_is_measured_where_no_bandwidth_is_given(decoder: Chain, chain:
     [
         (["--bandwidth", "fast"], "--bandwidth"),
         (["--bandwidth", "0GB/s"], "--bandwidth"),
-        (["--bandwidth", "0.2"], "--bandwidth"),
+        (["--bandwidth", "0.2"], "--bandwidth 0.2GB/s"),
         (["--bandwidth", "1GB/s", "--resident", "much"], "--resident"),
         (["--bandwidth", "1GB/s", "--device", "cuda"], "--device"),
     ],

@@ -46,6 +46,18 @@ def test_an_init_that_raises_behind_the_bundle_shows_no_frames_between_the_users
     assert frames == ["handler", "load"], done.err
 
 
+def test_a_function_that_fails_in_compile_shows_its_own_frames(divides: Chain, tmp_path: Path) -> None:
+    source = divides.project / "app.py"
+    kept = source.read_text()
+    source.write_text(kept.replace("    weight = torch.ones(2)", "    raise RuntimeError('not again')"))
+    try:
+        done = tidalctl("compile", divides.trace, "-o", tmp_path / "new.bundle", cwd=divides.folder).one_error("failed", code=1)
+    finally:
+        source.write_text(kept)
+    frames = [line.rpartition(" in ")[2] for line in done.err.splitlines() if line.startswith('  File "')]
+    assert frames == ["handler", "load"] and "RuntimeError: not again" in done.err, done.err
+
+
 def test_frames_of_ours_are_shown_where_it_is_ours_that_raised(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TidalError) as caught:
         open_bundle(Path("nowhere"))
@@ -71,9 +83,10 @@ def test_weights_that_each_of_two_events_makes_are_counted_once(divides: Chain) 
 
 
 def test_what_a_script_makes_is_not_said_to_be_folded(divides: Chain) -> None:
-    done = tidalctl("compile", divides.trace, "-o", "again.bundle", "--explain", cwd=divides.folder).ok()
-    assert "1 weight: script" in done.out
-    folded = done.out.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
+    done = tidalctl("compile", divides.trace, "-o", "again.bundle", "--explain", "--json", cwd=divides.folder).ok()
+    assert json.loads(done.out)["dynamic"] == ["weight"], "stdout is the JSON alone"
+    assert "1 weight: script" in done.err
+    folded = done.err.partition("folded, so that it need not run again:")[2].partition("fell back")[0]
     assert "aten.div" not in folded
 
 

@@ -1,6 +1,7 @@
 """The short parser of `run` and the command-line framework's understand the same options in the same way."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +74,23 @@ def test_every_option_of_run_has_its_short_form() -> None:
     assert declared - {"--help"} == {*run_fast.FLAGS, *run_fast.VALUES}
 
 
+def test_all_verbs_show_their_event_and_what_they_work_on_alike() -> None:
+    commands = typer.main.get_command(_app()).commands  # type: ignore[attr-defined]
+    events = {option.metavar for command in commands.values() for option in command.params if "--event" in option.opts}
+    shown = {option.metavar for command in commands.values() for option in command.params if option.opts[0].isidentifier()}
+    assert (events, shown) == ({"JSON|FILE|-"}, {"TARGET", "TRACE", "BUNDLE", "PATH"})
+
+
+def test_small_weights_have_a_size(decoder: Chain) -> None:
+    assert decoder.traced is not None and ", 185 kB, " in decoder.traced.err
+    assert re.search(r"weights, 185 kB in access order \(36\.9 kB never used, last\)", decoder.said())
+
+
 def test_a_way_of_reading_for_gpus_is_said_to_be_none_for_mapped_weights(decoder: Chain) -> None:
     event = json.dumps(decoder.events[0])
     said = tidalctl("run", decoder.bundle, "--event", event, "--io", "direct", cwd=decoder.folder).ok()
     assert "note: --io is for weights that go to a GPU" in said.err
+    assert re.search(r"weights 18\d kB \(checked\), \d+(\.\d+)? k?B of it read", said.err)
     assert "note:" not in tidalctl("run", decoder.bundle, "--event", event, cwd=decoder.folder).ok().err
 
 

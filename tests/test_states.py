@@ -103,6 +103,13 @@ def handler(event, context):
 """
 
 
+def test_the_state_of_a_random_generator_is_called_what_it_is_and_counted_as_no_weight(states: Chain) -> None:
+    names = [weight["name"] for weight in states.manifest["weights"]]
+    assert ".torch.rng" in names
+    assert f"snapshot: {len(names) - 1} weights, " in states.said()
+    assert "besides, the state of torch's random generator" in states.said()
+
+
 def call_twice(bundle: Path, *events: dict[str, Any], cwd: Path) -> tuple[list[Any], str | None, int]:
     done = python(TWICE, bundle, json.dumps(events), cwd=cwd).ok()
     outputs, fallback, restored = json.loads(done.out.strip().splitlines()[-1])

@@ -4,6 +4,7 @@ import importlib
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from tidalctl import __version__
 from tidalctl.artifacts.errors import TidalError
@@ -12,6 +13,13 @@ VERBS = ("trace", "compile", "run", "inspect", "plan", "verify", "bench")
 TAKES_ARGUMENTS = ("trace", "run")  # what stands after -- reaches the function
 # click's, which typer exports under no name, and keeps in one place or another by its version
 _UsageMistake: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+
+class _Verb(typer.core.TyperCommand):
+    """Its usage names arguments as its help does: TARGET, where typer would put braces around them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [piece.translate({ord("{"): None, ord("}"): None}) for piece in super().collect_usage_pieces(ctx)]
 
 
 def _version(value: bool) -> None:
@@ -37,7 +45,7 @@ def _app() -> typer.Typer:
 
     for verb in VERBS:
         module = importlib.import_module(f"tidalctl.commands.{verb}")
-        app.command(verb, context_settings={"allow_extra_args": verb in TAKES_ARGUMENTS})(getattr(module, verb))
+        app.command(verb, cls=_Verb, context_settings={"allow_extra_args": verb in TAKES_ARGUMENTS})(getattr(module, verb))
     return app
 
 
@@ -52,7 +60,8 @@ def main(arguments: list[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     except _UsageMistake as error:
         context = getattr(error, "ctx", None)
-        path = context.command_path if context is not None else "tidalctl"
+        verb = arguments[0] if arguments[:1] and arguments[0] in VERBS else ""  # the parser of options gives no context
+        path = context.command_path if context is not None else f"tidalctl {verb}".strip()
         # "Value error, " is what typer's own checker puts before what a choice is not one of
         raise TidalError(error.format_message().replace("Value error, ", ""), f"see: {path} --help") from None
     if result == 130:

@@ -29,7 +29,9 @@ def locate(target: str, init_name: str = "") -> tuple[Function, Path]:
     place, _, attribute = target.partition(":")
     attribute = attribute or "handler"
     if init_name and not all(init_name.partition(":")[::2]):
-        raise TidalError(f"--init {init_name!r} is not module:function", "for example: --init app:load")
+        module = Path(place).stem if place.endswith(".py") else place
+        given = init_name.strip(":") or "load"
+        raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
     if place.endswith(".py") or "/" in place:
         path = Path(place)
         if not path.is_file():
@@ -95,8 +97,9 @@ def _attribute(module: Any, name: str, shown: str) -> Any:
     found = module
     for part in name.split("."):
         if not hasattr(found, part):
-            callables = sorted(k for k, v in vars(module).items() if callable(v) and not k.startswith("_"))
-            near = difflib.get_close_matches(part, callables, n=3, cutoff=0.4) or callables[:5]
+            public = {k: v for k, v in vars(module).items() if not k.startswith("_")}
+            functions = sorted(k for k, v in public.items() if callable(v) and not isinstance(v, type))
+            near = difflib.get_close_matches(part, functions, n=3, cutoff=0.4) or functions[:5]
             raise TidalError(f"no {shown}", f"did you mean: {', '.join(near)}" if near else f"define {part} in it")
         found = getattr(found, part)
     return found
@@ -134,7 +137,8 @@ def parse_event(text: str) -> tuple[dict[str, Any], str]:
             text = sys.stdin.read()
         elif not text.lstrip().startswith(("{", "[", '"')):
             if not _is_file(path):
-                raise TidalError(f"--event {shown[:80]}: no such file, and not a JSON object", _near_events(path))
+                what = "is a folder" if os.path.isdir(text) else "no such file"
+                raise TidalError(f"--event {shown[:80]}: {what}, and not a JSON object", _near_events(path))
             text = path.read_text(encoding="utf-8")
         event = json.loads(text)
         digest_json(event)  # Python reads NaN and halves of characters, which no other reader of JSON does

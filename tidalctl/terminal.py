@@ -6,10 +6,12 @@ where `NO_COLOR` is set or the stream is no terminal.
 
 import math
 import os
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -24,9 +26,24 @@ def console(stderr: bool = False) -> "Console":
     """A rich console on stdout or stderr that prints text as it is: no markup, no emoji, no guessed colours."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream: Any = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else UNCUT
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    file: Any = stream if stream.isatty() else _Trimmed(stream)
+    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
+
+
+class _Trimmed:
+    """A stream that is no terminal, without the blanks with which rich fills each row of a table."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        written: int = self._stream.write(re.sub(" +$", "", text, flags=re.MULTILINE))
+        return written
 
 
 def printable(text: str) -> str:
@@ -100,25 +117,38 @@ class NameCell:
 
 
 def print_facts(console: "Console", facts: Sequence[tuple[str, str]]) -> None:
-    """Names and what they are, in two columns. Those that are empty are left out."""
-    from rich.table import Table
+    """Names and what they are, in two columns. Those that are empty are left out; a long word, a digest say, is never broken."""
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2, 0, 2))
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
+    width = max((len(name) for name, value in facts if value), default=0)
     for name, value in facts:
         if value:
-            grid.add_row(cell(name, "dim"), Text(printable(value)))
-    console.print(grid)
+            lines = _wrapped(printable(value), console.width - width - 2)
+            text = f"\n{' ' * (width + 2)}".join(lines)
+            console.print(Text.assemble((f"{name:<{width}}  ", "dim"), text), soft_wrap=True)
+
+
+def print_indented(console: "Console", line: str) -> None:
+    """A line, wrapped to the terminal, the rest of it further in than its beginning."""
+    from rich.text import Text
+
+    begin = " " * (len(line) - len(line.lstrip()))
+    first, *rest = _wrapped(line.lstrip(), console.width - len(begin) - 4)
+    console.print(Text("\n    ".join([first, *rest]).replace("\n", f"\n{begin}")), soft_wrap=True)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def print_table(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rest: str = "") -> None:
     """A titled table of at most MAX_ROWS rows. Nothing is printed where there are no rows; `rest` says where the others are.
 
-    A column whose name ends in `>` stands right and is never cut; one whose name ends in `<` is cut at its front.
+    A column whose name ends in `>` stands right and is never cut; one whose name ends in `<` is cut at its front, and one whose
+    name ends in `~` is wrapped.
     """
     from rich.table import Table
+    from rich.text import Text
 
     if not rows:
         return
@@ -127,9 +157,10 @@ def print_table(console: "Console", title: str, columns: Sequence[str], rows: Se
     table = Table(box=None, padding=(0, 1), pad_edge=True, header_style="dim")
     for column in columns:
         right = column.endswith(">")
-        table.add_column(column.rstrip("<>"), justify="right" if right else "left", no_wrap=right)
+        table.add_column(column.rstrip("<>~"), justify="right" if right else "left", no_wrap=right)
+    kinds: dict[str, Callable[[str], Any]] = {"<": NameCell, "~": lambda text: Text(printable(text))}
     for row in rows[:MAX_ROWS]:
-        table.add_row(*(NameCell(text) if name.endswith("<") else cell(text) for name, text in zip(columns, row, strict=True)))
+        table.add_row(*(kinds.get(name[-1], cell)(text) for name, text in zip(columns, row, strict=True)))
     console.print(table)
     if len(rows) > MAX_ROWS:
         console.print(cell(f"   … and {len(rows) - MAX_ROWS:,} more{rest and ', ' + rest}", "dim"))

@@ -1,5 +1,6 @@
 """The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
 
+import inspect
 import json
 import sys
 import threading
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from tidalctl.ambient import FirstGenerators
 from tidalctl.artifacts import trace as t
+from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.storages import storage_of, tensors_of
@@ -165,7 +167,7 @@ class Session:
             with self.clock.entering("handler"), self._stack, modes, AccessMode(record, self._stack):
                 record.began = time.perf_counter()
                 # as the interpreter would: the mode is on while the generator runs, not only while it is made
-                result = handler(event, None)
+                result = _called(handler, event)
                 streams = hasattr(result, "__next__")
                 for piece in pieces(result):
                     first_piece = first_piece or record.elapsed_s()
@@ -188,6 +190,23 @@ class Session:
     def _note_code(self, frame: FrameType, event: str, argument: Any) -> None:
         if event == "call" and self.clock.phase == "handler":
             self.executed.add(frame.f_code.co_filename)
+
+
+def _called(handler: Handler, event: dict[str, Any]) -> Any:
+    """What the handler gives. Raises TidalError where it is none that can be called, or is async."""
+    try:
+        result = handler(event, None)
+    except TypeError as error:
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            raise  # by the function itself
+        raise TidalError(
+            f"the handler can't be called as handler(event, context): {error}", "give it both parameters"
+        ) from None
+    if inspect.isawaitable(result) or inspect.isasyncgen(result):
+        if inspect.iscoroutine(result):
+            result.close()  # or Python complains that nobody has awaited it
+        raise TidalError("async handlers are not supported", "trace a plain function: def handler(event, context)")
+    return result
 
 
 class _Call:

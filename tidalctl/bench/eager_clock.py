@@ -50,4 +50,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Exception as error:  # noqa: BLE001 - shown without the frames on the way to the user's, which are ours and importlib's
+        frames = error.__traceback__
+        while frames is not None and frames.tb_frame.f_globals["__name__"].partition(".")[0] in ("__main__", "importlib"):
+            frames = frames.tb_next
+        sys.excepthook(type(error), error.with_traceback(frames), frames)
+        sys.exit(1)

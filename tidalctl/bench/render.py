@@ -21,6 +21,7 @@ from tidalctl.bench.samples import (
 )
 
 NARROW = 72  # columns below which a table would break its numbers
+EXIT = "exit: from the last output until the process is gone"
 FEW = 3
 SHOWN = 0.0005  # a phase that rounds to nothing is left out
 
@@ -42,7 +43,9 @@ def render(measured: Measured, console: Console) -> None:
 
 
 def _table(rows: list[tuple[Cache, Variant, list[Sample]]]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption="medians, in seconds", caption_justify="left")
+    table = Table(
+        box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=f"medians, in seconds; {EXIT}", caption_justify="left"
+    )
     for name in ("cache", "run"):
         table.add_column(name, no_wrap=True)
     for name in ("first token", "min … max", "total", "exit", "tidalctl's own"):
@@ -70,6 +73,7 @@ def _blocks(rows: list[tuple[Cache, Variant, list[Sample]]], console: Console) -
         console.print(f"  exit {spread([s.exit_s for s in samples]).median:.3f} s")
         if variant == "bundle":
             console.print(f"  tidalctl's own {_own(samples)} s")
+    console.print(EXIT)
 
 
 def _state(cache: Cache, samples: list[Sample]) -> str:

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-HELP = "Measure fresh processes, the plain function's against the bundle's."
-
 
 class CacheChoice(StrEnum):
     WARM = "warm"
@@ -20,7 +18,7 @@ def bench(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.", show_default=False)],
     event: Annotated[
         list[str],
-        typer.Option("--event", "-e", metavar="FILE|JSON|-", help="The event that every run answers.", show_default=False),
+        typer.Option("--event", "-e", metavar="JSON|FILE|-", help="The event that every run answers.", show_default=False),
     ],
     rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
     cache: Annotated[
@@ -29,9 +27,10 @@ def bench(
     json: Annotated[bool, typer.Option("--json", help="Print every sample as JSON instead of the table.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the bench as a page to look at (HTML).")] = None,
 ) -> None:
-    """Measure fresh processes in turn, the plain function's and the bundle's, to the first token.
+    """Measure the first token, plain and from the bundle.
 
-    The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they differ.
+    Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
+    differ.
     """
     from tidalctl.artifacts.errors import CheckFailed
     from tidalctl.artifacts.places import refuse_files

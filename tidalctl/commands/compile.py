@@ -8,7 +8,7 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
-from tidalctl.compiler.explain import explanation, summary
+from tidalctl.compiler.explain import explanation, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.terminal import transfer_progress
 
@@ -16,7 +16,7 @@ from tidalctl.terminal import transfer_progress
 def compile(  # noqa: A001 - the verb's own name
     traces: Annotated[
         list[Path],
-        typer.Argument(metavar="TRACE…", help="The trace, as `tidalctl trace` made it, and later ones of the same function."),
+        typer.Argument(metavar="TRACE", help="The trace, as `tidalctl trace` made it, and later ones of the same function."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")
@@ -30,7 +30,10 @@ def compile(  # noqa: A001 - the verb's own name
         bool, typer.Option("--json", help="Print one JSON object: the bundle, its digest, strategy and notes.")
     ] = False,
 ) -> None:
-    """Turn traces of a function into a template bundle, and prove that it answers as the plain function does."""
+    """Turn traces of a function into a template bundle.
+
+    It is proved before it gets its name: a fresh process answers the traced events from it as the plain function does.
+    """
     for trace in traces:
         _refuse_missing(trace)
     first = traces[0]
@@ -48,10 +51,10 @@ def compile(  # noqa: A001 - the verb's own name
     typer.echo(f"compiled {', '.join(map(str, traces))} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
+    if explain:
+        typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)), err=as_json)
     if as_json:
         typer.echo(json.dumps(_report(compiled, output), ensure_ascii=False))
-    elif explain:
-        typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
 
 
@@ -63,7 +66,7 @@ def _refuse_missing(trace: Path) -> None:
 
 
 def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
-    manifest = compiled.manifest
+    manifest, weights = compiled.manifest, weights_of(compiled.manifest)
     return {
         "schema": 1,
         "bundle": str(output),
@@ -74,8 +77,8 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
         "events": compiled.verdict.events,
-        "weights": len(manifest.weights),
-        "weights_bytes": sum(weight.nbytes for weight in manifest.weights),
+        "weights": len(weights),
+        "weights_bytes": sum(weight.nbytes for weight in weights),
         "fallbacks": [{"part": f.part, "strategy": f.strategy, "cause": f.cause} for f in manifest.fallbacks],
         "notes": list(compiled.notes),
         "warnings": list(compiled.warnings),

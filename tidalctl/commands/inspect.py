@@ -17,7 +17,10 @@ def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="A trace (a file) or a bundle (a directory).")],
     as_json: Annotated[bool, typer.Option("--json", help="Print all of it as one JSON document.")] = False,
 ) -> None:
-    """Show a trace or a bundle: function, environment, imports, weights in order, kernels, plan."""
+    """Show what is in a trace or a bundle.
+
+    Its function, environment, imports, weights in order, kernels, and plan.
+    """
     document = read_document(path)
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())

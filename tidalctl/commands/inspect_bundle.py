@@ -12,6 +12,7 @@ from tidalctl.artifacts.errors import Corrupt, NewerSchema
 from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
 from tidalctl.artifacts.recall import summary_of
 from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
+from tidalctl.compiler.dynamic import lines_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
 if TYPE_CHECKING:
@@ -141,9 +142,9 @@ def _part_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     if document["dynamic"]:
         facts.append(("dynamic", f"{count_text(len(document['dynamic']), 'weight')}, made by {DYNAMIC_INIT}"))
     if prefix := document["prefix"]:
-        lines = f"{prefix['lines'][0]}–{prefix['lines'][1]}"
+        leaving = f", leaving {', '.join(prefix['carried'])}" if prefix["carried"] else ""
         lower = " (for events that the script does not serve)" if document["strategy"] == "script" else ""
-        facts.append(("static lines", f"{lines} of init, which leave {', '.join(prefix['carried'])}{lower}"))
+        facts.append(("static part", f"{lines_text(prefix['lines'])} of init{leaving}{lower}"))
     if document["answers"]:
         facts.append(("answers", f"{count_text(len(document['answers']), 'tensor')} that init need not read or compute"))
     return facts

@@ -12,7 +12,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.manifest import PROVENANCE, Manifest
 from tidalctl.commands.size import parse_size
 from tidalctl.compiler.plan import Link, StartPlan, StartTimes, improvements, simulate
-from tidalctl.terminal import console, print_table, printable, seconds_text, size_text
+from tidalctl.terminal import console, print_indented, print_table, printable, seconds_text, size_text
 
 SCHEMA = 1
 
@@ -28,10 +28,11 @@ def plan(
     device: Annotated[str, typer.Option("--device", help="Where the weights go. Only cpu has been measured yet.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print the plan, every group's arrival in it, as JSON.")] = False,
 ) -> None:
-    """Predict the time to the first token from the trace's own times, and say what would shorten it.
+    """Predict the time to the first token of a start.
 
-    Nothing is started. The times before and between the uses of weights are those of compile's proof, over warm files; what is
-    simulated is weights that are not in memory, and come over the link in the order of their first use.
+    And say what would shorten it. Nothing is started. The times before and between the uses of weights are those of compile's
+    proof, over warm files; what is simulated is weights that are not in memory, and come over the link in the order of their first
+    use.
     """
     manifest = open_bundle(bundle)
     if device != "cpu":
@@ -62,15 +63,21 @@ def plan(
         typer.echo(json_.dumps(document, ensure_ascii=False))
     else:
         lines = _lines(link, "measured" if measured else "as given", prefix, times, found)
-        typer.echo("\n".join([f"{bundle}: {lines[0]}", *(f"  {line}" for line in lines[1:])]))
+        screen = console()
+        print_indented(screen, f"{bundle}: {lines[0]}")
+        for line in lines[1:]:
+            print_indented(screen, f"  {line}")
         rows = [[one.what, seconds_text(one.ttft_s), f"{found.ttft_s / one.ttft_s:.2f} times"] for one in better if one.ttft_s]
-        print_table(console(), "what would help", ["with", "first token after", "sooner"], rows)
+        print_table(screen, "what would help", ["with~", "first token after>", "sooner>"], rows)
 
 
 def parse_bandwidth(text: str) -> float:
     """A bandwidth such as 24GB/s or 500MiB/s, in bytes a second. Raises TidalError."""
     amount = text.strip()
-    found = parse_size("--bandwidth", amount[:-2] if amount.lower().endswith("/s") else amount, "24GB/s")
+    amount = amount[:-2] if amount.lower().endswith("/s") else amount
+    if amount.replace(".", "", 1).isdecimal():
+        raise TidalError(f"--bandwidth {text!r} has no unit", f"for example: --bandwidth {amount}GB/s")
+    found = parse_size("--bandwidth", amount, "24GB/s")
     if found < 1:
         raise TidalError(f"--bandwidth {text!r} is less than a byte a second", "for example: --bandwidth 24GB/s")
     return float(found)
@@ -115,5 +122,5 @@ def _lines(link: Link, how: str, resident: int, times: StartTimes, found: StartP
         f"critical path      {path}",
         f"resident prefix that makes loading vanish  {size_text(found.resident_prefix)}; "
         f"in a process that has imported everything  {size_text(found.resident_prefix_warm)} "
-        f"(TIDAL's form: {size_text(found.resident_prefix_tidal)})",
+        f"(by Equation 1 of TIDAL's paper: {size_text(found.resident_prefix_tidal)})",
     ]

@@ -31,9 +31,15 @@ class Verify(enum.StrEnum):
 
 def run(
     context: typer.Context,
-    bundle: Annotated[Path, typer.Argument(help="The bundle, as `tidalctl compile` made it.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.")],
     event: Annotated[
-        list[str], typer.Option("--event", "-e", help="The request: a JSON object, a file with one, or - for standard input.")
+        list[str],
+        typer.Option(
+            "--event",
+            "-e",
+            metavar="JSON|FILE|-",
+            help="The request: a JSON object, a file with one, or - for standard input.",
+        ),
     ],
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON report, the output in it, instead of the output.")

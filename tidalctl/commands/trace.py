@@ -10,15 +10,24 @@ import typer
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
 from tidalctl.function import parse_event
-from tidalctl.terminal import count_text
+from tidalctl.terminal import count_text, size_text
 from tidalctl.tracer.record import record_trace
 
 
 def trace(
     context: typer.Context,
-    target: Annotated[str, typer.Argument(help="path/to/app.py:handler or package.module:handler; :handler may be left out.")],
+    target: Annotated[
+        str,
+        typer.Argument(metavar="TARGET", help="path/to/app.py:handler or package.module:handler; :handler may be left out."),
+    ],
     event: Annotated[
-        list[str], typer.Option("--event", "-e", help="The request: a JSON object, or a file with one. Repeatable.")
+        list[str],
+        typer.Option(
+            "--event",
+            "-e",
+            metavar="JSON|FILE|-",
+            help="The request: a JSON object, a file with one, or - for standard input. Repeatable.",
+        ),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
     init: Annotated[
@@ -28,9 +37,9 @@ def trace(
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
 ) -> None:
-    """Run a function once under the profiler and record its execution path.
+    """Run a function once and record its execution path.
 
-    Arguments after -- reach the function's sys.argv.
+    It runs under the profiler, in a process of its own. Arguments after -- reach the function's sys.argv.
     """
     place = target.partition(":")[0]
     stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
@@ -67,7 +76,7 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
         kind = "static" if call.static else "not marked static"
         lines.append(
             f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, "
-            f"{count_text(len(weights), 'weight')}, {size / 1e6:.0f} MB, {len(used)} used"
+            f"{count_text(len(weights), 'weight')}, {size_text(size)}, {len(used)} used"
         )
     else:
         lines.append(

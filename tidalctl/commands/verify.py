@@ -11,7 +11,7 @@ import typer
 
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import Manifest
-from tidalctl.commands.verify_files import Checked, check_bundle
+from tidalctl.commands.verify_files import UNLISTED, Checked, check_bundle
 from tidalctl.function import parse_event
 from tidalctl.outputs import first_difference, same_output
 from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
@@ -22,13 +22,17 @@ MAX_SHOWN = 500  # characters of a message from a run that failed
 
 
 def verify(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's directory.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.")],
     event: Annotated[
-        list[str] | None, typer.Option("--event", "-e", help="JSON, a file or -: compare a run of it with the plain function.")
+        list[str] | None,
+        typer.Option("--event", "-e", metavar="JSON|FILE|-", help="Compare a run of it with the plain function. Repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
 ) -> None:
-    """Check every file of a bundle and, with --event, that it answers as the plain function does. Exit code 1: it differs."""
+    """Check a bundle's files and, with --event, its answers.
+
+    Files are held against the manifest, answers against the plain function's. Exit code 1: something differs.
+    """
     texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
     with progress("checking", sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())) as advance:
         checked = check_bundle(bundle, advance)
@@ -62,7 +66,8 @@ def verify(
         raise missed
     if differences:
         raise CheckFailed(
-            _verdict(bundle, runs, differences), "compile the bundle again" if checked.differences else _hint(runs)
+            _verdict(bundle, runs, differences),
+            _files_hint(bundle, checked.differences) if checked.differences else _hint(runs),
         )
 
 
@@ -85,6 +90,12 @@ def _verdict(bundle: Path, runs: list[dict[str, Any]], differences: list[dict[st
     if len(alike) == len(differences):
         return f"there is no answer to compare: {_raised(alike[0])}"
     return f"{bundle} is not what it should be: {count_text(len(differences), 'difference')}"
+
+
+def _files_hint(bundle: Path, differences: list[dict[str, str]]) -> str:
+    if any(found["what"] != UNLISTED for found in differences):
+        return "compile the bundle again"
+    return f"remove what compile did not write: {', '.join(str(bundle / found['where']) for found in differences[:3])}"
 
 
 def _hint(runs: list[dict[str, Any]]) -> str:

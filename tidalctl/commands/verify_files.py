@@ -12,6 +12,7 @@ from tidalctl.artifacts.manifest import MANIFEST, BundleWeight, Manifest, decode
 from tidalctl.artifacts.weights import ALIGNMENT, DTYPES, PAD, check_header, kept_address
 
 Advance = Callable[[int], None]
+UNLISTED = "is not in the manifest"
 DIGESTS: dict[str, Callable[[], Any]] = {
     "sha256": hashlib.sha256,
     "xxh3": weight_hasher,
@@ -64,7 +65,7 @@ def check_bundle(path: Path, advance: Advance) -> Checked:
             found += _check_placements(path, manifest, name)
         what = f"{name}: {len(weights)} weights, offsets, alignment, xxh3 and sha256 of each"
         checked.add(what, found, manifest.files[name].size)
-    found = [_difference(name, "is not in the manifest") for name in unlisted_files(path, manifest)]
+    found = [_difference(name, UNLISTED) for name in unlisted_files(path, manifest)]
     checked.add("no file that the manifest does not list", found)
     return checked
 

@@ -212,15 +212,17 @@ ROWS = (
 
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
+    from tidalctl.terminal import size_text  # which no start that prints JSON needs
+
     lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
     if report["ttft_s"] is None:
         lines.append(f"  no output               done after {report['total_s']:.3f} s")
     else:
         lines.append(f"  {'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
-    weights, read = report["weights_bytes"] / 1e6, report["streamed_bytes"] / 1e6
+    weights, read = report["weights_bytes"], size_text(report["streamed_bytes"])
     checked = "checked" if report["verified"] else "not checked"
     taken = (
-        f"weights {weights:.0f} MB ({checked}), {read:.0f} MB of it read from disk" if weights else "no weights from the bundle"
+        f"weights {size_text(weights)} ({checked}), {read} of it read from disk" if weights else "no weights from the bundle"
     )
     lines.append(f"  {taken}; modules not foreseen: {report['misses']}")
     modules = report["modules"]
