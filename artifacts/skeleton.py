@@ -25,17 +25,19 @@ from tidalctl.artifacts.storages import storage_names
 PROTOCOL = 5
 MAX_DEPTH = 3000
 
+Place = tuple[Any, ...]  # a module, a global of it, and steps from there: ("item", key) or ("attribute", name)
+
 
 class SkeletonPickler(pickle.Pickler):
     """Pickles a state and collects its storages by name, in the order of the pickle.
 
     `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
-    numbered. `shared` are objects, by identity, that stand in the pickle as (module, name): globals that the state only refers to.
+    numbered. `shared` are objects, by identity, that stand in the pickle as a place: globals, and what they hold.
     `whole` refuses what would be unpickled with less than it has now; where nobody will, there is no need.
     """
 
     def __init__(
-        self, file: IO[bytes], names: dict[int, str], shared: dict[int, tuple[str, str]] | None = None, *, whole: bool = False
+        self, file: IO[bytes], names: dict[int, str], shared: dict[int, Place] | None = None, *, whole: bool = False
     ) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._shared = shared or {}
@@ -97,20 +99,34 @@ def _refuse_other_order(value: Any) -> None:
 def _reduced(value: Any) -> Any:
     if isinstance(value, types.ModuleType):
         return importlib.import_module, (value.__name__,)
-    if type(value) is object and (place := _global_name(value)) is not None:
+    if _featureless(value) and (place := _global_name(value)) is not None:
         return named_global, place
     if isinstance(value, torch.Tensor) and (value.grad_fn is not None or value.grad is not None):
         raise pickle.PicklingError("its gradient, or its graph, would be lost: make it under torch.no_grad()")
     return NotImplemented
 
 
+def _featureless(value: Any) -> bool:
+    """Whether nothing but its identity tells an object from another one of its class: `object()`, or `dataclasses.MISSING`."""
+    kind = type(value)
+    plain = kind.__bases__ == (object,) and kind.__module__ != "builtins" and not vars(kind).get("__slots__")
+    return kind is object or (plain and getattr(value, "__dict__", None) == {})
+
+
 def _global_name(value: object) -> tuple[str, str] | None:
-    """Where a bare `object()` is a module's global: such a sentinel is compared by identity, so a copy of it would be another."""
-    for module_name, module in list(sys.modules.items()):
+    """Where such a sentinel is a global: of any module, or of its class's. It is compared by identity, so a copy would be another."""
+    own = type(value).__module__
+    modules = list(sys.modules.items()) if type(value) is object else [(own, sys.modules.get(own))]
+    for module_name, module in modules:
         for name, other in list(getattr(module, "__dict__", {}).items()):
             if other is value:
                 return module_name, name
     return None
+
+
+def is_sentinel(value: Any) -> bool:
+    """Whether a skeleton holds an object by the name of a global."""
+    return _featureless(value) and _global_name(value) is not None
 
 
 def named_global(module: str, name: str) -> Any:
@@ -163,13 +179,24 @@ class SkeletonUnpickler(pickle.Unpickler):
         return _rebuild_tensor_v3 if shown == "torch._utils:_rebuild_tensor_v3" else super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Any:
+        if pid[0] == "global":
+            return self._at(*pid[1:])
         kind, name, dtype = pid
-        if kind == "global":
-            return self.find_class(name, dtype)
         storage = self._storage_of(name)
         if kind == "untyped":
             return storage
         return torch.storage.TypedStorage(wrap_storage=storage, dtype=getattr(torch, dtype), _internal=True)
+
+    def _at(self, module: str, name: str, *steps: tuple[str, Any]) -> Any:
+        value = self.find_class(module, name)
+        for kind, key in steps:
+            try:
+                value = value[key] if kind == "item" else vars(value)[key]
+            except (LookupError, TypeError):
+                raise Corrupt(
+                    f"the skeleton asks for {key!r} in {module}.{name}, which is not there", "compile again"
+                ) from None
+        return value
 
 
 def _rebuild_tensor_v3(storage: torch.UntypedStorage, *rest: Any) -> torch.Tensor:
@@ -181,7 +208,7 @@ def _rebuild_tensor_v3(storage: torch.UntypedStorage, *rest: Any) -> torch.Tenso
 class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
     """The pure Python pickler, which can say where in the state it stands when an object refuses."""
 
-    def __init__(self, shared: dict[int, tuple[str, str]]) -> None:
+    def __init__(self, shared: dict[int, Place]) -> None:
         super().__init__(io.BytesIO(), protocol=PROTOCOL)
         self._shared = shared
         self.stack: list[Any] = []
@@ -201,7 +228,7 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
         self.stack.pop()  # not in a finally: after an error the stack is the way to the culprit
 
 
-def why_not_picklable(state: Any, shared: dict[int, tuple[str, str]] | None = None) -> str:
+def why_not_picklable(state: Any, shared: dict[int, Place] | None = None) -> str:
     """The path to the object that can't be pickled, and what it is: `state["model"].foo: a lambda`."""
     pickler = _PathPickler(shared or {})
     try:

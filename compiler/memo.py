@@ -3,18 +3,28 @@
 import datetime
 import decimal
 import io
+import logging
 import re
 from typing import Any
 
 import torch
 
-from tidalctl.artifacts.skeleton import SkeletonPickler, shallow
+from tidalctl.artifacts.skeleton import Place, SkeletonPickler, shallow
 from tidalctl.compiler.module_state import is_atom
 
-_CONSTANTS = (re.Pattern, range, slice, decimal.Decimal, datetime.date, datetime.time, datetime.timedelta, datetime.tzinfo)
-_CONTAINERS = (dict, list, tuple)
+_CONSTANTS = (
+    re.Pattern,
+    range,
+    slice,
+    decimal.Decimal,
+    datetime.date,
+    datetime.time,
+    datetime.timedelta,
+    datetime.tzinfo,
+    logging.Logger,
+)
 
-Place = tuple[str, str]
+_CONTAINERS = (dict, list, tuple)
 
 
 class Held:
@@ -53,6 +63,13 @@ def _parts(state: Any) -> dict[Any, Any]:
     if type(state) not in _CONTAINERS:
         return {}
     return dict(state) if isinstance(state, dict) else dict(enumerate(state))
+
+
+def copied(state: Any, untouched: list[Any], shared: dict[int, Place]) -> str:
+    """The kind of an object that a state holds, and so does a global that init left alone, so deep that no place leads to it."""
+    own = _reached(state, shared)
+    within = _reached(untouched, {}) if untouched and own else {}
+    return next((type(value).__qualname__ for key, value in own.items() if key in within), "")
 
 
 def _reached(value: Any, shared: dict[int, Place]) -> dict[tuple[str, int], Any]:

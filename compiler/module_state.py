@@ -17,16 +17,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
-from tidalctl.artifacts.skeleton import SkeletonPickler
+from tidalctl.artifacts.skeleton import Place, SkeletonPickler
 from tidalctl.artifacts.storages import digest_of
 from tidalctl.compiler.carried import CACHE, carried_over
+from tidalctl.compiler.places import within
 
 _NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name
 _DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
 # which copy it is makes no difference, or there is but one
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), tuple, frozenset, PurePath, enum.Enum, *_NAMED)
 
-Place = tuple[str, str]
+Global = tuple[str, str]
 
 
 class ModuleState:
@@ -36,11 +37,13 @@ class ModuleState:
         self._root = root + os.sep
         self._globals = {place: _digest(value) for place, value in self._project_globals()}
         self._attributes = {name: _digest(value) for name, value in self._class_attributes()}
+        self.imported: list[str] = []  # the project's modules that init has imported
         self._modules = {module for module, _ in self._globals} | {name for name, _ in self._project_modules()}
 
     def note_module(self, name: str) -> None:
         """A module that init imports has just run: what its own code set is not what init sets."""
         self._modules.add(name)
+        self.imported.append(name)
         for place, value in self._project_globals():
             if place[0] == name:
                 self._globals[place] = _digest(value)
@@ -56,7 +59,7 @@ class ModuleState:
                 found.setdefault(module, {})[name] = value
         return found
 
-    def digests(self, places: Iterable[Place]) -> dict[str, str]:
+    def digests(self, places: Iterable[Global]) -> dict[str, str]:
         """What globals hold now, by name."""
         now = dict(self._project_globals())
         return {f"{module}.{name}": _digest(now.get((module, name))) for module, name in places}
@@ -68,13 +71,21 @@ class ModuleState:
                 return name.replace(":", ".")
         return ""
 
+    def untouched(self) -> dict[Place, Any]:
+        """Globals that init left alone, and attributes of classes: what a state holds of them it must hold again, not a copy."""
+        found: dict[Place, Any] = {}
+        for place, value in self._project_globals():
+            if isinstance(value, type) and value.__module__ == place[0] and not isinstance(value, enum.EnumMeta):
+                for _, name, attribute in self._attributes_of("", value):
+                    if name and not is_atom(attribute) and not isinstance(attribute, _DESCRIPTORS):
+                        found[*place, ("attribute", name)] = attribute
+            elif not isinstance(value, _ATOMS) and self._globals.get(place) == _digest(value):
+                found[place] = value
+        return found
+
     def shared(self) -> dict[int, Place]:
-        """Globals that init left alone, by identity: a state that holds one must hold that one again, not a copy."""
-        return {
-            id(value): place
-            for place, value in self._project_globals()
-            if not isinstance(value, _ATOMS) and self._globals.get(place) == _digest(value)
-        }
+        """What lies in untouched globals, by identity, down to some steps."""
+        return within(self.untouched(), is_atom)
 
     def holds(self, state: Any) -> bool:
         """Whether a global of the project is the state, or holds it: then init gives the same one when it is called again."""
@@ -105,7 +116,7 @@ class ModuleState:
     def owns_file(self, file: str) -> bool:
         return file.startswith(self._root) and "site-packages" not in file
 
-    def _project_globals(self) -> Iterator[tuple[Place, Any]]:
+    def _project_globals(self) -> Iterator[tuple[Global, Any]]:
         for module_name, module in self._project_modules():
             for name, value in list(vars(module).items()):
                 submodule = isinstance(value, types.ModuleType) and value.__name__ == f"{module_name}.{name}"
@@ -119,7 +130,8 @@ class ModuleState:
                     continue  # combined members are noted in their class
                 here = getattr(value, "__module__", None) == module_name
                 if isinstance(value, type) and here:
-                    yield from self._attributes_of(f"{module_name}:{value.__qualname__}", value)
+                    for attribute, _, item in self._attributes_of(f"{module_name}:{value.__qualname__}", value):
+                        yield attribute, item
                 elif isinstance(value, types.FunctionType | CACHE):
                     for attribute, item in vars(value).items() if here else ():
                         if not attribute.startswith("__"):
@@ -127,14 +139,14 @@ class ModuleState:
                     for label, item in carried_over(value, self.owns_file):
                         yield f"{module_name}:{name}.{label}", item
 
-    def _attributes_of(self, place: str, cls: type) -> Iterator[tuple[str, Any]]:
+    def _attributes_of(self, place: str, cls: type) -> Iterator[tuple[str, str, Any]]:
+        """With the name of each in the class; empty for what a method carries over."""
         for name, attribute in list(vars(cls).items()):
             method = isinstance(attribute, _DESCRIPTORS)
             if method or not name.startswith("__"):
-                yield f"{place}.{name}", attribute
-            if method:
-                for label, item in carried_over(attribute, self.owns_file):
-                    yield f"{place}.{name}.{label}", item
+                yield f"{place}.{name}", name, attribute
+            for label, item in carried_over(attribute, self.owns_file) if method else ():
+                yield f"{place}.{name}.{label}", "", item
 
 
 def is_atom(value: Any) -> bool:

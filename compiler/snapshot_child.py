@@ -29,7 +29,7 @@ from tidalctl.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from tidalctl.compiler.memo import Held
-    from tidalctl.compiler.module_state import ModuleState, Place
+    from tidalctl.compiler.module_state import Global, ModuleState
     from tidalctl.prefix import Split
 
 
@@ -55,7 +55,7 @@ class Snapshotter:
         self._generators = FirstGenerators()
         self._extras: dict[str, Any] = {}
         self._prefix_globals: tuple[str, ...] = ()
-        self._watched: tuple[ModuleState, list[Place]] | None = None
+        self._watched: tuple[ModuleState, list[Global]] | None = None
         self._left: dict[str, str] = {}
         self._call: FirstCall | None = None
         self._held: Held | None = None
@@ -179,7 +179,7 @@ class Snapshotter:
         try:
             if any(held) and not all(held):
                 raise NotStored("some of it is kept in a global")
-            writer.write(carried, ambient.kept, modules.kept(), modules.shared())
+            writer.write(carried, ambient.kept, modules.kept(), modules.shared(), modules.imported)
         except NotStored as reason:
             self.report["no_prefix"] = str(reason)
         else:
@@ -205,8 +205,9 @@ class Snapshotter:
 
     def _stored(self, mark: Init, make: Callable[[], Any], store: bool, whole: bool = True) -> Any:
         """Make a state, and write it with what else making it has changed."""
-        from tidalctl.compiler.memo import Held
-        from tidalctl.compiler.module_state import ModuleState
+        from tidalctl.compiler.memo import Held, copied
+        from tidalctl.compiler.module_state import ModuleState, is_atom
+        from tidalctl.compiler.places import within
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
@@ -236,16 +237,19 @@ class Snapshotter:
         ambient = self._ambient(before, after, seeded, alone=self._request.prefix)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
+        kept, untouched = modules.kept(), modules.untouched()
+        shared = within(untouched, is_atom)
         try:
-            writer.write(state, ambient.kept, modules.kept(), modules.shared())
+            if kind := copied([state, kept], list(untouched.values()), shared):
+                raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
+            writer.write(state, ambient.kept, kept, shared, modules.imported)
         except NotStored as reason:
             self.report["cause"] = str(reason)
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
-        kept = modules.kept()
         if whole and not hasattr(mark.function, "cache_info"):
-            self._held = Held(state, kept, modules.shared())
+            self._held = Held(state, kept, shared)
         self._watched = (modules, [(module, name) for module, values in kept.items() for name in values])
         self._left = modules.digests(self._watched[1])
         self.report |= writer.report

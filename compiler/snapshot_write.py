@@ -5,19 +5,20 @@ pieces, so that no second copy of them exists.
 """
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from tidalctl.artifacts.manifest import PREFIX, SKELETON
-from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, shallow, why_not_picklable
+from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
 from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
 from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
 from tidalctl.compiler.snapshot import RNG, ShardWritten, SnapshotRequest
 
 if TYPE_CHECKING:
-    from tidalctl.compiler.module_state import Place
+    from tidalctl.artifacts.skeleton import Place
 
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
 
@@ -36,14 +37,19 @@ class SnapshotWriter:
         self.report: dict[str, Any] = {}
 
     def write(
-        self, state: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: "dict[int, Place]"
+        self,
+        state: Any,
+        ambient: dict[str, Any],
+        new_globals: dict[str, dict[str, Any]],
+        shared: "dict[int, Place]",
+        modules: Sequence[str] = (),
     ) -> None:
-        """Raises NotStored, or OSError where the disk is full."""
+        """`modules` are to be imported before the state is there. Raises NotStored, or OSError where the disk is full."""
         found = storage_names(state)
         names = {address: names[0] for address, (names, _, _) in found.items()}
         if "torch.rng" in ambient:
             names[ambient["torch.rng"].untyped_storage()._cdata] = RNG
-        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, ambient, new_globals, names, shared)
+        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, ambient, new_globals, names, shared, modules)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(f"{module}.{name}" for module, values in new_globals.items() for name in values)
         self._write_weights(found, pickler.storages)
@@ -114,7 +120,12 @@ class PrefixWriter:
         self.globals: tuple[str, ...] = ()
 
     def write(
-        self, carried: Any, ambient: dict[str, Any], new_globals: dict[str, dict[str, Any]], shared: "dict[int, Place]"
+        self,
+        carried: Any,
+        ambient: dict[str, Any],
+        new_globals: dict[str, dict[str, Any]],
+        shared: "dict[int, Place]",
+        modules: Sequence[str] = (),
     ) -> None:
         """Raises NotStored."""
         bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
@@ -137,7 +148,7 @@ class PrefixWriter:
                 self.extras[name] = empty.set_(storage.clone())  # type: ignore[call-overload]
             names[address] = name
         path = Path(self._request.folder) / PREFIX
-        pickler, self.globals = write_skeleton(path, carried, ambient, new_globals, names, shared)
+        pickler, self.globals = write_skeleton(path, carried, ambient, new_globals, names, shared, modules)
         if unnamed := sorted(pickler.storages.keys() - set(names.values())):
             path.unlink()
             raise NotStored(f"{unnamed[0]} can't be reached by attributes and items")
@@ -150,10 +161,11 @@ def write_skeleton(
     new_globals: dict[str, dict[str, Any]],
     names: dict[int, str],
     shared: "dict[int, Place]",
+    modules: Sequence[str] = (),
 ) -> tuple[SkeletonPickler, tuple[str, ...]]:
     """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
-    skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks}
+    skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks, "modules": list(modules)}
     with open(path, "wb") as file:
         pickler = SkeletonPickler(file, names, shared, whole=True)
         try:
@@ -181,7 +193,7 @@ def _rebound(new_globals: dict[str, dict[str, Any]], seen: set[str]) -> str:
     """A global that init set, and by whose own name the skeleton asks for a function, a class or a sentinel; empty for none."""
     for module, values in new_globals.items():
         for name, value in values.items():
-            if type(value) is object or any(f"{asked}.".startswith(f"{module}:{name}.") for asked in seen):
+            if is_sentinel(value) or any(f"{asked}.".startswith(f"{module}:{name}.") for asked in seen):
                 return f"{module}.{name}"
     return ""
 

@@ -43,6 +43,35 @@ def test_functions_classes_and_modules_that_init_binds_to_globals_are_kept(chain
     assert (report["output"], report["fallback"]) == (made.plain({"all": 1}), None)
 
 
+PATCHES = """
+import torch
+original = torch.nn.functional.gelu
+torch.nn.functional.gelu = lambda x: original(x) * 2
+"""
+SETS = """
+import sys
+
+@tidalctl.init(static=True)
+def load(event):
+    import patches
+    sys.setrecursionlimit(4321)
+    torch.backends.mkldnn.enabled = False
+    return torch.ones(2)
+
+def handler(event, context):
+    x = load(event)
+    if event:
+        return [torch.nn.functional.gelu(x).tolist(), sys.getrecursionlimit(), torch.backends.mkldnn.enabled]
+    return x.tolist()
+"""
+
+
+def test_a_module_that_init_imports_is_imported_and_what_it_sets_for_the_process_is_set(chain: Callable[..., Chain]) -> None:
+    made = chain({"app.py": HEAD + SETS, "patches.py": PATCHES}, {})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    assert made.run({"all": 1})["output"] == made.plain({"all": 1})
+
+
 def init_that(body: str, before: str = "") -> str:
     """A function whose init does this, on the way to a state that a snapshot holds."""
     lines = "".join(f"    {line}\n" for line in body.strip().splitlines())

@@ -1,8 +1,8 @@
 """Process-wide settings that an init may change besides building its state, so that a restored process has them too.
 
-Covered: torch's default dtype, gradient mode, threads, matmul precision and determinism; the random generators of torch (of CUDA
-devices once CUDA is in use), Python and NumPy; and environment variables. Other side effects of init (registered handlers, patched
-libraries) are not seen.
+Covered: torch's default dtype, gradient mode, threads, matmul precision, oneDNN and determinism; the random generators of torch (of
+CUDA devices once CUDA is in use), Python and NumPy; Python's recursion limit; and environment variables. Other side effects of init
+(registered handlers, patched libraries) are not seen.
 """
 
 import contextlib
@@ -28,6 +28,8 @@ def _settings() -> dict[str, tuple[Any, Any]]:
         "torch.float32_precision": (_precisions, _set_precisions),
         "torch.deterministic": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
         "torch.rng": (torch.get_rng_state, torch.set_rng_state),
+        "torch.mkldnn": (lambda: torch.backends.mkldnn.enabled, lambda on: setattr(torch.backends.mkldnn, "enabled", on)),
+        "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
         "random": (random.getstate, random.setstate),
         "environ": (lambda: dict(os.environ), _set_environ),
     }

@@ -95,6 +95,8 @@ def unpickle(
 def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
     """Set what init had set besides its state, which is returned."""
     with timeline.span("ambient"):
+        for module in skeleton["modules"]:
+            importlib.import_module(module)  # which may do more than be there: it patches a library, say
         for module, values in skeleton["globals"].items():
             vars(importlib.import_module(module)).update(values)
         apply_ambient(skeleton["ambient"])
