@@ -194,3 +194,12 @@ def test_paths_that_do_not_hang_on_the_event_may_go_anywhere_and_so_may_the_ques
     Path(flat.world, "flat", "anybody.txt").write_text("three")
     verdict = flat.check(program(body, adapters("a", "b", scale=[0.5, 1.7]), adapters("c", scale=0.1)))
     assert (verdict.outcome, verdict.served) == ("sliced", 1), verdict
+
+
+def test_settings_that_are_parsed_from_a_text_are_no_question_for_a_files_size(flat: Bench) -> None:
+    body = (
+        "settings = json.loads(Path('adapters', event['adapter'], 'adapter.json').read_text())\n"
+        f"return {{'w': {W} * settings['gain']}}"
+    )
+    verdict = flat.check(program(body, adapters("a", "b"), adapters("c")))
+    assert verdict.outcome == "sliced", verdict.reason

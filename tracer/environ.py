@@ -1,23 +1,38 @@
 """Environment variables that the project's own code reads before the handler has its state, since the state may depend on them.
 
-Reads by libraries are left out: they read hundreds, and what of them matters is the fingerprint's business. Values are kept as digests.
+Reads by libraries are left out: they read hundreds, and what of them matters is the fingerprint's business. The standard library reads
+for the project where that calls it (`Path.home()`, a `string.Template`). Values are kept as digests.
 """
 
 import os
 import sys
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from tidalctl.artifacts.records import digest_json
 from tidalctl.tracer.clock import TraceClock
 
-_BETWEEN = (
-    "<frozen os>",
-    "<frozen _collections_abc>",
-    "<frozen posixpath>",
-    os.__file__,
-    "_collections_abc.py",
-    "posixpath.py",
+_STANDARD = os.path.dirname(os.__file__) + os.sep
+_INSTALLED = (os.sep + "site-packages" + os.sep, os.sep + "dist-packages" + os.sep)
+# Of what these read on their own account (a search path, a folder for temporary files, a proxy, a language) machines differ, and what
+# comes of it is seldom in a state; some read all there is.
+_OWN_ACCOUNT = tuple(
+    _STANDARD + name
+    for name in (
+        *("asyncio", "ctypes", "distutils", "ensurepip", "gettext.py", "http", "logging", "multiprocessing", "platform.py"),
+        *(
+            "pydoc.py",
+            "shutil.py",
+            "site.py",
+            "ssl.py",
+            "subprocess.py",
+            "sysconfig.py",
+            "sysconfig",
+            "tempfile.py",
+            "unittest",
+        ),
+        *("urllib", "uuid.py", "venv", "webbrowser.py", "wsgiref", "xml", "zoneinfo"),
+    )
 )
 
 
@@ -49,8 +64,17 @@ class EnvironRecorder:
         type(os.environ).__getitem__ = self._original  # type: ignore[method-assign]
 
     def _by_project(self) -> bool:
-        frame = sys._getframe(2)
-        while frame.f_back is not None and frame.f_code.co_filename.endswith(_BETWEEN):
+        frame: FrameType | None = sys._getframe(2)
+        while frame is not None and _reads_for_another(frame):
             frame = frame.f_back
-        name = frame.f_code.co_filename
-        return name.startswith(self._root) and "site-packages" not in name
+        name = frame.f_code.co_filename if frame is not None else ""
+        return name.startswith(self._root) and not any(part in name for part in _INSTALLED)
+
+
+def _reads_for_another(frame: FrameType) -> bool:
+    """Whether a frame is of the standard library, in a call: what a module reads while it is imported, it reads for itself."""
+    code = frame.f_code
+    if code.co_filename.startswith("<frozen "):
+        return "importlib" not in code.co_filename
+    ours = code.co_filename.startswith(_STANDARD) and not any(part in code.co_filename for part in _INSTALLED)
+    return ours and code.co_name != "<module>" and not code.co_filename.startswith(_OWN_ACCOUNT)

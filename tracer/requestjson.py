@@ -55,7 +55,7 @@ class RequestJson:
 
     def _contents(self) -> list[bytes]:
         for path, content in list(self._opened.items()):
-            if content is None and os.path.isfile(path) and os.path.getsize(path) <= _LARGEST:
-                with open(path, "rb") as file:
-                    self._opened[path] = file.read()
+            if content is None and os.path.isfile(path):
+                with open(path, "rb") as file:  # and no question for its size, which would count as init's own
+                    self._opened[path] = file.read(_LARGEST + 1)
         return [content for content in self._opened.values() if content is not None]
