@@ -59,9 +59,11 @@ def _print_any_character() -> None:
 
 
 def _flush() -> None:
-    """Find out while there is somebody to tell. The function may have closed the stream, and a process may have none."""
-    if sys.stdout is not None and not sys.stdout.closed:
+    """Find out while there is somebody to tell. A process may have no such stream, and the function may have closed or changed it."""
+    try:
         sys.stdout.flush()
+    except (AttributeError, ValueError):
+        return
 
 
 def _dispatch(arguments: list[str]) -> int:

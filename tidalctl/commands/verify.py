@@ -62,13 +62,13 @@ def verify(
             print(
                 f"{'note':<8}{printable(names_text(changed))} changed in the project: compared with the code as it was compiled"
             )
-    if missed:
-        raise missed
     if differences:
         raise CheckFailed(
             _verdict(bundle, runs, differences),
             _files_hint(bundle, checked.differences) if checked.differences else _hint(runs),
         )
+    if missed:
+        raise missed
 
 
 def _project(bundle: Path, manifest: Manifest) -> tuple[TidalError | None, list[str]]:
@@ -81,8 +81,9 @@ def _project(bundle: Path, manifest: Manifest) -> tuple[TidalError | None, list[
 
 def _unless_gone(run: dict[str, Any], gone: TidalError | None) -> dict[str, Any]:
     """A plain run that fails where its project is gone says nothing about the bundle."""
-    lost = gone and run["runs"] and run["runs"]["eager"]["error"] and not run["runs"]["bundle"]["error"]
-    return {**run, "equal": None, "what": gone.message} if gone and lost else run
+    if gone is None or not run["runs"] or run["runs"]["bundle"]["error"] or not run["runs"]["eager"]["error"]:
+        return run
+    return {**run, "equal": None, "what": gone.message}
 
 
 def _verdict(bundle: Path, runs: list[dict[str, Any]], differences: list[dict[str, str]]) -> str:

@@ -12,10 +12,9 @@ class Reported:
     def __init__(self) -> None:
         self._descriptor = -1
         self._encoding = getattr(sys.stdout, "encoding", "utf-8")
-        try:
-            self._descriptor = os.dup(1)
-        except OSError:  # started without a standard output
+        if sys.stdout is None:  # started without one: descriptor 1 is nothing, or some other file
             return
+        self._descriptor = os.dup(1)
         sys.stdout.flush()
         try:
             os.dup2(2, 1)
