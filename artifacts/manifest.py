@@ -79,6 +79,7 @@ class Guard(Record, frozen=True):
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     memo: bool = False  # init gives the same object each time it is called, not a fresh one
     memo_parts: bool = False  # a fresh dict, list or tuple, but the same objects in it
+    once: bool = False  # some of it is the same and the rest fresh: further calls in a process run init
 
 
 class Prefix(Record, frozen=True):

@@ -35,6 +35,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         drawn=report.drawn,
         memo=report.memo,
         memo_parts=report.memo_parts,
+        once=report.once,
     )
 
 
@@ -50,7 +51,7 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
         return report.cause
     if kind != "replay" and not call.arguments:
         return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
-    if kind == "script" and (report.memo or report.memo_parts):
+    if kind == "script" and (report.memo or report.memo_parts or report.once):
         return f"{call.name} keeps its state in a global, and may give it again for another event"
     if kind == "script" and report.globals_differ:
         return f"{call.name} sets {report.globals_differ} otherwise for another event"

@@ -73,6 +73,7 @@ class SnapshotReport(Record, frozen=True):
     drawn: tuple[str, ...] = ()
     memo: bool = False
     memo_parts: bool = False
+    once: bool = False
     prefix: Prefix | None = None
     no_prefix: str = ""
     init_s: float = 0.0

@@ -139,9 +139,7 @@ class Snapshotter:
 
     def _note_verdict(self, verdict: str) -> None:
         """Of a state of which something lies in globals that init sets: what of it a further call gave again."""
-        self.report |= {"memo": verdict == "same", "memo_parts": verdict == "parts"}
-        if not verdict:
-            self.report["cause"] = f"{self.report['init']} keeps some of what it gives in globals, and makes the rest anew"
+        self.report |= {"memo": verdict == "same", "memo_parts": verdict == "parts", "once": not verdict}
 
     def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""

@@ -16,3 +16,8 @@ def module_counts(before: Collection[str], packed: Collection[str], changed: Col
         if source and getattr(spec, "name", None) == name:  # and not here by another name
             found["changed" if name in changed else "ordinary"] += 1
     return found
+
+
+def unforeseen_modules(foreseen: Collection[str]) -> list[str]:
+    """Modules that are here and were not foreseen."""
+    return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))

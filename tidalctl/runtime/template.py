@@ -21,7 +21,7 @@ from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
 from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, unusable_here
-from tidalctl.runtime.imported import module_counts
+from tidalctl.runtime.imported import module_counts, unforeseen_modules
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
 from tidalctl.runtime.packed import PackFinder, PackReader
@@ -140,7 +140,13 @@ class Template:
     def _may_run_init(self) -> bool:
         """Whether only generators or a device will tell, once the function is imported, if init must run, and find its files."""
         guard = self.manifest.guard
-        return bool(self.strategy == "replay" or guard.drawn or guard.generators or self.manifest.fingerprint.device != "cpu")
+        return bool(
+            self.strategy == "replay"
+            or guard.drawn
+            or guard.generators
+            or guard.once
+            or self.manifest.fingerprint.device != "cpu"
+        )
 
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
@@ -336,9 +342,8 @@ class Template:
         What depends on the event is left, and all of it where the function is not imported yet.
         """
         self.weights.make_ready()
-        guard = self.manifest.guard
-        foreseen = self.manifest.strategy == "snapshot" and not (guard.memo or guard.memo_parts or self._never)
-        if foreseen and self.restored and self._ahead is None:
+        again = (guard := self.manifest.guard).memo or guard.memo_parts or guard.once
+        if self.manifest.strategy == "snapshot" and not (again or self._never) and self.restored and self._ahead is None:
             self._ahead = self._unpickled(SKELETON)
 
     def _import_late(self) -> None:
@@ -362,7 +367,11 @@ class Template:
         """Why the bundle's state is not what this call of init would give; empty where it is."""
         manifest, prefix = self.manifest, self.manifest.prefix
         reason = ""
-        if self.strategy != "replay":  # which runs what hangs on the event
+        if manifest.guard.once and self.restored:
+            reason = (
+                f"{mark.name} keeps some of what it gives in globals, and makes the rest anew: the bundle has its first state"
+            )
+        elif self.strategy != "replay":  # which runs what hangs on the event
             reason = other_call(manifest, mark, self._event, arguments, keywords)
         stepped_down = prefix is not None and self.strategy != manifest.strategy
         guard = prefix if prefix is not None and stepped_down else manifest.guard
@@ -375,13 +384,12 @@ class Template:
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""
-        changed = self._finder.changed if self._finder is not None else set()
+        changed = self._finder.changed if self._finder is not None else ()
         return {**module_counts(self._modules_before, self.pack.served, changed), "unusable": self.pack.unusable or None}
 
     def unforeseen_modules(self) -> list[str]:
         """Modules that this process imported and the trace did not list: the misses of a start."""
-        foreseen = self._modules_before.union(self.manifest.modules)
-        return sorted(name for name in sys.modules if name not in foreseen and not name.startswith("tidalctl"))
+        return unforeseen_modules(self._modules_before.union(self.manifest.modules))
 
 
 def _digest(event: Any) -> str:
