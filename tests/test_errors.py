@@ -4,12 +4,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import TIDALCTL, Chain, Done, files_below, python, tidalctl, write_project
+from conftest import Chain, Done, files_below, tidalctl, write_project
 
 from tidalctl.artifacts.manifest import decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.places import refuse_existing, refuse_files
@@ -367,52 +366,3 @@ def test_a_disk_that_fills_during_trace_is_told_as_such(
     done = tidalctl("trace", decoder.project / "app.py", "--event", EVENT, cwd=disk, env=temporary)
     done.one_error("No space left on device")
     assert list(disk.iterdir()) == []
-
-
-LOOKS = {
-    "nothing": [],
-    "help": ["--help"],
-    "help of trace": ["trace", "--help"],
-    "help of compile": ["compile", "--help"],
-    "help of run": ["run", "--help"],
-    "help of bench": ["bench", "--help"],
-    "version": ["--version"],
-    "completion": ["--show-completion", "bash"],
-}
-
-
-@pytest.mark.parametrize("case", LOOKS)
-def test_help_does_not_import_torch(tmp_path: Path, case: str) -> None:
-    environment = {"SHELL": "/bin/bash", "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1", "COLUMNS": "80"}
-    shown = assert_no_torch(LOOKS[case], tmp_path, environment)
-    assert "..." not in shown.partition("Commands:")[2], "a verb's text is cut"
-    assert not [line for line in shown.splitlines() if line.startswith("Usage:") and "{" in line]
-
-
-def test_inspect_of_a_trace_and_of_a_bundle_does_not_import_torch(decoder: Chain) -> None:
-    for path in (decoder.trace, decoder.bundle):
-        assert_no_torch(["inspect", str(path)], decoder.folder, {})
-        assert_no_torch(["inspect", str(path), "--json"], decoder.folder, {})
-
-
-def test_completion_of_a_verb_does_not_import_torch(tmp_path: Path) -> None:
-    environment = {"_TIDALCTL_COMPLETE": "complete_bash", "COMP_WORDS": "tidalctl tr", "COMP_CWORD": "1"}
-    done = assert_no_torch([], tmp_path, environment)
-    assert "trace" in done
-
-
-def test_import_tidalctl_costs_nothing(tmp_path: Path) -> None:
-    script = "import sys; before = set(sys.modules); import tidalctl; print(*sorted(set(sys.modules) - before))"
-    assert python(script, cwd=tmp_path).ok().out.split() == ["tidalctl", "tidalctl.context"]
-
-
-def assert_no_torch(arguments: list[str], cwd: Path, environment: dict[str, str]) -> str:
-    command = [sys.executable, "-P", "-X", "importtime", *TIDALCTL[2:], *arguments]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "tidalctl.cli" in imported
-    assert not [name for name in imported if name.partition(".")[0] in ("torch", "numpy", "transformers", "safetensors")]
-    return done.stdout

@@ -213,7 +213,7 @@ class AsNow:
         """Have it all set so once more; settings that go with a block are as before after it, the others stay."""
         import torch
 
-        apply_ambient({**self._values, "environ": environ_changes(dict(os.environ), self._values["environ"])})
+        apply_ambient(changed(read_ambient(), self._values))  # setting one as it is may import much
         with contextlib.ExitStack() as stack:
             if self._inference != torch.is_inference_mode_enabled():
                 stack.enter_context(torch.inference_mode(self._inference))

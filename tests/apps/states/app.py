@@ -55,6 +55,7 @@ def load(event: dict[str, Any]) -> dict[str, Any]:
     MODE = "loaded"
     helper.TABLE = {"squares": torch.arange(5) ** 2}
     os.environ["STATES_APP"] = "set by init"
+    torch.set_default_dtype(torch.float32)  # whatever an earlier call has left
     tied = nn.Parameter(torch.randn(6, 6))
     one, two = Net(tied), Net(tied)
     two.eval().requires_grad_(False)
