@@ -4,6 +4,8 @@ import copy
 import os
 from typing import Any
 
+from torch.utils.hooks import RemovableHandle
+
 from tidalctl.ambient import GENERATORS, AsNow, read_ambient, torch_settings
 from tidalctl.context import Init
 from tidalctl.surroundings import environ_changes
@@ -22,6 +24,7 @@ class FirstCall:
         self._arguments, self._keywords = _copied(arguments, keywords)
         self._settings, self._environ = torch_settings(), dict(os.environ)
         self._generators = {name: value for name, value in read_ambient().items() if name in GENERATORS}
+        self._next_hook = RemovableHandle.next_id
         self._after: AsNow | None = None
 
     def over(self) -> None:
@@ -34,10 +37,17 @@ class FirstCall:
         return bool(self.left or self.assigned)
 
     def again(self) -> Any:
-        """What the same call gives where it finds what the first one left, and random generators as that found them."""
+        """What the same call gives where it finds what the first one left, and random generators as that found them.
+
+        Torch numbers hooks throughout a process; they begin with the first call's number, too, so that states can be compared.
+        """
         assert self._after is not None
-        with self._after.again():
-            return self._function(*self._arguments, **self._keywords)
+        last, RemovableHandle.next_id = RemovableHandle.next_id, self._next_hook
+        try:
+            with self._after.again():
+                return self._function(*self._arguments, **self._keywords)
+        finally:
+            RemovableHandle.next_id = last
 
 
 def _copied(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -65,6 +65,7 @@ def test_weights_of_a_mapped_file_answer_to_the_last_bit_as_they_do_plainly(chai
     answers_to_the_last_bit(made)
 
 
+@pytest.mark.slow
 def test_so_do_those_that_a_replay_has_from_the_bundle(chain: Callable[..., Chain]) -> None:
     made = chain(REPLAYED, {"x": 1, "more": 1}, {"x": 1, "more": 2})
     assert made.manifest["strategy"] == "replay"

@@ -29,10 +29,16 @@ from dynamic_cases import (
 
 pytestmark = [needs_peft, pytest.mark.timeout(600)]
 ALL = ("lora", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
-SLOW = ("prompts", "two_models")
-NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in ALL]
-ADAPTED = ("lora", "lora_merged", "by_hand")
-ERRORS = [("lora", 0), ("lora", 1), ("lora", 2), ("by_hand", 0), ("by_hand", 1), ("by_hand", 2)]
+SLOW = ("by_hand", "prompts", "two_models")
+
+
+def named(name: str, *more: int) -> object:
+    return pytest.param(name, *more, marks=[pytest.mark.slow] if name in SLOW else [])
+
+
+NAMES = [named(name) for name in ALL]
+ADAPTED = [named(name) for name in ("lora", "lora_merged", "by_hand")]
+ERRORS = [named(name, index) for name in ("lora", "by_hand") for index in range(3)]
 
 
 @dataclass

@@ -190,6 +190,7 @@ def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[.
         assert made.run(event)["output"] == [float(event["x"])] * 2
 
 
+@pytest.mark.slow
 def test_a_function_that_samples_without_a_seed_is_found_and_only_its_weights_are_compared(chain: Callable[..., Chain]) -> None:
     made = chain(SAMPLES, {})
     assert made.manifest["reproducible"] is False

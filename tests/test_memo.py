@@ -102,6 +102,7 @@ def handler(event, context):
 """
 
 
+@pytest.mark.slow
 def test_where_some_is_kept_and_some_made_anew_a_further_call_runs_init(chain: Callable[..., Chain]) -> None:
     made = chain(HEAD + ONCE, {"n": 1})
     assert made.manifest["strategy"] == "snapshot"

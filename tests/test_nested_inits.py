@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from conftest import Chain
 from taken import HEAD
 
@@ -20,6 +21,7 @@ def handler(event, context):
 """
 
 
+@pytest.mark.slow
 def test_the_outermost_init_is_the_one_that_is_kept(chain: Callable[..., Chain]) -> None:
     made = chain(HEAD + NESTED, {})
     assert (made.manifest["init"], made.manifest["strategy"]) == ("app:load", "snapshot"), made.said()

@@ -162,6 +162,7 @@ TRACED = {"plugin": "one", "language": "en"}
 OTHER = {"plugin": "two", "language": "de"}
 
 
+@pytest.mark.slow
 def test_modules_and_files_that_another_event_chooses_come_along(chain: Callable[..., Chain]) -> None:
     made = chain(PROJECT, TRACED)
     assert "requests.log beside its own source" in made.said()

@@ -95,6 +95,7 @@ def test_in_a_warm_process_an_event_is_served_whatever_earlier_ones_have_left(ma
     assert told == [[made.plain(event), event["seed"] == 5] for event in events]
 
 
+@pytest.mark.slow
 def test_no_path_of_the_machine_is_in_what_a_start_must_agree_in(made: Chain, tmp_path: Path) -> None:
     again = Chain(tmp_path, made.events)
     write_project(again.project, APP)

@@ -186,11 +186,11 @@ def test_inspect_tells_what_is_recalled(compiled: Made) -> None:
     "change",
     [
         "a source edited",
-        "a source of the same size",
+        pytest.param("a source of the same size", marks=pytest.mark.slow),
         "a source added",
         "a source gone",
-        "a folder added",
-        "a source made a folder",
+        pytest.param("a folder added", marks=pytest.mark.slow),
+        pytest.param("a source made a folder", marks=pytest.mark.slow),
     ],
 )
 def test_a_folder_that_has_changed_is_looked_through_again(made: Made, change: str) -> None:

@@ -131,9 +131,26 @@ def handler(event, context):
 """
 
 
+@pytest.mark.slow
 def test_a_precision_that_is_set_by_backend_is_heeded_and_restored(chain: Callable[..., Chain]) -> None:
     """Torch raises where its older function is asked then."""
     made = chain(PRECISE, {})
     for event in ({}, {"tf32": True}):
         assert made.run(event)["output"] == made.plain(event)
     assert made.run({})["fallback"] is None
+
+
+def test_each_way_to_set_a_precision_can_be_read_and_set_again() -> None:
+    from tidalctl.ambient import _backend, apply_ambient, changed, read_ambient, torch_settings
+
+    before, ways = read_ambient(), (("cuda.matmul", "tf32"), ("mkldnn.matmul", "bf16"), ("", "tf32"))
+    try:
+        for name, kind in ways:
+            _backend(name).fp32_precision = kind
+            now, words = read_ambient(), torch_settings()
+            apply_ambient(changed(now, before))
+            assert read_ambient()["torch.float32_precision"] == before["torch.float32_precision"]
+            apply_ambient(changed(read_ambient(), now))
+            assert torch_settings() == words != {}
+    finally:
+        apply_ambient(changed(read_ambient(), before))

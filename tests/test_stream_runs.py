@@ -51,7 +51,15 @@ def test_experts_that_no_trace_saw_answer_as_plainly(experts: Chain, seconds: fl
         assert report["stalled_s"] > 0
 
 
-@pytest.mark.parametrize("length", [1, pytest.param(2, marks=pytest.mark.slow), pytest.param(33, marks=pytest.mark.slow), 2048])
+@pytest.mark.parametrize(
+    "length",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(33, marks=pytest.mark.slow),
+        2048,
+    ],
+)
 def test_any_length_of_prompt_answers_as_plainly_while_loading(experts: Chain, length: int) -> None:
     event = {"prompt": [(7 * n + length) % 97 for n in range(length)], "tokens": 2}
     assert slowly(experts.bundle, event, 5.0).report["output"] == experts.plain(event)
