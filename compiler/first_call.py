@@ -4,8 +4,6 @@ import copy
 import os
 from typing import Any
 
-from torch.utils.hooks import RemovableHandle
-
 from tidalctl.ambient import GENERATORS, AsNow, read_ambient, torch_settings
 from tidalctl.context import Init
 from tidalctl.surroundings import environ_changes
@@ -24,7 +22,7 @@ class FirstCall:
         self._arguments, self._keywords = _copied(arguments, keywords)
         self._settings, self._environ = torch_settings(), dict(os.environ)
         self._generators = {name: value for name, value in read_ambient().items() if name in GENERATORS}
-        self._next_hook = RemovableHandle.next_id
+        self._next_hook = _handles().next_id
         self._after: AsNow | None = None
 
     def over(self) -> None:
@@ -42,12 +40,20 @@ class FirstCall:
         Torch numbers hooks throughout a process; they begin with the first call's number, too, so that states can be compared.
         """
         assert self._after is not None
-        last, RemovableHandle.next_id = RemovableHandle.next_id, self._next_hook
+        handles = _handles()
+        last, handles.next_id = handles.next_id, self._next_hook
         try:
             with self._after.again():
                 return self._function(*self._arguments, **self._keywords)
         finally:
-            RemovableHandle.next_id = last
+            handles.next_id = last
+
+
+def _handles() -> Any:
+    """Imported late: it is the function that imports torch, after whatever it sets before."""
+    from torch.utils.hooks import RemovableHandle
+
+    return RemovableHandle
 
 
 def _copied(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

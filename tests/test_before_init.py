@@ -194,5 +194,6 @@ def test_where_nothing_can_be_kept_the_cause_is_that_and_not_a_bundle_that_faile
     made = chain(HEAD + NOTHING_STATIC, {"xs": [1.0]}, {"xs": [1.0, 2.0]})
     assert made.manifest["strategy"] == "eager"
     assert "the proof" not in made.said(), made.said()
+    assert "the snapshot answers" not in made.said(), "there is none"
     event = {"xs": [3.0]}
     assert made.run(event)["output"] == made.plain(event)

@@ -49,6 +49,7 @@ WORDS = {
     "torch.default_device": "torch's default device",
     "torch.float32_precision": "torch's float32 precision",
     "torch.deterministic": "use of deterministic algorithms",
+    "torch.mkldnn": "use of oneDNN",
 }
 # where torch keeps how exactly it computes in single precision; the first holds where the others are "none"
 PRECISIONS = ("", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn", "cudnn", "cudnn.conv", "cudnn.rnn")
