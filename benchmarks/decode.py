@@ -30,7 +30,7 @@ next(streams["bundle"])          # init is answered from the bundle here
 answer_inits_with(None)
 streams["plain"] = getattr(sys.modules[module], handler)(event, None)
 next(streams["plain"])           # and runs the ordinary way here
-assert function.template.restored == 1 and function.template.fallback is None
+assert function.template.states.restored == 1 and function.template.fallback is None
 
 times = {"bundle": [], "plain": []}
 try:

@@ -50,7 +50,7 @@ class Snapshotter:
         self.error: OSError | None = None
         self._at_import: tuple[ModuleState, Surroundings] | None = None
         self._surroundings: Surroundings | None = None
-        self._early = ""
+        self._early: list[Global] = []  # globals that were set before init was called
         self._event_index = 0
         self._generators = FirstGenerators()
         self._extras: dict[str, Any] = {}
@@ -88,8 +88,9 @@ class Snapshotter:
 
     def _look_around(self, mark: Init, modules: "ModuleState", surroundings: Surroundings) -> None:
         """What the function has set since its import, before it calls init for the first time."""
-        early = sorted(f"{module}.{name}" for module, values in modules.kept().items() for name in values)
-        self._early = early[0] if early else modules.changed_attribute()
+        self._early = sorted((module, name) for module, values in modules.kept().items() for name in values)
+        if attribute := modules.changed_attribute():
+            self._set_early(mark, attribute)
         self._surroundings = surroundings
         roots = self._roots()
         directory = surroundings.place(roots)
@@ -105,16 +106,35 @@ class Snapshotter:
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
             self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
 
+    def _set_early(self, mark: Init, name: str) -> None:
+        self.report.setdefault("cause", f"{name} is set before {mark.name} is called, so that the state may depend on it")
+
     def _roots(self) -> list[str]:
         return [os.path.realpath(self._request.root)]
 
     def _noting_what_is_left(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The first call, with what it leaves otherwise than it found it."""
         self._call = call = FirstCall(mark, arguments, keywords)
-        state = self._first(mark, arguments, keywords)
+        state = self._unseeing(mark, arguments, keywords)
         call.over()
         surroundings = self._surroundings or Surroundings()  # none where the function's import calls init
         self.report |= {"left": call.left, "left_assigned": surroundings.digests(call.assigned, self._roots())}
+        return state
+
+    def _unseeing(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The first call, which must not look at what the function has set before it."""
+        if not self._early:
+            return self._first(mark, arguments, keywords)
+        from tidalctl.compiler.early_globals import EarlyGlobals
+        from tidalctl.compiler.module_state import ModuleState
+
+        early = EarlyGlobals(self._early, ModuleState(self._request.root).owns_file)
+        if name := early.held_elsewhere():
+            self._set_early(mark, name)
+        with early:
+            state = self._first(mark, arguments, keywords)
+        if name := early.looked_at():
+            self._set_early(mark, name)
         return state
 
     def call_again(self) -> None:
@@ -144,10 +164,6 @@ class Snapshotter:
     def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
         self.report["init"] = mark.name
-        if self._early:
-            self.report.setdefault(
-                "cause", f"{self._early} is set before {mark.name} is called, so that the state may depend on it"
-            )
         split = self._split(mark) if self._request.prefix or self._request.beside else None
         began = time.perf_counter()
         if split is not None and self._request.beside:
@@ -165,7 +181,7 @@ class Snapshotter:
     def _beside(self, mark: Init, split: "Split", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make the whole state in two, and store what the first part leaves for events that the whole can't answer."""
         from tidalctl.compiler.module_state import ModuleState
-        from tidalctl.compiler.snapshot_write import NotStored, PrefixWriter
+        from tidalctl.compiler.snapshot_write import Effects, NotStored, PrefixWriter
 
         modules, before = ModuleState(self._request.root), read_ambient()
         with noting_imports(modules), noting_seeds() as seeded:
@@ -177,7 +193,7 @@ class Snapshotter:
         try:
             if any(held) and not all(held):
                 raise NotStored("some of it is kept in a global")
-            writer.write(carried, ambient.kept, modules.kept(), modules.shared(), modules.imported)
+            writer.write(carried, Effects(ambient.kept, modules.kept(), modules.imported, modules.shared()))
         except NotStored as reason:
             self.report["no_prefix"] = str(reason)
         else:
@@ -206,7 +222,7 @@ class Snapshotter:
         from tidalctl.compiler.memo import Held, copied
         from tidalctl.compiler.module_state import ModuleState, is_atom
         from tidalctl.compiler.places import within
-        from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
+        from tidalctl.compiler.snapshot_write import Effects, NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
         self.report["settings"] = torch_settings()
@@ -235,20 +251,20 @@ class Snapshotter:
         ambient = self._ambient(before, after, seeded, alone=self._request.prefix)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
-        kept, untouched = modules.kept(), modules.untouched()
-        shared = within(untouched, is_atom)
+        untouched = modules.untouched()
+        effects = Effects(ambient.kept, modules.kept(), modules.imported, within(untouched, is_atom))
         try:
-            if kind := copied([state, kept], list(untouched.values()), shared):
+            if kind := copied([state, effects.globals], list(untouched.values()), effects.shared):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
-            writer.write(state, ambient.kept, kept, shared, modules.imported)
+            writer.write(state, effects)
         except NotStored as reason:
             self.report["cause"] = str(reason)
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
         if whole and not hasattr(mark.function, "cache_info"):
-            self._held = Held(state, kept, shared)
-        self._watched = (modules, [(module, name) for module, values in kept.items() for name in values])
+            self._held = Held(state, effects.globals, effects.shared)
+        self._watched = (modules, effects.places)
         self._left = modules.digests(self._watched[1])
         self.report |= writer.report
         self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))

@@ -7,7 +7,7 @@ pieces, so that no second copy of them exists.
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -27,6 +27,19 @@ class NotStored(Exception):
     """Why a state can't be stored, with the path to the culprit."""
 
 
+class Effects(NamedTuple):
+    """What making a state has set besides it, for a restore to set again. `shared` are globals that it left alone, by identity."""
+
+    ambient: dict[str, Any]
+    globals: dict[str, dict[str, Any]]  # by module and name
+    modules: Sequence[str]  # the project's, to be imported before the state is there
+    shared: "dict[int, Place]"
+
+    @property
+    def places(self) -> list[tuple[str, str]]:
+        return [(module, name) for module, values in self.globals.items() for name in values]
+
+
 class SnapshotWriter:
     """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of SnapshotReport."""
 
@@ -36,22 +49,15 @@ class SnapshotWriter:
         self._extras = extras or {}
         self.report: dict[str, Any] = {}
 
-    def write(
-        self,
-        state: Any,
-        ambient: dict[str, Any],
-        new_globals: dict[str, dict[str, Any]],
-        shared: "dict[int, Place]",
-        modules: Sequence[str] = (),
-    ) -> None:
-        """`modules` are to be imported before the state is there. Raises NotStored, or OSError where the disk is full."""
+    def write(self, state: Any, effects: Effects) -> None:
+        """Raises NotStored, or OSError where the disk is full."""
         found = storage_names(state)
         names = {address: names[0] for address, (names, _, _) in found.items()}
-        if "torch.rng" in ambient:
-            names[ambient["torch.rng"].untyped_storage()._cdata] = RNG
-        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, ambient, new_globals, names, shared, modules)
+        if "torch.rng" in effects.ambient:
+            names[effects.ambient["torch.rng"].untyped_storage()._cdata] = RNG
+        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names)
         self.report["globals"] = globals_
-        self.report["kept_globals"] = tuple(f"{module}.{name}" for module, values in new_globals.items() for name in values)
+        self.report["kept_globals"] = tuple(".".join(place) for place in effects.places)
         self._write_weights(found, pickler.storages)
 
     def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
@@ -119,14 +125,7 @@ class PrefixWriter:
         self.extras: dict[str, torch.Tensor] = {}
         self.globals: tuple[str, ...] = ()
 
-    def write(
-        self,
-        carried: Any,
-        ambient: dict[str, Any],
-        new_globals: dict[str, dict[str, Any]],
-        shared: "dict[int, Place]",
-        modules: Sequence[str] = (),
-    ) -> None:
+    def write(self, carried: Any, effects: Effects) -> None:
         """Raises NotStored."""
         bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
         entries: dict[str, list[str]] = {}
@@ -148,31 +147,29 @@ class PrefixWriter:
                 self.extras[name] = empty.set_(storage.clone())  # type: ignore[call-overload]
             names[address] = name
         path = Path(self._request.folder) / PREFIX
-        pickler, self.globals = write_skeleton(path, carried, ambient, new_globals, names, shared, modules)
+        pickler, self.globals = write_skeleton(path, carried, effects, names)
         if unnamed := sorted(pickler.storages.keys() - set(names.values())):
             path.unlink()
             raise NotStored(f"{unnamed[0]} can't be reached by attributes and items")
 
 
-def write_skeleton(
-    path: Path,
-    state: Any,
-    ambient: dict[str, Any],
-    new_globals: dict[str, dict[str, Any]],
-    names: dict[int, str],
-    shared: "dict[int, Place]",
-    modules: Sequence[str] = (),
-) -> tuple[SkeletonPickler, tuple[str, ...]]:
+def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, str]) -> tuple[SkeletonPickler, tuple[str, ...]]:
     """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
-    skeleton = {"state": state, "globals": new_globals, "ambient": ambient, "hooks": hooks, "modules": list(modules)}
+    skeleton = {
+        "state": state,
+        "globals": effects.globals,
+        "ambient": effects.ambient,
+        "hooks": hooks,
+        "modules": list(effects.modules),
+    }
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, shared, whole=True)
+        pickler = SkeletonPickler(file, names, effects.shared, whole=True)
         try:
             with shallow():
                 pickler.dump(skeleton)
         except Exception as error:  # a state is pickled by code of its own, which may raise anything
-            raise NotStored(_cause(state, new_globals, error, lambda value: why_not_picklable(value, shared))) from error
+            raise NotStored(_cause(state, effects, error)) from error
     if overlap := pickler.overlap():
         raise NotStored(f"state: {overlap}")
     with open(path, "rb") as file:
@@ -184,7 +181,7 @@ def write_skeleton(
     local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
     if local:
         raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
-    if rebound := _rebound(new_globals, unpickler.seen):
+    if rebound := _rebound(effects.globals, unpickler.seen):
         raise NotStored(f"{rebound}: init binds it anew, and a snapshot would find what it was at import by that name")
     return pickler, tuple(sorted(unpickler.seen))
 
@@ -243,13 +240,12 @@ class Progress:
             os.write(self._descriptor, f"{self._done} {self._total}\n".encode())
 
 
-def _cause(state: Any, new_globals: dict[str, Any], error: Exception, explain: Any) -> str:
-    found: str = explain(state)
+def _cause(state: Any, effects: Effects, error: Exception) -> str:
+    found: str = why_not_picklable(state, effects.shared)
     if "second time" not in found:
         return found
-    for module, values in new_globals.items():
-        for name, value in values.items():
-            inner: str = explain(value)
-            if "second time" not in inner:
-                return inner.replace("state", f"{module}.{name}", 1)
+    for module, name in effects.places:
+        inner: str = why_not_picklable(effects.globals[module][name], effects.shared)
+        if "second time" not in inner:
+            return inner.replace("state", f"{module}.{name}", 1)
     return f"state: {type(error).__name__}: {error}"

@@ -127,10 +127,10 @@ function.template.make_ready()
 answers, spans = [], []
 for event in map(json.loads, sys.argv[2:]):
     answers.append(list(function(event)))
-    made = function.template.restored
+    made = function.template.states.restored
     function.template.make_ready()
     function.template.make_ready()
-    spans.append(function.template.restored - made)
+    spans.append(function.template.states.restored - made)
 print(json.dumps([answers, spans]))
 """
     events = [{"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}, {"prompt": [3, 1, 4]}, {"prompt": list(range(20))}]

@@ -1,21 +1,19 @@
 """A template: a bundle opened in this process, which answers calls of the function's init from what it holds.
 
-Each call of init gives a fresh state over a fresh private mapping, as the plain init gives a fresh one each time. Whatever the
-template can't answer is done the ordinary way, and `fallback` says why.
+Whatever the template can't answer is done the ordinary way, and `fallback` says why.
 """
 
 import contextlib
-import copy
 import json
 import sys
 import types
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
 from tidalctl.artifacts.errors import Corrupt, TidalError
-from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, SKELETON, Manifest
+from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
 from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
@@ -29,11 +27,9 @@ from tidalctl.runtime.prewarm import Prewarm
 from tidalctl.runtime.reader import CodeReader
 from tidalctl.runtime.recall import Recall
 from tidalctl.runtime.sources import import_from, importable, module_names
+from tidalctl.runtime.states import States
 from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
 from tidalctl.runtime.timeline import Timeline
-
-if TYPE_CHECKING:
-    from tidalctl.runtime.replay import EntryMemory, Replay
 
 
 class Template:
@@ -54,12 +50,9 @@ class Template:
         self.timeline = timeline
         self.fallback: str | None = None
         self.others: dict[str, None] = {}  # inits that were called and are not the bundle's, by name, in order
-        self.restored = 0
         self.strategy = ""  # what made the latest state, or will
         self.state_digests: dict[str, str] | None = None  # of the first state, where they are asked for
         self.wants_digests = False
-        self.answered_bytes = 0
-        self._memory: EntryMemory | None = None
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
@@ -68,6 +61,9 @@ class Template:
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.code.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
             self.recall = Recall(self.path, self.manifest)
+            self.states = States(
+                self.path, self.manifest, self.weights, self.prewarm, timeline, self._project, self._import_late
+            )
         if verify:
             with timeline.span("check"):
                 self._check_code()
@@ -75,8 +71,6 @@ class Template:
         self._never = ""
         self._finder: PackFinder | None = None
         self._event_fallback: str | None = None
-        self._kept: dict[str, Any] = {}
-        self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._seeds: dict[str, Any] = {}
@@ -269,72 +263,9 @@ class Template:
 
     def _made(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The state by the bundle's strategy."""
-        if self.strategy != "replay":
-            return self._restored(SKELETON, self.manifest.guard.memo)
-        function = mark.function
-        if self.manifest.prefix is not None:
-            from tidalctl.prefix import split_init
-
-            split = split_init(mark.function)
-            prefix = self.manifest.prefix
-            memo = prefix.memo if self.manifest.strategy == "script" else self.manifest.guard.memo
-            carried = self._restored(prefix.skeleton, memo)
-
-            def function(*given: Any, **named: Any) -> Any:
-                return split.suffix(dict(carried), *given, **named)
-
-        replay = self._replaying()
-        with self.timeline.span("init"):
-            if replay is None:
-                return function(*arguments, **keywords)
-            state = replay.run(function, arguments, keywords)
-        self.answered_bytes += replay.answered_bytes
-        return state
-
-    def _replaying(self) -> "Replay | None":
-        """What answers init's reads from the template, where the bundle holds answers."""
-        if not self.manifest.answers:
-            return None
-        from tidalctl.runtime.replay import EntryMemory, Replay
-
-        with self.timeline.span("map"):
-            if self._memory is None:
-                first, files = dict(self.weights.device.mappings), self.weights.device.files
-                self._memory = EntryMemory(
-                    self.manifest.weights, lambda name: first.pop(name, None) or files[name].map_privately(), self.weights.need
-                )
-            provenance = json.loads((self.path / PROVENANCE).read_bytes())
-        root = str(self._project() or self.path / CODE)
-        return Replay(self.manifest.answers, provenance, root, self._memory)
-
-    def _restored(self, skeleton: str, memo: bool) -> Any:
-        """What a skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
-        parts = self.manifest.guard.memo_parts and skeleton == SKELETON
-        if skeleton in self._kept:
-            return copy.copy(self._kept[skeleton]) if parts else self._kept[skeleton]
-        from tidalctl.runtime.restore import settle
-
-        ahead, self._ahead = self._ahead, None
-        with self.weights.kept_if_made():
-            state = settle(ahead or self._unpickled(skeleton), self.timeline)
-        if self.weights.on_device:
-            self.prewarm.beside(lambda: not self.weights.done)
-        self._import_late()
-        self.prewarm.in_gap(lambda: not self.weights.may_begin)
-        self.weights.close_gate(state, complete=skeleton == SKELETON)
-        if memo or parts:
-            self._kept[skeleton] = copy.copy(state) if parts else state  # a container is the handler's own
-        return state
-
-    def _unpickled(self, skeleton: str) -> dict[str, Any]:
-        from tidalctl.runtime.restore import unpickle
-
-        with self.timeline.span("map"):
-            # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
-            mappings = self.weights.mappings(again=bool(self.restored))
-        script = self._dynamic if self.strategy == "script" else None
-        self.restored += 1
-        return unpickle(self.path / skeleton, self.manifest, mappings, self.timeline, script, self._event, self.weights)
+        if self.strategy == "replay":
+            return self.states.replayed(mark, arguments, keywords)
+        return self.states.whole(self._dynamic if self.strategy == "script" else None, self._event)
 
     def make_ready(self) -> None:
         """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.
@@ -342,9 +273,8 @@ class Template:
         What depends on the event is left, and all of it where the function is not imported yet.
         """
         self.weights.make_ready()
-        again = (guard := self.manifest.guard).memo or guard.memo_parts or guard.once
-        if self.manifest.strategy == "snapshot" and not (again or self._never) and self.restored and self._ahead is None:
-            self._ahead = self._unpickled(SKELETON)
+        if self.manifest.strategy == "snapshot" and not self._never:
+            self.states.make_ready()
 
     def _import_late(self) -> None:
         """While the first weights are on their way, import what the handler is going to import."""
@@ -367,7 +297,7 @@ class Template:
         """Why the bundle's state is not what this call of init would give; empty where it is."""
         manifest, prefix = self.manifest, self.manifest.prefix
         reason = ""
-        if manifest.guard.once and self.restored:
+        if manifest.guard.once and self.states.restored:
             reason = (
                 f"{mark.name} keeps some of what it gives in globals, and makes the rest anew: the bundle has its first state"
             )
