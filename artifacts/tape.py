@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tidalctl.artifacts.project import inside
 from tidalctl.artifacts.records import Record
 
 UNKNOWN = "unknown"
@@ -92,4 +93,4 @@ def place_of(file: str, root: str) -> str:
     if file == UNKNOWN:
         return file
     path = os.path.abspath(file)
-    return f"project:{path[len(root) + 1 :]}" if root and path.startswith(root + os.sep) else path
+    return f"project:{os.path.relpath(path, root)}" if root and path.startswith(inside(root)) else path

@@ -187,7 +187,7 @@ def _answering(found: Attempt, answers: tuple[Answer, ...], strategy: Strategy, 
         prefix=found.prefix if usable else None,
         report=found.report
         if usable
-        else msgspec.structs.replace(found.report, placements=(), shards=(), digests={}, xxh3={}, globals=()),
+        else msgspec.structs.replace(found.report, placements=(), shards=(), digests={}, xxh3={}, globals=(), kept_globals=()),
         answers=answers,
         sources=sources,
         notes=(),

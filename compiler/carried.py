@@ -17,11 +17,9 @@ def carried_over(value: Any, owned: Callable[[str], bool]) -> Iterator[tuple[str
     for depth, function in enumerate(_functions_within(value)):
         inner = f"inner {depth} " if depth else ""
         for place, default in enumerate(function.__defaults__ or ()):
-            if isinstance(default, dict | list | set):
-                yield f"{inner}default {place}", default
+            yield f"{inner}default {place}", default
         for name, default in (function.__kwdefaults__ or {}).items():
-            if isinstance(default, dict | list | set):
-                yield f"{inner}default {name}", default
+            yield f"{inner}default {name}", default
         if owned(function.__code__.co_filename):
             for name, content in _variables(function):
                 yield f"{inner}variable {name}", content

@@ -5,6 +5,7 @@ import decimal
 import io
 import logging
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -28,13 +29,13 @@ _CONTAINERS = (dict, list, tuple)
 
 
 class Held:
-    """What of a state lies in what init left in globals. `shared` are globals that it left alone, by identity."""
+    """What of a state lies in what init `left` in globals. `shared` are globals that it left alone, by identity."""
 
-    def __init__(self, state: Any, kept: dict[str, dict[str, Any]], shared: dict[int, Place]) -> None:
+    def __init__(self, state: Any, left: Sequence[Any], shared: dict[int, Place]) -> None:
         self._state = state
         self._shared = shared
         self._parts = _parts(state)
-        inside = _reached(list(kept.values()), shared) if kept else {}
+        inside = _reached(list(left), shared) if left else {}
         self._held = {key: value for key, value in (_reached(state, shared) if inside else {}).items() if key in inside}
 
     def __bool__(self) -> bool:

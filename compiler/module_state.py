@@ -10,13 +10,13 @@ import enum
 import gc
 import hashlib
 import io
-import os
 import sys
 import types
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 from typing import Any
 
+from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.skeleton import Place, SkeletonPickler
 from tidalctl.artifacts.storages import digest_of
 from tidalctl.compiler.carried import CACHE, carried_over
@@ -34,11 +34,14 @@ class ModuleState:
     """The project's globals and class attributes as they were when this was made. Make it before init, ask it after."""
 
     def __init__(self, root: str) -> None:
-        self._root = root + os.sep
-        self._globals = {place: _digest(value) for place, value in self._project_globals()}
+        self._root = root
+        self._globals: dict[Global, str] = {}
+        self._objects: dict[Global, int] = {}  # which one each was
+        for place, value in self._project_globals():
+            self._note_global(place, value)
         self._attributes = {name: _digest(value) for name, value in self._class_attributes()}
         self.imported: list[str] = []  # the project's modules that init has imported
-        self._modules = {module for module, _ in self._globals} | {name for name, _ in self._project_modules()}
+        self._modules = {module for module, _ in self._globals} | {name for name, _ in self.project_modules()}
 
     def note_module(self, name: str) -> None:
         """A module that init imports has just run: what its own code set is not what init sets."""
@@ -46,10 +49,13 @@ class ModuleState:
         self.imported.append(name)
         for place, value in self._project_globals():
             if place[0] == name:
-                self._globals[place] = _digest(value)
+                self._note_global(place, value)
         for attribute, value in self._class_attributes():
             if attribute.partition(":")[0] == name:
                 self._attributes[attribute] = _digest(value)
+
+    def _note_global(self, place: Global, value: Any) -> None:
+        self._globals[place], self._objects[place] = _digest(value), id(value)
 
     def kept(self) -> dict[str, dict[str, Any]]:
         """Globals that are new or not what they were, by module."""
@@ -58,6 +64,10 @@ class ModuleState:
             if module in self._modules and self._globals.get((module, name)) != _digest(value):
                 found.setdefault(module, {})[name] = value
         return found
+
+    def is_object_of_before(self, place: Global, value: Any) -> bool:
+        """Whether a global still is what it was, and not another object, whatever it holds now."""
+        return self._objects.get(place) == id(value)
 
     def digests(self, places: Iterable[Global]) -> dict[str, str]:
         """What globals hold now, by name."""
@@ -98,13 +108,13 @@ class ModuleState:
     def cache_with(self, state: Any, init: Any) -> str:
         """The function of the project, other than `init`, whose cache holds the state or what lies at its top; empty for none."""
         held = {id(value) for value in (state, *_parts(state)) if not is_atom(value)}
-        for module_name, module in self._project_modules():
+        for module_name, module in self.project_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, CACHE) and value is not init and any(id(result) in held for result in _cached(value)):
                     return f"{module_name}.{name}"
         return ""
 
-    def _project_modules(self) -> Iterator[tuple[str, types.ModuleType]]:
+    def project_modules(self) -> Iterator[tuple[str, types.ModuleType]]:
         for name, module in list(sys.modules.items()):
             if self.owns(module):
                 yield name, module
@@ -114,17 +124,17 @@ class ModuleState:
         return self.owns_file(str(getattr(module, "__file__", None) or ""))
 
     def owns_file(self, file: str) -> bool:
-        return file.startswith(self._root) and "site-packages" not in file
+        return is_own(file, self._root)
 
     def _project_globals(self) -> Iterator[tuple[Global, Any]]:
-        for module_name, module in self._project_modules():
+        for module_name, module in self.project_modules():
             for name, value in list(vars(module).items()):
                 submodule = isinstance(value, types.ModuleType) and value.__name__ == f"{module_name}.{name}"
-                if not name.startswith("__") and not submodule:  # which any import binds in its package
+                if not is_dunder(name) and not submodule:  # which any import binds in its package
                     yield (module_name, name), value
 
     def _class_attributes(self) -> Iterator[tuple[str, Any]]:
-        for module_name, module in self._project_modules():
+        for module_name, module in self.project_modules():
             for name, value in list(vars(module).items()):
                 if isinstance(value, enum.EnumMeta):
                     continue  # combined members are noted in their class
@@ -134,7 +144,7 @@ class ModuleState:
                         yield attribute, item
                 elif isinstance(value, types.FunctionType | CACHE):
                     for attribute, item in vars(value).items() if here else ():
-                        if not attribute.startswith("__"):
+                        if not is_dunder(attribute):
                             yield f"{module_name}:{value.__qualname__}.{attribute}", item
                     for label, item in carried_over(value, self.owns_file):
                         yield f"{module_name}:{name}.{label}", item
@@ -143,10 +153,15 @@ class ModuleState:
         """With the name of each in the class; empty for what a method carries over."""
         for name, attribute in list(vars(cls).items()):
             method = isinstance(attribute, _DESCRIPTORS)
-            if method or not name.startswith("__"):
+            if method or not is_dunder(name):
                 yield f"{place}.{name}", name, attribute
             for label, item in carried_over(attribute, self.owns_file) if method else ():
                 yield f"{place}.{name}.{label}", "", item
+
+
+def is_dunder(name: str) -> bool:
+    """Whether a name is one of Python's own."""
+    return name.startswith("__") and name.endswith("__")
 
 
 def is_atom(value: Any) -> bool:

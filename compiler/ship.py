@@ -9,12 +9,10 @@ from pathlib import Path
 
 from tidalctl.artifacts.bundle import file_digest
 from tidalctl.artifacts.pagecache import SMALL
+from tidalctl.artifacts.project import installed, is_own
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import FileOpened, Import, SourcesRead, Trace
 
-_INSTALLED = tuple(
-    {sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix}
-)
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
@@ -32,7 +30,7 @@ class Shipment(Record, frozen=True):
 def plan_shipment(trace: Trace) -> Shipment:
     """The project's modules that were imported or that those name in an import statement, and data opened outside init."""
     root = Path(trace.header.root)
-    imported = [Path(r.file) for r in trace.of(Import) if r.file.endswith(".py") and _inside(Path(r.file), root)]
+    imported = [Path(r.file) for r in trace.of(Import) if r.file.endswith(".py") and is_own(r.file, str(root))]
     sources = {path.relative_to(root).as_posix() for path in imported if path.is_file()} | {trace.header.function.source}
     sources |= _whole_packages(root, sources)
     waiting = sorted(sources)
@@ -44,7 +42,7 @@ def plan_shipment(trace: Trace) -> Shipment:
     data, warnings = _data(trace.of(FileOpened), root, sources)
     own = str(Path(__file__).parent.parent)
     for record in trace.of(Import):
-        elsewhere = record.file.startswith("/") and not record.file.startswith((*_INSTALLED, *_SYSTEM, own, str(root)))
+        elsewhere = record.file.startswith("/") and not record.file.startswith((*installed(), *_SYSTEM, own, str(root)))
         if record.file.endswith(".py") and elsewhere:  # a name that is not absolute (torch.ops has one) is no file's
             warnings.add(f"the module {record.name} lies outside the project: the bundle imports {record.file} where it is")
     return Shipment(sources=tuple(sorted(sources)), data=tuple(sorted(data)), warnings=tuple(sorted(warnings)))
@@ -58,17 +56,8 @@ def _whole_packages(root: Path, sources: set[str]) -> set[str]:
         path.relative_to(root).as_posix()
         for top in tops
         for path in (root / top).rglob("*.py")
-        if _inside(path, root) and not any(part.startswith(".") for part in path.relative_to(root).parts)
+        if is_own(str(path), str(root)) and not any(part.startswith(".") for part in path.relative_to(root).parts)
     }
-
-
-def _inside(path: Path, root: Path) -> bool:
-    """Whether a file is the project's own: below its folder, and not in an environment installed there."""
-    if not path.is_relative_to(root) or "site-packages" in path.parts:
-        return False
-    return not any(
-        path.is_relative_to(entry) and Path(entry).is_relative_to(root) and Path(entry) != root for entry in _INSTALLED
-    )
 
 
 def _named_by(root: Path, source: str) -> Iterator[str]:
@@ -100,9 +89,9 @@ def _data(opened: Iterable[FileOpened], root: Path, sources: set[str]) -> tuple[
     warnings: set[str] = set()
     for record in opened:
         path = Path(record.path)
-        if record.mapped or record.phase == "init" or record.path.startswith((*_INSTALLED, *_SYSTEM)):
+        if record.mapped or record.phase == "init" or record.path.startswith((*installed(), *_SYSTEM)):
             continue
-        if not _inside(path, root):
+        if not is_own(str(path), str(root)):
             warnings.add(f"{path} lies outside the project: the bundle reads it where it is")
             continue
         if not path.is_file():
@@ -179,8 +168,8 @@ def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
 def _places() -> list[Path]:
     """Entries of sys.path, the standard library last, whose folder may hold the others."""
     library = Path(sysconfig.get_paths()["stdlib"])  # "platstdlib" is the virtual environment's
-    installed = [Path(entry) for entry in _INSTALLED if entry.endswith(("site-packages", "dist-packages"))]
-    return [*installed, library / "lib-dynload", library]
+    packages = [Path(entry) for entry in installed() if entry.endswith(("site-packages", "dist-packages"))]
+    return [*packages, library / "lib-dynload", library]
 
 
 def _libraries(trace: Trace, places: Iterable[Path]) -> dict[str, FileOpened]:

@@ -28,8 +28,11 @@ from tidalctl.function import enter_project, import_handler, is_stream, json_tex
 from tidalctl.surroundings import Surroundings
 
 if TYPE_CHECKING:
+    from tidalctl.artifacts.skeleton import Place
+    from tidalctl.compiler.early_globals import EarlyGlobals
     from tidalctl.compiler.memo import Held
     from tidalctl.compiler.module_state import Global, ModuleState
+    from tidalctl.compiler.snapshot_write import Effects
     from tidalctl.prefix import Split
 
 
@@ -50,7 +53,7 @@ class Snapshotter:
         self.error: OSError | None = None
         self._at_import: tuple[ModuleState, Surroundings] | None = None
         self._surroundings: Surroundings | None = None
-        self._early: list[Global] = []  # globals that were set before init was called
+        self._early: EarlyGlobals | None = None
         self._event_index = 0
         self._generators = FirstGenerators()
         self._extras: dict[str, Any] = {}
@@ -80,17 +83,17 @@ class Snapshotter:
         if self._request.folder and "init" not in self.report:
             state = self._noting_what_is_left(mark, arguments, keywords)
         else:
-            began = time.perf_counter()
-            state = mark.function(*arguments, **keywords)
-            self.report.setdefault("init_s", time.perf_counter() - began)
+            state = self._timed(mark, arguments, keywords)
         self._note_state(mark, state)
         return state
 
     def _look_around(self, mark: Init, modules: "ModuleState", surroundings: Surroundings) -> None:
         """What the function has set since its import, before it calls init for the first time."""
-        self._early = sorted((module, name) for module, values in modules.kept().items() for name in values)
-        if attribute := modules.changed_attribute():
-            self._set_early(mark, attribute)
+        if early := [(module, name) for module, values in modules.kept().items() for name in values]:
+            from tidalctl.compiler.early_globals import EarlyGlobals
+
+            self._early = EarlyGlobals(early, modules)
+        self._set_early(mark, modules.changed_attribute())
         self._surroundings = surroundings
         roots = self._roots()
         directory = surroundings.place(roots)
@@ -107,7 +110,8 @@ class Snapshotter:
             self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
 
     def _set_early(self, mark: Init, name: str) -> None:
-        self.report.setdefault("cause", f"{name} is set before {mark.name} is called, so that the state may depend on it")
+        if name:
+            self.report.setdefault("cause", f"{name} is set before {mark.name} is called, so that the state may depend on it")
 
     def _roots(self) -> list[str]:
         return [os.path.realpath(self._request.root)]
@@ -115,26 +119,20 @@ class Snapshotter:
     def _noting_what_is_left(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The first call, with what it leaves otherwise than it found it."""
         self._call = call = FirstCall(mark, arguments, keywords)
-        state = self._unseeing(mark, arguments, keywords)
+        state = self._first_noting_looks(mark, arguments, keywords)
         call.over()
         surroundings = self._surroundings or Surroundings()  # none where the function's import calls init
         self.report |= {"left": call.left, "left_assigned": surroundings.digests(call.assigned, self._roots())}
         return state
 
-    def _unseeing(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call, which must not look at what the function has set before it."""
-        if not self._early:
+    def _first_noting_looks(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The first call, where the function has set globals before it: init must not have looked at them."""
+        if self._early is None:
             return self._first(mark, arguments, keywords)
-        from tidalctl.compiler.early_globals import EarlyGlobals
-        from tidalctl.compiler.module_state import ModuleState
-
-        early = EarlyGlobals(self._early, ModuleState(self._request.root).owns_file)
-        if name := early.held_elsewhere():
-            self._set_early(mark, name)
-        with early:
+        self._set_early(mark, self._early.held(mark.function))
+        with self._early as early:
             state = self._first(mark, arguments, keywords)
-        if name := early.looked_at():
-            self._set_early(mark, name)
+        self._set_early(mark, early.looked_at())
         return state
 
     def call_again(self) -> None:
@@ -165,23 +163,27 @@ class Snapshotter:
         """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
         self.report["init"] = mark.name
         split = self._split(mark) if self._request.prefix or self._request.beside else None
-        began = time.perf_counter()
         if split is not None and self._request.beside:
             both = split  # for the type checker
             return self._stored(mark, lambda: self._beside(mark, both, arguments, keywords), True)
         if split is None:
             store = self._request.whole or not self._request.prefix
-            state = self._stored(mark, lambda: mark.function(*arguments, **keywords), store)
-            self.report["init_s"] = time.perf_counter() - began
-            return state
+            return self._stored(mark, lambda: self._timed(mark, arguments, keywords), store)
         carried = self._stored(mark, split.prefix, True, whole=False)
         self.report["prefix"] = Prefix(lines=split.lines, carried=split.carried)
         return split.suffix(dict(carried), *arguments, **keywords)
 
+    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        state = mark.function(*arguments, **keywords)
+        if self._early is None:  # which slows it
+            self.report.setdefault("init_s", time.perf_counter() - began)
+        return state
+
     def _beside(self, mark: Init, split: "Split", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make the whole state in two, and store what the first part leaves for events that the whole can't answer."""
         from tidalctl.compiler.module_state import ModuleState
-        from tidalctl.compiler.snapshot_write import Effects, NotStored, PrefixWriter
+        from tidalctl.compiler.snapshot_write import NotStored, PrefixWriter
 
         modules, before = ModuleState(self._request.root), read_ambient()
         with noting_imports(modules), noting_seeds() as seeded:
@@ -193,7 +195,7 @@ class Snapshotter:
         try:
             if any(held) and not all(held):
                 raise NotStored("some of it is kept in a global")
-            writer.write(carried, Effects(ambient.kept, modules.kept(), modules.imported, modules.shared()))
+            writer.write(carried, _effects(modules, ambient, modules.shared()))
         except NotStored as reason:
             self.report["no_prefix"] = str(reason)
         else:
@@ -222,7 +224,7 @@ class Snapshotter:
         from tidalctl.compiler.memo import Held, copied
         from tidalctl.compiler.module_state import ModuleState, is_atom
         from tidalctl.compiler.places import within
-        from tidalctl.compiler.snapshot_write import Effects, NotStored, SnapshotWriter
+        from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
         self.report["settings"] = torch_settings()
@@ -252,9 +254,10 @@ class Snapshotter:
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
         untouched = modules.untouched()
-        effects = Effects(ambient.kept, modules.kept(), modules.imported, within(untouched, is_atom))
+        shared = within(untouched, is_atom)
+        effects = _effects(modules, ambient, shared)
         try:
-            if kind := copied([state, effects.globals], list(untouched.values()), effects.shared):
+            if kind := copied([state, effects.values], list(untouched.values()), shared):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
             writer.write(state, effects)
         except NotStored as reason:
@@ -263,7 +266,7 @@ class Snapshotter:
             self.error = error  # the function around this call may swallow it
             raise
         if whole and not hasattr(mark.function, "cache_info"):
-            self._held = Held(state, effects.globals, effects.shared)
+            self._held = Held(state, effects.values, shared) or None  # it keeps the state alive
         self._watched = (modules, effects.places)
         self._left = modules.digests(self._watched[1])
         self.report |= writer.report
@@ -307,6 +310,20 @@ class Snapshotter:
         if "skeleton" not in self.report:
             self.report["skeleton"] = skeleton_digest(state)
         self.report["states"][self._event_index] = _weight_digests(state)
+
+
+def _effects(modules: "ModuleState", ambient: Ambient, shared: "dict[int, Place]") -> "Effects":
+    from tidalctl.artifacts.filled import contents
+    from tidalctl.compiler.snapshot_write import Effects
+
+    bound, filled, places = modules.kept(), {}, {}
+    for module, name in [(module, name) for module, values in bound.items() for name in values]:
+        value = bound[module][name]
+        if modules.is_object_of_before((module, name), value) and (held := contents(value)) is not None:
+            filled.setdefault(module, {})[name] = held
+            places[id(value)] = module, name
+            del bound[module][name]
+    return Effects(ambient.kept, bound, filled, modules.imported, shared | places)
 
 
 def _weight_digests(state: Any) -> dict[str, str]:

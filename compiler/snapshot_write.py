@@ -32,12 +32,17 @@ class Effects(NamedTuple):
 
     ambient: dict[str, Any]
     globals: dict[str, dict[str, Any]]  # by module and name
+    filled: dict[str, dict[str, Any]]  # what globals hold that are the same objects as before
     modules: Sequence[str]  # the project's, to be imported before the state is there
     shared: "dict[int, Place]"
 
     @property
     def places(self) -> list[tuple[str, str]]:
-        return [(module, name) for module, values in self.globals.items() for name in values]
+        return [(module, name) for found in (self.globals, self.filled) for module, values in found.items() for name in values]
+
+    @property
+    def values(self) -> list[Any]:
+        return [value for found in (self.globals, self.filled) for values in found.values() for value in values.values()]
 
 
 class SnapshotWriter:
@@ -159,6 +164,7 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
     skeleton = {
         "state": state,
         "globals": effects.globals,
+        "filled": effects.filled,
         "ambient": effects.ambient,
         "hooks": hooks,
         "modules": list(effects.modules),
@@ -244,8 +250,8 @@ def _cause(state: Any, effects: Effects, error: Exception) -> str:
     found: str = why_not_picklable(state, effects.shared)
     if "second time" not in found:
         return found
-    for module, name in effects.places:
-        inner: str = why_not_picklable(effects.globals[module][name], effects.shared)
+    for (module, name), value in zip(effects.places, effects.values, strict=True):
+        inner: str = why_not_picklable(value, effects.shared)
         if "second time" not in inner:
             return inner.replace("state", f"{module}.{name}", 1)
     return f"state: {type(error).__name__}: {error}"

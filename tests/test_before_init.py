@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import random
+import types
 import tidalctl
 import torch
 """
@@ -139,6 +140,32 @@ def handler(event, context):
     return (state if event["scale"] == 2.0 else noted(state)).tolist()
 """
 
+NAMESPACE_IN_A_DEFAULT = """
+def settings(_s=types.SimpleNamespace(scale=1.0)):
+    return _s
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * settings().scale
+
+def handler(event, context):
+    settings().scale = event["scale"]
+    return load().tolist()
+"""
+
+TWO_UNDERSCORES = """
+__scale = 1.0
+
+@tidalctl.init
+def load():
+    return torch.ones(4) * __scale
+
+def handler(event, context):
+    global __scale
+    __scale = event["scale"]
+    return load().tolist()
+"""
+
 RESEEDED = """
 @tidalctl.init
 def load(event):
@@ -158,7 +185,7 @@ def handler(event, context):
 """
 
 CASES = {name.lower(): source for name, source in list(globals().items()) if name.isupper() and name != "HEAD"}
-QUICK = ("class_attribute",)  # what keeps this right keeps the others right
+QUICK = ("class_attribute", "two_underscores")  # what keeps this right keeps the others right
 
 
 @pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES])

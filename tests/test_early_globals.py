@@ -13,7 +13,7 @@ from tidalctl.compiler.early_globals import EarlyGlobals
 from tidalctl.compiler.module_state import ModuleState
 
 HEAD = """
-import contextvars, functools, importlib, sys, threading, uuid
+import contextvars, functools, importlib, operator, os, sys, threading, uuid
 import torch
 COUNT = 0
 LOG = []
@@ -21,44 +21,59 @@ LAST = {}
 REQUEST = contextvars.ContextVar("request")
 """
 
+COUNTS = "global COUNT; COUNT += 1; load()"
+
+# body of init with what follows it, and that of the handler
 UNSEEN = {
-    "a_counter": ("return 1", "global COUNT; COUNT += 1; load()"),
+    "a_counter": ("return 1", COUNTS),
+    "a_counter_in_a_function": ("return 1\ndef count():\n    global COUNT\n    COUNT += 1", "count(); load()"),
     "a_new_global": ("return 1", "global STARTED; STARTED = 1.5; load()"),
     "an_identifier": ("return 1", "global COUNT; COUNT = uuid.uuid4(); load()"),
     "a_log": ("return 1", "LOG.append('asked'); load()"),
     "a_dict_of_plain_values": ("return 1", "LAST.update(a=1, b='c'); load()"),
     "a_context_variable": ("return 1", "token = REQUEST.set('7'); load(); REQUEST.reset(token)"),
-    "getattr_of_a_library": ("return getattr(torch, 'bfloat' + '16')", "global COUNT; COUNT += 1; load()"),
+    "getattr_of_a_library": ("return getattr(torch, 'bfloat' + '16')", COUNTS),
+    "eval_of_a_model": ("return torch.nn.Linear(1, 1).eval().modules()", COUNTS),
+    "a_sentence_with_the_name": ("return helper()\ndef helper():\n    'Not the COUNT of requests.'", COUNTS),
+    "another_module_s": ("return 1", "helpers.asked(); load()"),
 }
 
 SEEN = {
-    "by_name": ("return COUNT", "global COUNT; COUNT += 1; load()"),
-    "in_a_function_that_it_calls": ("return helper()\ndef helper():\n    return COUNT", "global COUNT; COUNT += 1; load()"),
-    "in_a_comprehension": ("return [COUNT for _ in range(1)]", "global COUNT; COUNT += 1; load()"),
-    "in_a_method": (
-        "return Made().get\nclass Made:\n    @property\n    def get(self):\n        return COUNT",
-        "global COUNT; COUNT += 1; load()",
-    ),
-    "in_a_function_that_torch_reads": (
-        "return torch.compile(scaled)\ndef scaled(x: torch.Tensor) -> torch.Tensor:\n    return x * COUNT",
-        "global COUNT; COUNT += 1; load()",
-    ),
-    "through_a_library": (
-        "return functools.reduce(helper, [1, 2])\ndef helper(a, b):\n    return COUNT",
-        "global COUNT; COUNT += 1; load()",
-    ),
+    "by_name": ("return COUNT", COUNTS),
+    "in_a_function_that_it_calls": ("return helper()\ndef helper():\n    return COUNT", COUNTS),
+    "in_a_comprehension": ("return [COUNT for _ in range(1)]", COUNTS),
+    "in_a_method": ("return Made().get\nclass Made:\n    @property\n    def get(self):\n        return COUNT", COUNTS),
+    "in_a_function_that_torch_reads": ("return torch.compile(scaled)\ndef scaled(x):\n    return x * COUNT", COUNTS),
+    "through_a_library": ("return functools.reduce(helper, [1, 2])\ndef helper(a, b):\n    return COUNT", COUNTS),
     "in_a_thread": (
         "t = threading.Thread(target=helper)\n    t.start()\n    t.join()\ndef helper():\n    return COUNT",
-        "global COUNT; COUNT += 1; load()",
+        COUNTS,
     ),
-    "through_its_module": (
-        "return getattr(importlib.import_module(__name__), 'COU' + 'NT')",
-        "global COUNT; COUNT += 1; load()",
+    "in_a_cached_function": (
+        "return helper()\n@functools.lru_cache\ndef helper():\n    return COUNT",
+        "global COUNT; COUNT += 1; helper(); load()",
     ),
-    "through_sys_modules": ("return vars(sys.modules[__name__])['COUNT']", "global COUNT; COUNT += 1; load()"),
-    "through_globals": ("return globals()['COU' + 'NT']", "global COUNT; COUNT += 1; load()"),
-    "through_eval": ("return eval('COU' + 'NT')", "global COUNT; COUNT += 1; load()"),
-    "through_the_caller's_frame": ("return sys._getframe(2)", "global COUNT; COUNT += 1; load()"),
+    "in_a_function_in_a_table": ("return TASKS['a']()\nTASKS = {'a': lambda: COUNT}", COUNTS),
+    "in_a_partial": ("return task()\ndef helper(a):\n    return COUNT\ntask = functools.partial(helper, 1)", COUNTS),
+    "in_a_text_that_was_run": ("return get()\nexec('def get(): return COUNT', globals())", COUNTS),
+    "in_a_forked_process": ("return os.fork", COUNTS),
+    "through_a_cached_function_elsewhere": (
+        "return helpers.cached()",
+        "helpers.SCALE = 3.0; helpers.cached(); load()",
+    ),
+    "through_an_object_that_holds_the_module": ("return config['SCA' + 'LE']", "helpers.SCALE = 3.0; load()"),
+    "through_a_module_in_a_module": ("return getattr(sys_of.h, 'SCA' + 'LE')", "helpers.SCALE = 3.0; load()"),
+    "through_a_package_of_others": ("return others.scale()", "helpers.SCALE = 3.0; load()"),
+    "by_a_text": (
+        "return operator.attrgetter('helpers.SCALE')(Holder)\nclass Holder:\n    helpers = helpers",
+        "helpers.SCALE = 3.0; load()",
+    ),
+    "through_its_module": ("return getattr(importlib.import_module(__name__), 'COU' + 'NT')", COUNTS),
+    "through_an_import_by_another_name": ("return im(__name__)\nfrom importlib import import_module as im", COUNTS),
+    "through_sys_modules": ("return vars(sys.modules[__name__])['COUNT']", COUNTS),
+    "through_globals": ("return globals()['COU' + 'NT']", COUNTS),
+    "through_eval": ("return eval('COU' + 'NT')", COUNTS),
+    "through_the_caller's_frame": ("return sys._getframe(2)", COUNTS),
     "a_context_variable": ("return REQUEST.get()", "REQUEST.set('7'); load()"),
     "all_context_variables": ("return dict(contextvars.copy_context())", "REQUEST.set('7'); load()"),
     "a_list_that_it_is_given": ("return given", "LOG.append('asked'); load(LOG)"),
@@ -74,36 +89,81 @@ SEEN = {
     ),
 }
 
+HELPERS = """
+import functools
+SCALE, ASKED = 1.0, 0
+def asked():
+    global ASKED
+    ASKED += 1
+@functools.cache
+def cached():
+    return SCALE
+"""
 
-def looked_at(body: str, handler: str, folder: Path, name: str) -> str:
+CONFIG = """
+import {name}_helpers as h
+class Config:
+    def __init__(self, module):
+        self.module = module
+    def __getitem__(self, key):
+        return getattr(self.module, key)
+config = Config(h) if {held} else None
+"""
+
+OTHERS = """
+import {name}_helpers as h
+def scale():
+    return h.SCALE
+"""
+
+
+def looked_at(case: tuple[str, str], folder: Path, name: str) -> str:
     """What a project's init may have looked at, of what its handler set before."""
-    text = f"{HEAD}\ndef load(given=None):\n    return ask(make, given)\ndef make(given):\n    {body}\n"
+    body, handler = case
+    held = "config" in body
+    made = folder / "project"
+    (folder / "others").mkdir()
+    made.mkdir()
+    head = HEAD + "".join(
+        f"import {name}_{other} as {bound}\n"
+        for other, bound, asked in (
+            ("helpers", "helpers", True),
+            ("config", "sys_of", "sys_of" in body),
+            ("others", "others", "others" in body),
+        )
+        if asked
+    )
+    head += f"from {name}_config import config\n" * held
+    text = f"{head}\ndef load(given=None):\n    return ask(make, given)\ndef make(given):\n    {body}\n"
     text += "def handler(event):\n" + "".join(f"    {line.strip()}\n" for line in handler.split("; "))
-    (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    for place, content in (
+        (made / f"{name}.py", text),
+        (made / f"{name}_helpers.py", HELPERS),
+        (made / f"{name}_config.py", CONFIG.format(name=name, held=held)),
+        (folder / "others" / f"{name}_others.py", OTHERS.format(name=name)),
+    ):
+        place.write_text(content, encoding="utf-8")
     project: Any = importlib.import_module(name)
-    modules = ModuleState(str(folder))
     found = []
 
     def ask(make: Callable[[Any], Any], *arguments: Any) -> Any:
-        early = EarlyGlobals(
-            ((module, one) for module, values in modules.kept().items() for one in values),
-            lambda file: file == str(folder / f"{name}.py"),
-        )
-        held = early.held_elsewhere()
+        early = EarlyGlobals(((module, one) for module, values in modules.kept().items() for one in values), modules)
+        held = early.held(None)
         with early:
             made = make(*arguments)
         found.append(held or early.looked_at())
         return made
 
     project.ask = ask
-    modules = ModuleState(str(folder))
+    modules = ModuleState(str(made))
     project.handler({"a": 1})
     return found[0]
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path / "project")
+    monkeypatch.syspath_prepend(tmp_path / "others")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
     yield tmp_path
@@ -114,13 +174,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize("case", UNSEEN)
 def test_init_can_not_have_looked_at(case: str, project: Path) -> None:
-    assert looked_at(*UNSEEN[case], project, f"early_unseen_{case}") == ""
+    assert looked_at(UNSEEN[case], project, f"early_unseen_{case}") == ""
 
 
 @pytest.mark.parametrize("case", SEEN)
 def test_init_may_have_looked_at(case: str, project: Path) -> None:
     name = f"early_seen_{case}".replace("'", "")
-    assert looked_at(*SEEN[case], project, name).startswith(f"{name}.")
+    assert looked_at(SEEN[case], project, name).startswith(name)
 
 
 COUNTING = """
@@ -161,4 +221,4 @@ def test_a_handler_that_counts_its_requests_starts_from_a_snapshot(chain: Callab
 def test_an_init_that_reads_what_the_handler_set_runs(chain: Callable[..., Chain]) -> None:
     made = chain(COUNTING.replace("torch.nn.Linear(4, 2)", "torch.nn.Linear(4, 2).requires_grad_(scale() > 2.5)"), {"x": 2.0})
     assert made.manifest["strategy"] == "eager"
-    assert "app.SCALE is set before load is called" in made.said(), made.said()
+    assert "app.SCALE is set before app:load is called" in made.said(), made.said()

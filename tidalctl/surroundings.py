@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
+from tidalctl.artifacts.project import inside
 from tidalctl.artifacts.records import digest_json
 
 OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compiler comes first, always the same
@@ -25,7 +26,7 @@ class Surroundings:
     def place(self, roots: Iterable[str]) -> str:
         """Where it is now: relative to the first of `roots` that it is in. Elsewhere it is absolute, and empty where it began."""
         now = os.getcwd()
-        root = next((root for root in roots if now == root or now.startswith(root + os.sep)), "")
+        root = next((root for root in roots if now == root or now.startswith(inside(root))), "")
         if root:
             return f"project:{os.path.relpath(now, root)}"
         return now if self.moved() else ""

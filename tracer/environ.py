@@ -9,6 +9,7 @@ import sys
 from types import FrameType, TracebackType
 from typing import Any
 
+from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.records import digest_json
 from tidalctl.tracer.clock import TraceClock
 
@@ -41,7 +42,7 @@ class EnvironRecorder:
 
     def __init__(self, clock: TraceClock, root: str) -> None:
         self._clock = clock
-        self._root = root + os.sep
+        self._root = root
         self.reads: dict[str, str] = {}
 
     def __enter__(self) -> "EnvironRecorder":
@@ -68,7 +69,7 @@ class EnvironRecorder:
         while frame is not None and _reads_for_another(frame):
             frame = frame.f_back
         name = frame.f_code.co_filename if frame is not None else ""
-        return name.startswith(self._root) and not any(part in name for part in _INSTALLED)
+        return is_own(name, self._root)
 
 
 def _reads_for_another(frame: FrameType) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tidalctl.artifacts.bundle import file_digest
+from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.trace import DIGESTED, FileOpened
 from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.pages import touched_parts
@@ -101,7 +102,7 @@ class FileRecorder:
 
 def digest_of_the_project(path: str, root: str) -> str:
     """sha256 of a file of the project's own; empty of any other."""
-    if not path.startswith(root + os.sep) or "/site-packages/" in path:
+    if not is_own(path, root):
         return ""
     try:
         return file_digest(Path(path))

@@ -12,6 +12,7 @@ import torch
 from tidalctl.ambient import apply_ambient
 from tidalctl.artifacts.bundle import read_checked
 from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.filled import fill
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.skeleton import SkeletonUnpickler
 from tidalctl.runtime.mapping import PrivateMapping
@@ -99,6 +100,9 @@ def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
             importlib.import_module(module)  # which may do more than be there: it patches a library, say
         for module, values in skeleton["globals"].items():
             vars(importlib.import_module(module)).update(values)
+        for module, held in skeleton["filled"].items():
+            for name, content in held.items():
+                fill(vars(importlib.import_module(module))[name], content)
         apply_ambient(skeleton["ambient"])
         handles = torch.utils.hooks.RemovableHandle
         handles.next_id = max(handles.next_id, skeleton["hooks"])

@@ -5,13 +5,12 @@ gives again what it gave.
 """
 
 import copy
-import json
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidalctl.artifacts.manifest import CODE, PROVENANCE, SKELETON, Manifest
+from tidalctl.artifacts.manifest import SKELETON, Manifest
 from tidalctl.context import Init
 from tidalctl.runtime.prewarm import Prewarm
 from tidalctl.runtime.stream.weights import WeightStream
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
 
 class States:
-    """`project` tells where the function's own folder lies, if it is there, and `import_late` imports what the handler will, in the gap
-    before the first weights are in.
+    """`project` gives what compile noted of the function's own folder, and where that lies now. `import_late` imports what the handler
+    will, in the gap before the first weights are in.
     """
 
     def __init__(
@@ -33,7 +32,7 @@ class States:
         weights: WeightStream,
         prewarm: Prewarm,
         timeline: Timeline,
-        project: Callable[[], Path | None],
+        project: Callable[[], tuple[Mapping[str, Any], Path]],
         import_late: Callable[[], None],
     ) -> None:
         self.restored = 0  # skeletons read, those made ready included
@@ -88,9 +87,8 @@ class States:
                     lambda name: first.pop(name, None) or files[name].map_privately(),
                     self._weights.need,
                 )
-            provenance = json.loads((self._path / PROVENANCE).read_bytes())
-        root = str(self._project() or self._path / CODE)
-        return Replay(self._manifest.answers, provenance, root, self._memory)
+            provenance, root = self._project()
+        return Replay(self._manifest.answers, provenance, str(root), self._memory)
 
     def _restored(self, skeleton: str, memo: bool, script: types.ModuleType | None = None, event: Any = None) -> Any:
         """What a skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""

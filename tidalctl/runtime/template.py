@@ -4,6 +4,7 @@ Whatever the template can't answer is done the ordinary way, and `fallback` says
 """
 
 import contextlib
+import functools
 import json
 import sys
 import types
@@ -61,9 +62,7 @@ class Template:
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.code.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
             self.recall = Recall(self.path, self.manifest)
-            self.states = States(
-                self.path, self.manifest, self.weights, self.prewarm, timeline, self._project, self._import_late
-            )
+            self.states = States(self.path, self.manifest, self.weights, self.prewarm, timeline, self._noted, self._import_late)
         if verify:
             with timeline.span("check"):
                 self._check_code()
@@ -214,11 +213,20 @@ class Template:
 
     def _project(self) -> Path | None:
         """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
+        root = Path(str(self._provenance.get("root", "")))
+        return root if root.is_absolute() and root.is_dir() else None
+
+    def _noted(self) -> tuple[dict[str, Any], Path]:
+        return self._provenance, self._project() or self.path / CODE
+
+    @functools.cached_property
+    def _provenance(self) -> dict[str, Any]:
+        """What compile noted of where the function lay. Where that is lost, a start may be slower, and no other."""
         try:
-            root = Path(json.loads((self.path / PROVENANCE).read_bytes())["root"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-        return root if root.is_dir() else None
+            found = json.loads((self.path / PROVENANCE).read_bytes())
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
 
     def _answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         self._check_machine()

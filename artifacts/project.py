@@ -1,0 +1,34 @@
+"""Which files are the project's own: below its folder, and not Python's, ours, or of an environment that is installed there."""
+
+import functools
+import os
+import sys
+from pathlib import Path
+
+_FOLDERS = frozenset(["site-packages", "dist-packages"])
+_OURS = str(Path(__file__).parent.parent)
+
+
+@functools.lru_cache(maxsize=65536)
+def is_own(file: str, root: str) -> bool:
+    """Both are absolute. A project may lie at the top of the file system, as in many a container."""
+    path = Path(file)
+    if not file.startswith(inside(root)) or not _FOLDERS.isdisjoint(path.parts):
+        return False
+    return not any(
+        path.is_relative_to(entry) for entry in (*installed(), _OURS) if entry != root and Path(entry).is_relative_to(root)
+    )
+
+
+@functools.cache
+def installed() -> tuple[str, ...]:
+    """Folders of Python and of the environment that it runs in."""
+    import sysconfig  # for tracing and compiling
+
+    paths = sysconfig.get_paths()
+    return tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix})
+
+
+def inside(folder: str) -> str:
+    """How paths of what lies in a folder begin."""
+    return folder.rstrip(os.sep) + os.sep
