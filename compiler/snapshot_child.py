@@ -316,7 +316,9 @@ def _effects(modules: "ModuleState", ambient: Ambient, shared: "dict[int, Place]
     from tidalctl.artifacts.filled import contents
     from tidalctl.compiler.snapshot_write import Effects
 
-    bound, filled, places = modules.kept(), {}, {}
+    bound = modules.kept()
+    filled: dict[str, dict[str, Any]] = {}
+    places: dict[int, Place] = {}
     for module, name in [(module, name) for module, values in bound.items() for name in values]:
         value = bound[module][name]
         if modules.is_object_of_before((module, name), value) and (held := contents(value)) is not None:
