@@ -54,3 +54,8 @@ class PathEscapes(ArtifactError):
 
 class WrongFingerprint(ArtifactError):
     """Made for another Python, platform or device, so that nothing in it may be loaded here."""
+
+
+def output_full(error: OSError) -> TidalError:
+    """What there is to say where the command's own output can't be written."""
+    return TidalError(f"standard output can't be written: {error.strerror or error}", "what was printed there is not whole")

@@ -83,3 +83,27 @@ def test_where_nobody_reads_the_output_it_ends_as_sigpipe_ends_a_process(writing
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+@pytest.mark.parametrize("verb", ["run", "run --json", "inspect"])
+def test_where_the_output_can_not_be_written_that_is_said_and_not_put_down_to_the_function(
+    writing: Chain, tmp_path: Path, verb: str
+) -> None:
+    line = {
+        "run": ("run", writing.bundle, "--event", "{}"),
+        "run --json": ("run", writing.bundle, "--event", "{}", "--json"),
+        "inspect": ("inspect", writing.trace),
+    }[verb]
+    environment = {**os.environ, "WHERE": "run --json", "LEFT": str(tmp_path)}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [*TIDALCTL, *map(str, line)], stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False
+        )
+    said = [text for text in done.stderr.splitlines() if text.startswith(("error:", "hint:"))]
+    assert done.returncode == 2
+    assert len(said) == 2, done.stderr
+    assert "No space left on device" in said[0]
+    assert "what was printed" in said[1]
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

@@ -20,7 +20,7 @@ def main() -> None:
     except TidalError as error:
         try:
             _flush()
-        except BrokenPipeError:
+        except (OSError, TidalError):
             sys.stdout = None  # type: ignore[assignment] # what failed is said all the same
         print(f"error: {error.message}", file=sys.stderr)
         if error.hint:
@@ -34,7 +34,10 @@ def main() -> None:
         code = 141
     except OSError as error:
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
-        print("hint: nothing was written under the final name; free some space or check the permissions", file=sys.stderr)
+        print(
+            "hint: free some space or check the permissions; nothing has its final name yet, and what was printed may not be whole",
+            file=sys.stderr,
+        )
         code = 2
     if {"torch", "tidalctl.runtime.libraries"} & sys.modules.keys():  # its libraries may be being loaded at this moment
         from tidalctl.runtime.leave import leave
@@ -64,6 +67,13 @@ def _flush() -> None:
         sys.stdout.flush()
     except (AttributeError, ValueError):
         return
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        from tidalctl.artifacts.errors import output_full
+
+        sys.stdout = None  # type: ignore[assignment] # or Python would try once more at exit, and complain
+        raise output_full(error) from None
 
 
 def _dispatch(arguments: list[str]) -> int:

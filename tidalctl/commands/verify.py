@@ -38,7 +38,7 @@ def verify(
         checked = check_bundle(bundle, advance)
     runs: list[dict[str, Any]] = []
     gone, changed = None, list[str]()
-    if texts and checked.manifest is not None and not checked.differences:
+    if checked.manifest is not None and not checked.differences:
         gone, changed = _project(bundle, checked.manifest)
         runs = [_unless_gone(compare_event(bundle, checked.manifest, text), gone) for text in texts]
     missed = gone if any(run["what"] and run["equal"] is None for run in runs) else None
@@ -59,9 +59,8 @@ def verify(
     else:
         _show(checked, runs, differences, len(texts))
         if changed:
-            print(
-                f"{'note':<8}{printable(names_text(changed))} changed in the project: compared with the code as it was compiled"
-            )
+            what = "compared with the code as it was compiled" if texts else "the bundle runs the code as it was compiled"
+            print(f"{'note':<8}{printable(names_text(changed))} changed in the project: {what}")
     if differences:
         raise CheckFailed(
             _verdict(bundle, runs, differences),

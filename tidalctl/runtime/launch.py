@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function import is_stream, json_text, parse_event, pieces
 from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
@@ -82,8 +82,10 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         timeline.mark("done")
     except TidalError:
         raise
-    except _ReaderGone as gone:
-        raise BrokenPipeError from gone
+    except _OutputLost as lost:
+        if isinstance(lost.error, BrokenPipeError):
+            raise lost.error from None
+        raise output_full(lost.error) from None
     except (Exception, SystemExit) as error:  # the user's function may raise anything
         template.wait()
         if isinstance(error, BrokenPipeError) and _nobody_reads():
@@ -123,8 +125,12 @@ def _how_it_ended(error: BaseException) -> str:
     return f"the function raised {type(error).__name__}: {error}"
 
 
-class _ReaderGone(BaseException):
-    """Nobody reads our output any more; told from a broken pipe of the function's own."""
+class _OutputLost(BaseException):
+    """Our output can't be written, as nobody reads it any more; told from an error of the function's own."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
 
 
 def _nobody_reads() -> bool:
@@ -143,8 +149,8 @@ def _show(piece: Any, text: str, streams: bool) -> None:
             print(piece, end="", flush=True)
         else:
             print(text, flush=True)
-    except BrokenPipeError as error:
-        raise _ReaderGone from error
+    except OSError as error:
+        raise _OutputLost(error) from error
 
 
 def _hint(template: Template, options: RunOptions) -> str | None:
