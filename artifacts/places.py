@@ -71,6 +71,17 @@ def refuse_existing(path: Path, force: bool, kind: str) -> None:
         raise TidalError(f"{path} exists", "replace it with --force, or name another with -o")
 
 
+def refuse_folder(path: Path) -> None:
+    """Raise TidalError where no bundle of that name can be made."""
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise TidalError(f"{path} can't be made: no folder {path.parent}", "make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TidalError(
+            f"{path} can't be made: {path.parent} can't be written to", "name another place, or check its permissions"
+        )
+
+
 def refuse_files(named: Mapping[str, str]) -> None:
     """Raise TidalError where a page or a timeline, by the option that names it, can't be written or would take another's place."""
     seen: set[Path] = set()

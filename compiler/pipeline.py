@@ -19,7 +19,7 @@ from tidalctl.artifacts.bundle import (
 )
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
-from tidalctl.artifacts.places import refuse_existing
+from tidalctl.artifacts.places import refuse_existing, refuse_folder
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
 from tidalctl.compiler.assemble import add_start_times, write_files
@@ -67,6 +67,7 @@ def compile_traces(
     where a trace can't be used, the output exists, or what it was traced with has changed.
     """
     refuse_existing(output, force, "bundle")
+    refuse_folder(output)
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)

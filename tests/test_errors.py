@@ -160,6 +160,8 @@ KEPT = {
     "a folder that is no bundle": ["compile", "light.trace", "-o", "kept", "--force"],
     "the project itself": ["compile", "light.trace", "-o", ".", "--force"],
     "a file in a bundle's place": ["compile", "light.trace", "-o", "app.py", "--force"],
+    "a bundle in no folder": ["compile", "light.trace", "-o", "none/a.bundle"],
+    "a bundle that can't be made": ["compile", "light.trace", "-o", "/sys/a.bundle"],
     "the source": ["trace", "app.py", "--event", "{}", "-o", "app.py", "--force"],
     "a trace's place, a folder": ["trace", "app.py", "--event", "{}", "-o", "kept", "--force"],
     "a trace that can't be written": ["trace", "app.py", "--event", "{}", "-o", "/proc/app.trace"],
