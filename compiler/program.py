@@ -89,6 +89,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
             named[id(rows[-1])] = files.of_read(row)
     reads = tuple(_read(row, named[id(row)]) for row in rows)
     atoms = [*fields.numbers, *files.numbers(), *_sizes(rows, reads)]
+    taken: list[str] = []
     agreements = [Agreement(expressions=(repr(value), expression)) for expression, value in coincidences(atoms)]
 
     def explain(values: tuple[Any, ...], where: str) -> Any:
@@ -97,14 +98,16 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
         found = explanations(values, atoms) if isinstance(first, int | float) and not isinstance(first, bool) else []
         if alike:
             if found and (isinstance(first, float) or abs(first) > 2):  # nearly anything explains a small whole number
+                taken.append(found[0])
                 agreements.append(Agreement(expressions=(repr(first), *found[:8])))
             return first
         if not found:
-            taken = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
+            cause = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
             numbers = all(type(value) in (int, float) for value in values)
-            raise NotSliced(taken + (": give the number that differs as a field in every traced event" if numbers else ""))
+            raise NotSliced(cause + (": give the number that differs as a field in every traced event" if numbers else ""))
         if len(found) > 1:
             agreements.append(Agreement(expressions=tuple(found[:8])))
+        taken.append(found[0])
         return {"expression": found[0]}
 
     steps = []
@@ -114,7 +117,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
     draws, generator = draws_of(inits, explain)
     leaves, bases = _leaves(aligned.first, inits[0], set(dynamic))
     program = Program(
-        files=files.files(),
+        files=files.files(taken),
         reads=reads,
         leaves=leaves,
         steps=(*draws, *steps),

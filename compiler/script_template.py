@@ -40,11 +40,12 @@ AMONG = {among}
 FREE = {free}
 # and, in a path, have one of these forms, as form() says them: joining and splitting make other paths of others
 FORMS = {forms}
-# kind of each file; keys of JSON files whose numbers may differ, with their type, and keys whose lists may come in any order;
-# digests of the rest of each file; names that may lie beside it
+# kind of each file; keys of JSON files whose numbers may differ, with their type, keys whose lists may come in any order, and
+# orders that all keys may come in; digests of the rest of each file; names that may lie beside it
 KINDS = {kinds}
 NUMBERS = {numbers}
 UNORDERED = {unordered}
+ORDERS = {orders}
 REST = {rest}
 BESIDE = {beside}
 
@@ -199,10 +200,11 @@ def _json_refusal(name, path, mapping):
     for key in UNORDERED.get(name, ()):
         if isinstance(rest.get(key), list):
             rest[key] = sorted(rest[key], key=json.dumps)
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if hashlib.sha256(text.encode()).hexdigest() not in REST.get(name, ()):
+    if hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest() not in REST.get(name, ()):
         free = ", ".join(NUMBERS.get(name, ()))
         return f"{path} differs from the traced ones{f' in more than {free}' if free else ''}"
+    if name in ORDERS and tuple(mapping) not in ORDERS[name]:
+        return f"the keys of {path} come in another order than in the traces"
     return ""
 
 
