@@ -317,10 +317,8 @@ def _safetensors_keys(path: Path) -> tuple[str, ...]:
 
 
 def _metadata_digest(path: Path) -> str:
-    text = json.dumps(
-        _safetensors_header(path).get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Of the metadata, and of the order in which the tensors lie, which is the one that load_file gives them in."""
+    return str(_script_functions()["metadata_digest"](path))
 
 
 def _torch_digest(path: Path) -> str:

@@ -186,7 +186,7 @@ def _files_refusal(event):
             if reason := misfit(path, known[name], tensors()[name]):
                 return reason
             if REST.get(name) and metadata_digest(path) not in REST[name]:
-                return f"the metadata of {path} are none of the traced ones"
+                return f"the metadata of {path}, or the order of its tensors, are none of the traced ones"
     return disagreement(agreements(event, **known))
 
 
@@ -233,10 +233,12 @@ def read_header(path):
 
 
 def metadata_digest(path):
+    """Of the metadata, and of the order in which the tensors lie, which is the one that load_file gives them in."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")).decode())
-    text = json.dumps(header.get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    metadata = header.pop("__metadata__", {})
+    names = sorted(header, key=lambda name: header[name]["data_offsets"])
+    return hashlib.sha256(json.dumps([metadata, names], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def misfit(path, stored, wanted):
