@@ -170,6 +170,7 @@ class InitCall(Record, frozen=True, tag="init"):
     generators: dict[str, str] = {}  # digests of the random generators' states before init
     event_compared: tuple[str, ...] = ()  # keys whose values were compared or looked up, so that each may matter by itself
     numbers_compared: tuple[str, ...] = ()  # keys of JSON files that the event names, of whose numbers the same holds
+    parsed: tuple[str, ...] = ()  # files of this kind, absolute, that `json` read: of any other's numbers nobody knows
     probed: dict[str, bool] = {}  # paths that the event names and that init asked about, and whether they were there
     beyond: dict[str, str] | None = (
         None  # texts and paths of this kind that went where nobody follows, and where; before 4, unknown

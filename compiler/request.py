@@ -226,7 +226,7 @@ class RequestFiles:
             keys = found[0]
             rest = {_metadata_digest(path) for path in paths}
         elif kind == "json":
-            if bodies := _mappings(paths):
+            if bodies := self._mappings(paths):
                 self._bodies[name] = bodies
                 free = self._free_numbers(name, bodies)
                 unordered = SETS.get(paths[0].name, ())
@@ -248,6 +248,16 @@ class RequestFiles:
         )
         self._files[parts] = made
         return made
+
+    def _mappings(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        """What JSON files hold; nothing where one is JSON by its name alone (lines of it, or with comments), or was parsed unseen."""
+        if any(os.path.abspath(path) not in init.call.parsed for path, init in zip(paths, self._inits, strict=True)):
+            return []
+        try:
+            bodies = [json.loads(path.read_bytes()) for path in paths]
+        except (ValueError, RecursionError):
+            return []
+        return bodies if all(isinstance(body, dict) for body in bodies) else []
 
     def _free_numbers(self, name: str, bodies: list[dict[str, Any]]) -> dict[str, str]:
         """The keys under which all bodies have numbers, not all the same, and that nobody compared; with their type."""
@@ -278,15 +288,6 @@ def _one_type(values: Sequence[Any]) -> str:
     """The JSON type of all values: a whole number is not a fraction, since torch tells them apart."""
     kinds = {type(value) for value in values}
     return {str: "str", int: "int", float: "float"}[kinds.pop()] if len(kinds) == 1 else "number"
-
-
-def _mappings(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What JSON files hold; nothing where one of them is JSON by its name alone (lines of it, or with comments), or no mapping."""
-    try:
-        bodies = [json.loads(path.read_bytes()) for path in paths]
-    except (ValueError, RecursionError):
-        return []
-    return bodies if all(isinstance(body, dict) for body in bodies) else []
 
 
 def _takes(expressions: Sequence[str], name: str, key: str) -> bool:

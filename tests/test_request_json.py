@@ -96,6 +96,37 @@ def test_a_number_of_the_event_that_goes_to_numpy_is_one_of_the_traced(bench: Be
     assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (0, 1), verdict
 
 
+READS = {
+    "json.load(file)": True,
+    "json.load(open(file.name, 'rb'))": True,
+    "json.load(file, parse_float=float)": True,
+    "parse(file)": True,
+    "json.loads(file.read().strip())": True,
+    "json.loads(Path(file.name).read_bytes())": True,
+    "json.JSONDecoder().decode(file.read())": True,
+    "ast.literal_eval(file.read())": False,
+    "json.JSONDecoder().raw_decode(file.read())[0]": False,
+    "json.loads(file.read().replace('}', ', \"t\": 1}'))": False,
+}
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("compared", [True, False])
+def test_a_number_is_any_only_where_somebody_saw_what_init_did_with_it(bench: Bench, read: str, compared: bool) -> None:
+    """Whatever the parser, and the name by which it was imported."""
+    path = "adapters/{event['adapter']}/mix.json"
+    body = (
+        f'import ast\nfrom json import load as parse\nwith open(f"{path}", newline=None) as file:\n    mix = {read}\n'
+        f"return {{'w': {W} * ({'mix[chr(115)] if mix[chr(115)] < 4 else 4.0' if compared else 'mix[chr(115)]'})}}"
+    )
+    for name, number in (("a", 1.5), ("b", 3.0), ("c", 6.0)):
+        Path(bench.world, "adapters", name, "mix.json").write_bytes(b'{"s":\r\n%f}\r\n' % number)
+    verdict = bench.check(program(body, adapters("a", "b"), adapters("c")))
+    served = int(READS[read] and not compared)
+    assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (served, 1 - served), verdict
+    assert verdict.outcome == "sliced" or not READS[read]
+
+
 LINES = '{"n": 2}\n{"n": 3}\n'
 COMMENTED = '// what it is for\n{"n": 2}\n'
 
@@ -123,4 +154,14 @@ def test_half_of_a_surrogate_pair_is_a_text_like_any_other(bench: Bench) -> None
     body = f"return {{'w': {W} * mix['s']}}"
     files = {"a": {"s": 0.5, "t": "\ud800"}, "b": {"s": 1.5, "t": "\ud800"}, "c": {"s": 2.5, "t": "\ud800"}}
     verdict = held(bench, body, **files, d={"s": 2.5, "t": "\ud801"})
+    assert (verdict.outcome, verdict.served, verdict.refused) == ("sliced", 1, 1), verdict
+
+
+def test_half_of_a_surrogate_pair_in_the_event_is_a_text_like_any_other(bench: Bench) -> None:
+    body = f"t = event['t']\nreturn {{'w': {W} * event['scale']}}"
+    events = [
+        [{"t": "\ud800", "scale": 0.5}, {"t": "\ud800", "scale": 1.5}],
+        [{"t": "\ud800", "scale": 2.5}, {"t": "\ud801", "scale": 2.5}],
+    ]
+    verdict = bench.check(program(body, *events))
     assert (verdict.outcome, verdict.served, verdict.refused) == ("sliced", 1, 1), verdict

@@ -14,7 +14,7 @@ ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 def digest_value(value: Any) -> str:
     """A digest of a JSON value, the order of its keys included: code that iterates a dict sees the order."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class EventProbe(dict[str, Any]):

@@ -103,6 +103,7 @@ def record_init(
         ambient=ambient_digests(changed(before, after)),
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
         numbers_compared=tuple(sorted(numbers.compared)),
+        parsed=tuple(sorted(numbers.parsed)),
         probed=dict(sorted(probes.found.items())),
         beyond=dict(sorted(probes.beyond.items())),
         skeleton=skeleton,
