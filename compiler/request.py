@@ -290,6 +290,18 @@ def _one_type(values: Sequence[Any]) -> str:
     return {str: "str", int: "int", float: "float"}[kinds.pop()] if len(kinds) == 1 else "number"
 
 
+def choices(files: Sequence[ProgramFile]) -> list[str]:
+    """What of the files may be as it was for one traced event or as for another, in words."""
+    kinds = (("what {} holds", "rest"), ("the order of keys in {}", "orders"), ("what lies beside {}", "beside"))
+    found = {what.format(_said(file)): len(getattr(file, kind)) > 1 for file in files for what, kind in kinds}
+    return [what for what, several in found.items() if several]
+
+
+def _said(file: ProgramFile) -> str:
+    """Its path, without the traced texts."""
+    return "".join(part if isinstance(part, str) else "…" for part in file.path)
+
+
 def _takes(expressions: Sequence[str], name: str, key: str) -> bool:
     number = re.compile(rf"(?<!\w){re.escape(f'{name}[{key!r}]')}")
     return any(number.search(expression) for expression in expressions)

@@ -96,6 +96,20 @@ def test_a_number_of_the_event_that_goes_to_numpy_is_one_of_the_traced(bench: Be
     assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (0, 1), verdict
 
 
+@pytest.mark.parametrize("other", ["a field", "a file"])
+def test_what_two_files_hold_goes_together_only_as_in_a_traced_event(bench: Bench, other: str) -> None:
+    """Each of the two was traced, and the pair was not."""
+    for name, kind in (("a", "p"), ("b", "q")):
+        Path(bench.world, "adapters", name, "mix.json").write_text(json.dumps({"kind": kind}))
+        Path(bench.world, f"style_{kind}.json").write_text(json.dumps({"kind": kind}))
+    style = "json.load(open(f\"style_{event['style']}.json\"))['kind']" if other == "a file" else "event['style']"
+    body = f"{MIX}return {{'w': {W} * (1.0 if mix['kind'] == {style} else 5.0) * event['scale']}}"
+    verdict = bench.check(
+        program(body, adapters("a", "b", style=["p", "q"], scale=[0.5, 1.7]), adapters("a", style="q", scale=2.5))
+    )
+    assert verdict.outcome == "fallback" and "may choose by 2 things at once" in verdict.reason, verdict
+
+
 READS = {
     "json.load(file)": True,
     "json.load(open(file.name, 'rb'))": True,
