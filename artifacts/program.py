@@ -16,7 +16,7 @@ class ProgramFile(Record, frozen=True):
 
     `kind` is safetensors, torch, json, other (its sha256 must be in `rest`), or absent or present (init looked whether it is there). A
     JSON file is a mapping; all of it but `free` must have the digest `rest`, as the metadata of a safetensors file must, and what a
-    torch file holds besides its tensors.
+    torch file holds besides its tensors. Its keys must come in one of the `orders`, where there are any.
     """
 
     name: str  # a Python identifier
@@ -25,6 +25,7 @@ class ProgramFile(Record, frozen=True):
     keys: tuple[str, ...] = ()  # a safetensors file must hold just these
     unordered: tuple[str, ...] = ()  # keys of a JSON file that hold sets, written as lists in any order
     free: dict[str, str] = {}  # keys of a JSON file whose values may be other numbers of the type given (int, float, number)
+    orders: tuple[tuple[str, ...], ...] = ()
     rest: tuple[str, ...] = ()  # digests, one of which the rest of a file must have
     beside: tuple[tuple[str, ...], ...] = ()  # sorted names in its folder, one of which that folder must show
 

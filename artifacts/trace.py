@@ -18,7 +18,7 @@ from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAn
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 4
+SCHEMA = 5
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
@@ -170,11 +170,13 @@ class InitCall(Record, frozen=True, tag="init"):
     generators: dict[str, str] = {}  # digests of the random generators' states before init
     event_compared: tuple[str, ...] = ()  # keys whose values were compared or looked up, so that each may matter by itself
     numbers_compared: tuple[str, ...] = ()  # keys of JSON files that the event names, of whose numbers the same holds
+    parsed: tuple[str, ...] = ()  # files of this kind, absolute, that `json` read: of any other's numbers nobody knows
     probed: dict[str, bool] = {}  # paths that the event names and that init asked about, and whether they were there
     beyond: dict[str, str] | None = (
         None  # texts and paths of this kind that went where nobody follows, and where; before 4, unknown
     )
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
+    writes: str = ""  # what of its arguments it changes, in words
 
 
 class FirstUse(Record, frozen=True, tag="first_use"):

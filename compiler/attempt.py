@@ -16,7 +16,7 @@ from tidalctl.compiler.assemble import access_order, use_digests
 from tidalctl.compiler.classify import guard_of, refusal
 from tidalctl.compiler.processes import take_capture, take_snapshot
 from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
-from tidalctl.compiler.strategy import Strategy
+from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
 
@@ -134,7 +134,7 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     """What init's static statements leave; where they leave nothing, the tensors that it reads; where it reads none, the whole state
     for the events that agree with the one that was traced.
     """
-    whole = len(strategy.inits) == 1 and not strategy.request_files
+    whole = len(strategy.inits) == 1 and not strategy.request_files and not writes_of(strategy.inits)
     request = msgspec.structs.replace(_request(strategy, place), prefix=True, whole=whole)
     report = take_snapshot(place.trace.header, request, progress)
     kind = "replay" if report.prefix is not None else "snapshot"

@@ -8,7 +8,7 @@ from tidalctl.artifacts.manifest import Guard
 from tidalctl.artifacts.tape import DRAWN
 from tidalctl.artifacts.trace import EnvironReads, InitCall, Trace
 from tidalctl.compiler.snapshot import SnapshotReport
-from tidalctl.compiler.strategy import Strategy
+from tidalctl.compiler.strategy import Strategy, writes_of
 from tidalctl.eventprobe import digest_value
 
 
@@ -49,6 +49,8 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
     call = strategy.inits[0].call
     if report.cause:
         return report.cause
+    if kind != "replay" and (cause := writes_of(strategy.inits)):
+        return cause
     if kind != "replay" and not call.arguments:
         return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
     if kind == "script" and (report.memo or report.memo_parts or report.once):

@@ -33,7 +33,7 @@ WHOLE = {whole!r}
 
 def digest(value):
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def refusal(event):

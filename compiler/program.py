@@ -12,7 +12,7 @@ from tidalctl.artifacts.trace import InitCall, Weight
 from tidalctl.compiler.align import Alignment
 from tidalctl.compiler.draws import draws_of
 from tidalctl.compiler.expressions import Atom, coincidences, explanations
-from tidalctl.compiler.request import RequestFiles, event_fields
+from tidalctl.compiler.request import RequestFiles, choices, event_fields
 from tidalctl.compiler.script_text import expressions_in
 from tidalctl.compiler.slicing import NotSliced, Slice, identities, identities_from, refuse_host_reads, slice_back
 
@@ -89,6 +89,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
             named[id(rows[-1])] = files.of_read(row)
     reads = tuple(_read(row, named[id(row)]) for row in rows)
     atoms = [*fields.numbers, *files.numbers(), *_sizes(rows, reads)]
+    taken: list[str] = []
     agreements = [Agreement(expressions=(repr(value), expression)) for expression, value in coincidences(atoms)]
 
     def explain(values: tuple[Any, ...], where: str) -> Any:
@@ -97,14 +98,16 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
         found = explanations(values, atoms) if isinstance(first, int | float) and not isinstance(first, bool) else []
         if alike:
             if found and (isinstance(first, float) or abs(first) > 2):  # nearly anything explains a small whole number
+                taken.append(found[0])
                 agreements.append(Agreement(expressions=(repr(first), *found[:8])))
             return first
         if not found:
-            taken = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
+            cause = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
             numbers = all(type(value) in (int, float) for value in values)
-            raise NotSliced(taken + (": give the number that differs as a field in every traced event" if numbers else ""))
+            raise NotSliced(cause + (": give the number that differs as a field in every traced event" if numbers else ""))
         if len(found) > 1:
             agreements.append(Agreement(expressions=tuple(found[:8])))
+        taken.append(found[0])
         return {"expression": found[0]}
 
     steps = []
@@ -113,8 +116,10 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
         steps.append(ProgramStep(operator=step.operator, arguments=positional, keywords=keywords, outputs=step.outputs))
     draws, generator = draws_of(inits, explain)
     leaves, bases = _leaves(aligned.first, inits[0], set(dynamic))
+    settled = files.files(taken)
+    _refuse_choices([*(f'event["{key}"]' for key in fields.among), *choices(settled)])
     program = Program(
-        files=files.files(),
+        files=settled,
         reads=reads,
         leaves=leaves,
         steps=(*draws, *steps),
@@ -144,6 +149,12 @@ def _free_types(free: dict[str, str], cut: Slice, steps: Sequence[ProgramStep]) 
         either = step.operator.rpartition(".")[0] in _EITHER and operands <= {"float32", "float64", "float16", "bfloat16"}
         (loose if either else strict).update(keys)
     return {key: "number" if kind in ("int", "float") and key in loose - strict else kind for key, kind in free.items()}
+
+
+def _refuse_choices(by: Sequence[str]) -> None:
+    """Of what differs between the traced events and is not computed with, each may be any of the traced, and no two as in none."""
+    if len(by) > 1:
+        raise NotSliced(f"init may choose by {len(by)} things at once, which each differ between the events ({', '.join(by)})")
 
 
 def _refuse_other_skeletons(inits: Sequence[EventInit]) -> None:

@@ -4,9 +4,12 @@ import functools
 import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from tidalctl.artifacts.program import ProgramFile
 from tidalctl.artifacts.records import Record
@@ -83,13 +86,28 @@ class RequestFiles:
             if isinstance(record, TapeRead) and not record.key.startswith("@")
         }
         self._files: dict[tuple[Any, ...], ProgramFile] = {}
+        self._bodies: dict[str, list[dict[str, Any]]] = {}  # of JSON files, by their names
         self._numbers: list[Atom] = []
         self._find_others()
         self._find_probed()
         self._refuse_beyond()
 
-    def files(self) -> tuple[ProgramFile, ...]:
-        return tuple(self._files.values())
+    def files(self, expressions: Sequence[str]) -> tuple[ProgramFile, ...]:
+        """All of them, for a program with these expressions: what they take from a JSON file, and what the rest of it must be."""
+        return tuple(self._settled(file, expressions) for file in self._files.values())
+
+    def _settled(self, file: ProgramFile, expressions: Sequence[str]) -> ProgramFile:
+        """A whole number that no expression takes may index a list, of which nobody sees anything, and is as traced."""
+        if file.kind != "json":
+            return file
+        bodies = self._bodies[file.name]
+        free = {key: kind for key, kind in file.free.items() if kind == "float" or _takes(expressions, file.name, key)}
+        return msgspec.structs.replace(
+            file,
+            free=free,
+            rest=tuple(sorted({_rest_digest(body, free, file.unordered) for body in bodies})),
+            orders=tuple(sorted({tuple(body) for body in bodies})) if free else (),
+        )
 
     def forms(self) -> dict[str, tuple[str, ...]]:
         """The forms that the texts have which paths are made of."""
@@ -208,11 +226,10 @@ class RequestFiles:
             keys = found[0]
             rest = {_metadata_digest(path) for path in paths}
         elif kind == "json":
-            bodies = [json.loads(path.read_bytes()) for path in paths]
-            if all(isinstance(body, dict) for body in bodies):
+            if bodies := self._mappings(paths):
+                self._bodies[name] = bodies
                 free = self._free_numbers(name, bodies)
                 unordered = SETS.get(paths[0].name, ())
-                rest = {_rest_digest(body, free, unordered) for body in bodies}
             else:
                 kind = "other"
         elif kind == "torch":
@@ -231,6 +248,16 @@ class RequestFiles:
         )
         self._files[parts] = made
         return made
+
+    def _mappings(self, paths: Sequence[Path]) -> list[dict[str, Any]]:
+        """What JSON files hold; nothing where one is JSON by its name alone (lines of it, or with comments), or was parsed unseen."""
+        if any(os.path.abspath(path) not in init.call.parsed for path, init in zip(paths, self._inits, strict=True)):
+            return []
+        try:
+            bodies = [json.loads(path.read_bytes()) for path in paths]
+        except (ValueError, RecursionError):
+            return []
+        return bodies if all(isinstance(body, dict) for body in bodies) else []
 
     def _free_numbers(self, name: str, bodies: list[dict[str, Any]]) -> dict[str, str]:
         """The keys under which all bodies have numbers, not all the same, and that nobody compared; with their type."""
@@ -263,14 +290,30 @@ def _one_type(values: Sequence[Any]) -> str:
     return {str: "str", int: "int", float: "float"}[kinds.pop()] if len(kinds) == 1 else "number"
 
 
+def choices(files: Sequence[ProgramFile]) -> list[str]:
+    """What of the files may be as it was for one traced event or as for another, in words."""
+    kinds = (("what {} holds", "rest"), ("the order of keys in {}", "orders"), ("what lies beside {}", "beside"))
+    found = {what.format(_said(file)): len(getattr(file, kind)) > 1 for file in files for what, kind in kinds}
+    return [what for what, several in found.items() if several]
+
+
+def _said(file: ProgramFile) -> str:
+    """Its path, without the traced texts."""
+    return "".join(part if isinstance(part, str) else "…" for part in file.path)
+
+
+def _takes(expressions: Sequence[str], name: str, key: str) -> bool:
+    number = re.compile(rf"(?<!\w){re.escape(f'{name}[{key!r}]')}")
+    return any(number.search(expression) for expression in expressions)
+
+
 def _rest_digest(body: dict[str, Any], free: dict[str, str], unordered: tuple[str, ...]) -> str:
-    """Of all of a JSON file but the numbers that may differ; sets in one order. dynamic_init.py computes the same."""
+    """Of all of a JSON file but the numbers that may differ, in the file's order; sets in one. dynamic_init.py computes the same."""
     rest = {key: value for key, value in body.items() if key not in free}
     for key in unordered:
         if isinstance(rest.get(key), list):
             rest[key] = sorted(rest[key], key=json.dumps)
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest()
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
@@ -287,10 +330,8 @@ def _safetensors_keys(path: Path) -> tuple[str, ...]:
 
 
 def _metadata_digest(path: Path) -> str:
-    text = json.dumps(
-        _safetensors_header(path).get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    """Of the metadata, and of the order in which the tensors lie, which is the one that load_file gives them in."""
+    return str(_script_functions()["metadata_digest"](path))
 
 
 def _torch_digest(path: Path) -> str:

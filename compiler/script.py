@@ -76,6 +76,7 @@ class _Script:
             kinds=_literal({self._variables[file.name]: file.kind for file in files}),
             numbers=_literal({self._variables[file.name]: file.free for file in files if file.free}),
             unordered=_literal({self._variables[file.name]: file.unordered for file in files if file.unordered}),
+            orders=_literal({self._variables[file.name]: file.orders for file in files if file.orders}),
             rest=_literal({self._variables[file.name]: file.rest for file in files if file.rest}),
             beside=_literal({self._variables[file.name]: file.beside for file in files if file.beside}),
             paths=_block("{", [f"    {quoted(self._variables[file.name])}: {_path(file)}," for file in files], "}"),

@@ -40,11 +40,12 @@ AMONG = {among}
 FREE = {free}
 # and, in a path, have one of these forms, as form() says them: joining and splitting make other paths of others
 FORMS = {forms}
-# kind of each file; keys of JSON files whose numbers may differ, with their type, and keys whose lists may come in any order;
-# digests of the rest of each file; names that may lie beside it
+# kind of each file; keys of JSON files whose numbers may differ, with their type, keys whose lists may come in any order, and
+# orders that all keys may come in; digests of the rest of each file; names that may lie beside it
 KINDS = {kinds}
 NUMBERS = {numbers}
 UNORDERED = {unordered}
+ORDERS = {orders}
 REST = {rest}
 BESIDE = {beside}
 
@@ -85,7 +86,7 @@ REST = '''
 
 def digest(value):
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def files(event):
@@ -185,7 +186,7 @@ def _files_refusal(event):
             if reason := misfit(path, known[name], tensors()[name]):
                 return reason
             if REST.get(name) and metadata_digest(path) not in REST[name]:
-                return f"the metadata of {path} are none of the traced ones"
+                return f"the metadata of {path}, or the order of its tensors, are none of the traced ones"
     return disagreement(agreements(event, **known))
 
 
@@ -199,10 +200,11 @@ def _json_refusal(name, path, mapping):
     for key in UNORDERED.get(name, ()):
         if isinstance(rest.get(key), list):
             rest[key] = sorted(rest[key], key=json.dumps)
-    text = json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    if hashlib.sha256(text.encode()).hexdigest() not in REST.get(name, ()):
+    if hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest() not in REST.get(name, ()):
         free = ", ".join(NUMBERS.get(name, ()))
         return f"{path} differs from the traced ones{f' in more than {free}' if free else ''}"
+    if name in ORDERS and tuple(mapping) not in ORDERS[name]:
+        return f"the keys of {path} come in another order than in the traces"
     return ""
 
 
@@ -231,10 +233,12 @@ def read_header(path):
 
 
 def metadata_digest(path):
+    """Of the metadata, and of the order in which the tensors lie, which is the one that load_file gives them in."""
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")).decode())
-    text = json.dumps(header.get("__metadata__", {}), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    metadata = header.pop("__metadata__", {})
+    names = sorted(header, key=lambda name: header[name]["data_offsets"])
+    return hashlib.sha256(json.dumps([metadata, names], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def misfit(path, stored, wanted):

@@ -61,6 +61,9 @@ def decide(trace: Trace) -> Strategy:
     files = request_files(inits)
     static = tuple(sorted(static_weights(inits, files)))
     name = calls[0].name
+    if cause := writes_of(inits):
+        fallback = Fallback(part="dynamic init", strategy="replay", cause=cause)
+        return Strategy(kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,))
     if not looked:
         return Strategy(kind="snapshot", inits=inits, static=static)
     notes = [f"{name} is marked static=True, and it reads {_seen(calls)}"] if any(call.static for call in calls) else []
@@ -77,6 +80,12 @@ def decide(trace: Trace) -> Strategy:
             kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,), notes=tuple(notes)
         )
     return Strategy(kind="script", inits=inits, planned=planned, static=static, request_files=files, notes=tuple(notes))
+
+
+def writes_of(inits: Sequence[EventInit]) -> str:
+    """Why no state may stand for what init does: the handler finds what it writes to its arguments. Empty where it writes nothing."""
+    writing = next((init.call for init in inits if init.call.writes), None)
+    return f"{writing.name} writes to {writing.writes}, which the handler may read" if writing is not None else ""
 
 
 def _seen(calls: Sequence[InitCall]) -> str:

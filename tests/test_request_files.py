@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -76,6 +77,21 @@ def test_a_torch_file_that_only_full_unpickling_reads_makes_no_script(bench: Ben
     body = f"{opened}return {{'w': {W} + more['t'] * more['options'].alpha}}"
     verdict = bench.check(program(body, adapters("a", "b"), adapters("c")))
     assert "weights_only=True" in verdict.reason
+
+
+def test_tensors_lie_in_a_safetensors_file_in_the_traced_order_or_the_start_steps_down(bench: Bench) -> None:
+    """load_file gives them in the order in which they lie."""
+    for number, (name, order) in enumerate((("a", "xyz"), ("b", "xyz"), ("c", "xyz"), ("d", "zxy"))):
+        spans = {key: [32 * place, 32 * place + 32] for place, key in enumerate(order)}
+        header = {key: {"dtype": "F32", "shape": [8], "data_offsets": span} for key, span in spans.items()}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 16 + 8)
+        data = b"".join(torch.full((8,), number + place + 0.5).numpy().tobytes() for place in range(3))
+        Path(bench.world, "adapters", name, "order.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    loop = "for tensor in load_file(f\"adapters/{event['adapter']}/order.safetensors\").values():\n    w = w * tensor + 1"
+    verdict = bench.check(program(f"w = {W}\n{loop}\nreturn {{'w': w}}", adapters("a", "b"), adapters("c", "d")))
+    assert (verdict.outcome, verdict.served, verdict.refused) == ("sliced", 1, 1), verdict
+    assert "the order of its tensors" in verdict.refusals[0]
 
 
 @pytest.mark.parametrize("suffix", ["bin", "pt", "pth", "safetensors"])

@@ -1,5 +1,6 @@
 """An event that notes what is read of it, so that a state can be reused for events that agree on what init saw."""
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -13,19 +14,19 @@ ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 def digest_value(value: Any) -> str:
     """A digest of a JSON value, the order of its keys included: code that iterates a dict sees the order."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class EventProbe(dict[str, Any]):
     """A dict that records the keys read. Anything but reading single keys counts as reading, or changing, all of it.
 
     The values lie beside the dict that C code sees, which is empty: code that reads past Python's methods then fails or builds another
-    state than the plain run, and either is noticed.
+    state than the plain run, and either is noticed. They are the event's own, so that what is written to the probe is written there.
     """
 
     def __init__(self, event: dict[str, Any]) -> None:
         super().__init__()
-        self._values = dict(event)
+        self._values = event
         self.reads: dict[str, str] = {}
         self.compared: set[str] = set()
         self.whole = False
@@ -74,6 +75,51 @@ for _name in (*_READS_ALL, *_CHANGES):
     setattr(EventProbe, _name, _whole(_name))
 
 EventProbe.__hash__ = None  # type: ignore[assignment]
+
+
+class Written:
+    """Made before a call of init, it says afterwards what of the call's arguments is otherwise, in words."""
+
+    def __init__(self, event: dict[str, Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        self.arguments = arguments_digest(event, arguments, keywords)  # as they were
+        self.whole = _digest_of_json(event)
+        self._event, self._call = event, (arguments, keywords)
+        self._items = list(event.items())
+        try:
+            self._copy: dict[str, Any] | None = copy.deepcopy(event)
+        except Exception:  # noqa: BLE001 - the handler may put anything into it, and whatever that raises
+            self._copy = None
+
+    def what(self) -> str:
+        if not self._untouched():
+            return "the event"
+        return "an argument" if arguments_digest(self._event, *self._call) != self.arguments else ""
+
+    def put_back(self) -> None:
+        """The event is as it was."""
+        if not self._untouched():
+            self._event.clear()
+            self._event.update(self._items if self._copy is None else self._copy)
+
+    def _untouched(self) -> bool:
+        """Whether the event has the same objects in the same order, and those hold what they held."""
+        items = list(self._event.items())
+        if [(key, id(value)) for key, value in items] != [(key, id(value)) for key, value in self._items]:
+            return False
+        if self.whole:
+            return _digest_of_json(self._event) == self.whole
+        try:
+            return bool(self._event == self._copy)
+        except Exception:  # noqa: BLE001 - of whatever else it holds: a tensor has no truth
+            return False
+
+
+def _digest_of_json(value: Any) -> str:
+    """Empty where it is no JSON."""
+    try:
+        return digest_value(value)
+    except (TypeError, ValueError):
+        return ""
 
 
 def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:

@@ -11,7 +11,7 @@ from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.skeleton import skeleton_digest
 from tidalctl.artifacts.storages import digest_of, storage_names
 from tidalctl.context import Init
-from tidalctl.eventprobe import EventProbe, agrees, arguments_digest, digest_value
+from tidalctl.eventprobe import EventProbe, Written, agrees, arguments_digest
 from tidalctl.lineage.mode import recording
 from tidalctl.lineage.tape import Tape
 from tidalctl.noted import NotedMath
@@ -22,22 +22,22 @@ from tidalctl.tracer.requestjson import RequestJson
 class RecordedInit:
     """A recorded call and the state that it gave. `addresses` maps its storages to the numbers of their weights."""
 
-    def __init__(self, call: t.InitCall, state: Any, event: dict[str, Any], digest: str | None, tape: Tape) -> None:
+    def __init__(self, call: t.InitCall, state: Any, whole: str, tape: Tape) -> None:
         self.call = call
         self.state = state
         self.tape = tape
         self.addresses: dict[int, int] = {}
-        self._event = event
-        self._digest = digest
+        self._whole = whole
 
     def answers(self, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
-        """Whether another call would give the same state, in everything that this one saw."""
-        if self.call.name != mark.name or self._digest is None:
+        """Whether another call would give the same state, in everything that this one saw, and do nothing else."""
+        if self.call.name != mark.name or not self.call.arguments or self.call.writes:
             return False
-        if arguments_digest(event, arguments, keywords) != self._digest:
+        if arguments_digest(event, arguments, keywords) != self.call.arguments:
             return False
-        whole = digest_value(self._event) if self.call.event_whole else ""
-        return self.call.static or agrees(event, self.call.event_reads, whole)
+        if self.call.event_whole and not self._whole:
+            return False
+        return self.call.static or agrees(event, self.call.event_reads, self._whole if self.call.event_whole else "")
 
     def weights(self, first: int) -> Iterator[tuple[t.Weight, int]]:
         """The state's weights, numbered from `first`, each with its storage's address."""
@@ -76,24 +76,23 @@ def record_init(
     `generators` names the random generators that were there before the first event (none: all that are here). One that an init
     brought since, by an import, would be brought by this one in a process of its own.
     """
-    probe = EventProbe(event)
+    probe, written = EventProbe(event), Written(event, arguments, keywords)
     before = {
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }
     began = time.perf_counter()
     with recording(tape) as recorder, NotedMath(), RequestJson(event) as numbers, PathProbes(event) as probes:
-        state = _call_with_probe(mark.function, arguments, keywords, event, probe)
+        state = _call_with_probe(mark.function, arguments, keywords, event, probe, written)
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
         probe.whole = True
     duration = time.perf_counter() - began
     after = read_ambient()
-    digest = arguments_digest(event, arguments, keywords)
     skeleton = skeleton_digest(state)  # before what was compared is read: what stays in the state counts
     call = t.InitCall(
         name=mark.name,
         static=mark.static,
         event=tape.event,
-        arguments=digest or "",
+        arguments=written.arguments or "",
         event_reads=dict(probe.reads),
         event_whole=probe.whole,
         event_compared=tuple(sorted(probe.compared)),
@@ -104,15 +103,22 @@ def record_init(
         ambient=ambient_digests(changed(before, after)),
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
         numbers_compared=tuple(sorted(numbers.compared)),
+        parsed=tuple(sorted(numbers.parsed)),
         probed=dict(sorted(probes.found.items())),
         beyond=dict(sorted(probes.beyond.items())),
         skeleton=skeleton,
+        writes=written.what(),
     )
-    return RecordedInit(call, state, event, digest, tape)
+    return RecordedInit(call, state, written.whole, tape)
 
 
 def _call_with_probe(
-    function: Callable[..., Any], arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any], probe: EventProbe
+    function: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    event: dict[str, Any],
+    probe: EventProbe,
+    written: Written,
 ) -> Any:
     """Call init with the probe in the event's place, and with the event where something in it can't take a probe."""
     try:
@@ -122,6 +128,7 @@ def _call_with_probe(
         )
     except Exception:  # noqa: BLE001 - if the probe was not the reason, the same comes again
         probe.whole = True
+        written.put_back()
         return function(*arguments, **keywords)
 
 

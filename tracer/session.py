@@ -1,5 +1,6 @@
 """The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
 
+import copy
 import inspect
 import json
 import sys
@@ -110,13 +111,14 @@ class Session:
 
     def invoke(self, handler: Handler, event: dict[str, Any], index: int, tensorboard: str) -> None:
         """Run the handler twice on one event, alike instrumented, and write what the first call did."""
-        self._event, self._event_index = event, index
+        self._event_index = index
         self._generators.put_back()
+        again = copy.deepcopy(event)  # the first call may write to its event
         first = self._timed_call(handler, event, tensorboard)
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):
             signatures = kernel_signatures(record, profile)
-        second = self._timed_call(handler, event, "")
+        second = self._timed_call(handler, again, "")
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
             self.writer.write(
                 t.FirstUse(
@@ -147,6 +149,7 @@ class Session:
         )
 
     def _timed_call(self, handler: Handler, event: dict[str, Any], tensorboard: str) -> "_Call":
+        self._event = event
         record = self._access = AccessRecord()
         record.weights = self._weights
         activities = [torch.profiler.ProfilerActivity.CPU]
