@@ -8,7 +8,7 @@ from typing import Any
 
 from tidalctl.artifacts.records import Function
 from tidalctl.compiler.snapshot import SnapshotReport, SnapshotRequest
-from tidalctl.compiler.snapshot_child import Snapshotter
+from tidalctl.compiler.snapshotter import Snapshotter
 from tidalctl.context import answer_inits_with
 
 HEAD = "import tidalctl\nimport torch\n"
