@@ -40,7 +40,9 @@ CASES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [case if case == "a default" else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_what_init_writes_to_its_arguments_is_written_in_a_start_from_the_bundle_too(
     case: str, chain: Callable[..., Chain]
 ) -> None:
