@@ -3,6 +3,8 @@
 import collections
 from typing import Any
 
+from tidalctl.artifacts.dropped import order_lost
+
 _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _SEQUENCES = (list, collections.deque)
 _IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
@@ -16,7 +18,7 @@ def contents(value: Any) -> Any:
     if type(value) in _SEQUENCES:
         return list(value)
     if type(value) is set:
-        return set(value)
+        return None if order_lost(value) else list(value)  # in order
     return dict(vars(value)) if _is_plain(type(value)) else None
 
 

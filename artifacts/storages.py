@@ -26,7 +26,7 @@ def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
         link, value = stack.pop()
         if isinstance(value, torch.Tensor):
             yield _path(link) or "state", value
-            if value.grad is not None:
+            if (value.is_leaf or value.retains_grad) and value.grad is not None:  # torch warns whoever asks another
                 stack.append(((link, "grad"), value.grad))
             continue
         if isinstance(value, _ATOMS) or (callable(value) and not hasattr(value, "__dict__")) or id(value) in seen:
@@ -77,12 +77,13 @@ def storage_names(state: Any) -> dict[int, tuple[list[str], torch.Tensor, torch.
 
 
 def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
-    """A tensor's storage; None for those that have none (sparse, meta and wrapper subclasses), or no shape over it (nested)."""
+    """A tensor's storage; None for those that have none (sparse, meta, fake, lazy, wrapped), or no shape over it (nested)."""
     if tensor.device.type == "meta" or tensor.layout is not torch.strided or tensor.is_nested:
         return None
     try:
-        return tensor.untyped_storage()
-    except (NotImplementedError, RuntimeError):
+        storage = tensor.untyped_storage()
+        return storage if storage.device.type != "meta" else None  # which a fake tensor has, whatever device it names
+    except (NotImplementedError, RuntimeError, ValueError):  # the last of a lazy module's parameter
         return None
 
 

@@ -12,6 +12,7 @@ import decimal
 import dis
 import gc
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
@@ -175,12 +176,14 @@ def only_here(value: Any, holders: Sequence[Any]) -> bool:
 
 
 def names_in(code: types.CodeType) -> Iterator[str]:
-    """Names that code has for globals and attributes, and those in its texts, by which it may ask for either; but not in sentences."""
+    """Names that code has for globals and attributes, and words in its texts, by which it may ask for either; not in its docstring."""
     yield from code.co_names
     waiting: list[Any] = list(code.co_consts)
+    if waiting and isinstance(waiting[0], str) and " " in waiting[0] and code.co_flags & inspect.CO_NEWLOCALS:
+        del waiting[0]  # a function's docstring
     while waiting:
         constant = waiting.pop()
-        if isinstance(constant, str) and " " not in constant:
+        if isinstance(constant, str):
             yield from _WORD.findall(constant)
         elif isinstance(constant, tuple | frozenset):
             waiting += constant

@@ -65,6 +65,11 @@ class ModuleState:
                 found.setdefault(module, {})[name] = value
         return found
 
+    def gone(self) -> str:
+        """A global that is no more, dotted; empty where all are there."""
+        now = {place for place, _ in self._project_globals()}
+        return next((".".join(place) for place in self._globals if place not in now and place[0] in sys.modules), "")
+
     def is_object_of_before(self, place: Global, value: Any) -> bool:
         """Whether a global still is what it was, and not another object, whatever it holds now."""
         return self._objects.get(place) == id(value)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from tidalctl.artifacts.manifest import PREFIX, SKELETON
+from tidalctl.artifacts.registries import noted
 from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
 from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
 from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
@@ -165,6 +166,7 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
         "state": state,
         "globals": effects.globals,
         "filled": effects.filled,
+        "noted": noted(),
         "ambient": effects.ambient,
         "hooks": hooks,
         "modules": list(effects.modules),

@@ -190,7 +190,7 @@ class Snapshotter:
         try:
             if any(held) and not all(held):
                 raise NotStored("some of it is kept in a global")
-            writer.write(carried, _effects(modules, ambient, modules.shared()))
+            writer.write(carried, _effects(modules, ambient, modules.kept(), modules.shared()))
         except NotStored as reason:
             self.report["no_prefix"] = str(reason)
         else:
@@ -223,7 +223,7 @@ class Snapshotter:
 
         modules = ModuleState(self._request.root)
         self.report["settings"] = torch_settings()
-        before, directory, threads = read_ambient(), os.getcwd(), Threads()
+        before, directory, path, threads = read_ambient(), os.getcwd(), list(sys.path), Threads()
         with noting_imports(modules), noting_seeds() as seeded:
             state = make()
         if attribute := modules.changed_attribute():
@@ -232,6 +232,10 @@ class Snapshotter:
             self.report.setdefault("cause", f"{cache} keeps what {mark.name} gives, and no snapshot holds a cache")
         elif work := threads.started(modules):
             self.report.setdefault("cause", f"{mark.name} starts a thread that runs {work}, and no snapshot holds a thread")
+        elif gone := modules.gone():
+            self.report.setdefault("cause", f"{mark.name} deletes {gone}")
+        elif sys.path != path:
+            self.report.setdefault("cause", f"{mark.name} changes sys.path")
         elif os.getcwd() != directory:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
         if "cause" in self.report or not store:
@@ -248,9 +252,10 @@ class Snapshotter:
         ambient = self._ambient(before, after, seeded, alone=self._request.prefix)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
+        kept = modules.kept()  # before anybody looks into globals, which changes some: a StringIO gets a dict of attributes
         untouched = modules.untouched()
         shared = within(untouched, is_atom)
-        effects = _effects(modules, ambient, shared)
+        effects = _effects(modules, ambient, kept, shared)
         try:
             if kind := copied([state, effects.values], list(untouched.values()), shared):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
@@ -307,11 +312,13 @@ class Snapshotter:
         self.report["states"][self._event_index] = _weight_digests(state)
 
 
-def _effects(modules: "ModuleState", ambient: Ambient, shared: "dict[int, Place]") -> "Effects":
+def _effects(
+    modules: "ModuleState", ambient: Ambient, kept: dict[str, dict[str, Any]], shared: "dict[int, Place]"
+) -> "Effects":
     from tidalctl.artifacts.filled import contents
     from tidalctl.compiler.snapshot_write import Effects
 
-    bound = modules.kept()
+    bound = {module: dict(values) for module, values in kept.items()}
     filled: dict[str, dict[str, Any]] = {}
     places: dict[int, Place] = {}
     for module, name in [(module, name) for module, values in bound.items() for name in values]:

@@ -8,6 +8,7 @@ from conftest import Chain
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tidalctl.artifacts.dropped import order_lost
 from tidalctl.artifacts.filled import contents, fill
 
 SERVICE = """
@@ -73,8 +74,11 @@ def test_filling_gives_back_what_was_held(held: Any, other: Any, items: list[int
         assert list(now) == list(value), "in order"
     for kind in (list, set, collections.deque):
         value, now = kind(items), kind(others)
-        fill(now, contents(value))
-        assert now == value
+        if (what := contents(value)) is None:
+            assert order_lost(value), "a set whose order would be another"
+            continue
+        fill(now, what)
+        assert list(now) == list(value), "in order"
     one, two = Plain(), Plain()
     vars(one).update(held)
     vars(two).update(other)

@@ -118,7 +118,7 @@ class Session:
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):
             signatures = kernel_signatures(record, profile)
-        second = self._timed_call(handler, again, "")
+        second = self._called_again(handler, again) or first
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
             self.writer.write(
                 t.FirstUse(
@@ -147,6 +147,17 @@ class Session:
                 repeatable=first.output == second.output,
             )
         )
+
+    def _called_again(self, handler: Handler, event: dict[str, Any]) -> "_Call | None":
+        """The second call; none where the handler can't be called twice on one state, which no function has to stand."""
+        try:
+            return self._timed_call(handler, event, "")
+        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+            print(
+                f"note: called once more on the same state, the handler raised {type(error).__name__}: no first-launch tax is known",
+                file=sys.stderr,
+            )
+            return None
 
     def _timed_call(self, handler: Handler, event: dict[str, Any], tensorboard: str) -> "_Call":
         self._event = event

@@ -14,6 +14,7 @@ from tidalctl.artifacts.bundle import read_checked
 from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.filled import fill
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.registries import note
 from tidalctl.artifacts.skeleton import SkeletonUnpickler
 from tidalctl.runtime.mapping import PrivateMapping
 from tidalctl.runtime.stream.weights import WeightStream
@@ -103,6 +104,7 @@ def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
         for module, held in skeleton["filled"].items():
             for name, content in held.items():
                 fill(vars(importlib.import_module(module))[name], content)
+        note(skeleton["noted"])
         apply_ambient(skeleton["ambient"])
         handles = torch.utils.hooks.RemovableHandle
         handles.next_id = max(handles.next_id, skeleton["hooks"])
