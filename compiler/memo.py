@@ -35,8 +35,8 @@ class Held:
         self._state = state
         self._shared = shared
         self._parts = _parts(state)
-        inside = _reached(list(left), shared) if left else {}
-        self._held = {key: value for key, value in (_reached(state, shared) if inside else {}).items() if key in inside}
+        inside = reached(list(left), shared) if left else {}
+        self._held = {key: value for key, value in (reached(state, shared) if inside else {}).items() if key in inside}
 
     def __bool__(self) -> bool:
         return bool(self._held)
@@ -45,7 +45,7 @@ class Held:
         """What a further call gave: the "same" state, its "parts" in a container of their own, a "fresh" one; empty for "neither"."""
         if again is self._state:
             return "same"
-        if self._held.keys().isdisjoint(_reached(again, self._shared)):
+        if self._held.keys().isdisjoint(reached(again, self._shared)):
             return "fresh"
         other = _parts(again)
         alike = type(again) is type(self._state) and self._parts and self._parts.keys() == other.keys()
@@ -68,12 +68,12 @@ def _parts(state: Any) -> dict[Any, Any]:
 
 def copied(state: Any, untouched: list[Any], shared: dict[int, Place]) -> str:
     """The kind of an object that a state holds, and so does a global that init left alone, so deep that no place leads to it."""
-    own = _reached(state, shared)
-    within = _reached(untouched, {}) if untouched and own else {}
+    own = reached(state, shared)
+    within = reached(untouched, {}) if untouched and own else {}
     return next((type(value).__qualname__ for key, value in own.items() if key in within), "")
 
 
-def _reached(value: Any, shared: dict[int, Place]) -> dict[tuple[str, int], Any]:
+def reached(value: Any, shared: dict[int, Place]) -> dict[tuple[str, int], Any]:
     """The objects and the storages that pickling a value comes by, but for those of which it makes no difference which copy it is."""
     visits = _Visits(shared)
     try:

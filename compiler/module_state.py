@@ -20,7 +20,7 @@ from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.skeleton import Place, SkeletonPickler
 from tidalctl.artifacts.storages import digest_of
 from tidalctl.compiler.carried import CACHE, carried_over
-from tidalctl.compiler.places import within
+from tidalctl.compiler.places import parts_within, within
 
 _NAMED = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)  # pickled by name
 _DESCRIPTORS = (types.FunctionType, property, classmethod, staticmethod)
@@ -35,6 +35,7 @@ class ModuleState:
 
     def __init__(self, root: str) -> None:
         self._root = root
+        self._inside: set[int] = set()  # what lies in them
         self._globals: dict[Global, str] = {}
         self._objects: dict[Global, int] = {}  # which one each was
         for place, value in self._project_globals():
@@ -55,6 +56,7 @@ class ModuleState:
                 self._attributes[attribute] = _digest(value)
 
     def _note_global(self, place: Global, value: Any) -> None:
+        self._inside.update(map(id, parts_within(value, is_atom)))  # before the digest, which sees what looking changes
         self._globals[place], self._objects[place] = _digest(value), id(value)
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -73,6 +75,14 @@ class ModuleState:
     def is_object_of_before(self, place: Global, value: Any) -> bool:
         """Whether a global still is what it was, and not another object, whatever it holds now."""
         return self._objects.get(place) == id(value)
+
+    def was_inside(self, value: Any) -> bool:
+        """Whether an object lay in a global before."""
+        return id(value) in self._inside
+
+    def dicts(self) -> list[int]:
+        """Which objects are the namespaces of the project's modules."""
+        return [id(vars(module)) for _, module in self.project_modules()]
 
     def digests(self, places: Iterable[Global]) -> dict[str, str]:
         """What globals hold now, by name."""

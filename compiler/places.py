@@ -22,6 +22,17 @@ def within(tops: dict[Place, Any], is_atom: Callable[[Any], bool]) -> dict[int, 
     return found
 
 
+def parts_within(value: Any, is_atom: Callable[[Any], bool]) -> list[Any]:
+    """What an object holds, down to some steps, each once; not itself."""
+    found: dict[int, Any] = {}
+    level = [value]
+    for _ in range(STEPS):
+        below = [part for one in level for _, part in _parts(one) if not is_atom(part)]
+        level = [part for part in {id(part): part for part in below}.values() if id(part) not in found and part is not value]
+        found |= {id(part): part for part in level}
+    return list(found.values())
+
+
 def _parts(value: Any) -> Iterator[tuple[tuple[str, Any], Any]]:
     if isinstance(value, dict):
         yield from ((("item", key), part) for key, part in list(value.items()) if isinstance(key, str | int))

@@ -216,6 +216,7 @@ class Snapshotter:
 
     def _stored(self, mark: Init, make: Callable[[], Any], store: bool, whole: bool = True) -> Any:
         """Make a state, and write it with what else making it has changed."""
+        from tidalctl.compiler.holders import held_elsewhere
         from tidalctl.compiler.memo import Held, copied
         from tidalctl.compiler.module_state import ModuleState, is_atom
         from tidalctl.compiler.places import within
@@ -253,10 +254,13 @@ class Snapshotter:
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         writer = SnapshotWriter(self._request, self._extras)
         kept = modules.kept()  # before anybody looks into globals, which changes some: a StringIO gets a dict of attributes
+        elsewhere = held_elsewhere(modules, kept, state)
         untouched = modules.untouched()
         shared = within(untouched, is_atom)
         effects = _effects(modules, ambient, kept, shared)
         try:
+            if elsewhere:
+                raise NotStored(f"{elsewhere}: {mark.name} changes it in place, and what else holds it would hold another one")
             if kind := copied([state, effects.values], list(untouched.values()), shared):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
             writer.write(state, effects)

@@ -1,15 +1,21 @@
 """An object that init fills and that other code holds since before: a start from the bundle fills it and puts no other in its place."""
 
 import collections
+import importlib
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 from conftest import Chain
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidalctl.artifacts.dropped import order_lost
 from tidalctl.artifacts.filled import contents, fill
+from tidalctl.compiler.holders import held_elsewhere
+from tidalctl.compiler.module_state import ModuleState
 
 SERVICE = """
 import tidalctl
@@ -96,3 +102,45 @@ def test_contents_are_a_copy() -> None:
     held = contents(value)
     value["a"] = 2
     assert held == {"a": 1}
+
+
+HELD = {
+    "a_module_in_a_closure": (
+        "MODEL = torch.nn.Linear(2, 1)\nROUTES = {{'score': scorer(MODEL)}}",
+        "MODEL.weight.data.fill_(1)",
+    ),
+    "an_inner_dict_by_its_method": ("CONFIG = {{'vocab': {{}}}}\nlookup = [CONFIG['vocab'].get]", "CONFIG['vocab']['a'] = 1"),
+    "a_dict_of_its_own_class": ("REG = Registry()\nlookup = [REG.get]", "REG['a'] = 1"),
+    "what_is_held_weakly": ("REG = Registry()\nweak = weakref.ref(REG)", "REG['a'] = 1"),
+}
+FREE = {
+    "a_module": ("MODEL = torch.nn.Linear(2, 1)", "MODEL.weight.data.fill_(1)"),
+    "an_inner_dict": ("CONFIG = {{'vocab': {{}}}}", "CONFIG['vocab']['a'] = 1"),
+    "an_inner_list_of_an_object": ("S = Plain()\nS.names = []", "S.names.append(1)"),
+    "one_in_two_globals": ("A = Registry()\nB = [A]", "A['a'] = 1"),
+}
+PROJECT = """
+import weakref
+import torch
+class Registry(dict):
+    pass
+class Plain:
+    pass
+def scorer(model):
+    return lambda x: model(x)
+{made}
+def init():
+    {change}
+"""
+
+
+@pytest.mark.parametrize("case", [*HELD, *FREE])
+def test_what_something_else_holds_is_not_made_anew(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, change = (HELD | FREE)[case]
+    (tmp_path / f"held_{case}.py").write_text(PROJECT.format(made=made.format(), change=change), encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    project = importlib.import_module(f"held_{case}")
+    modules = ModuleState(str(tmp_path))
+    project.init()
+    assert held_elsewhere(modules, modules.kept(), {}).partition(".")[0] == (f"held_{case}" if case in HELD else "")
+    del sys.modules[f"held_{case}"]
