@@ -239,7 +239,7 @@ def test_the_json_has_its_schema(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert list(found) == ["schema", "machine", "bundle", "speedup", "samples"] and found["schema"] == 1
-    assert set(found["machine"]) == {"cpu", "cores", "memory_bytes", "python", "torch", "kernel", "date"}
+    assert set(found["machine"]) == {"cpu", "vectors", "cores", "memory_bytes", "python", "torch", "kernel", "date"}
     assert found["machine"]["torch"] == "9.9.9"
     assert [(s["cache"], s["variant"]) for s in found["samples"]] == [
         (c, v) for c in ("warm", "cold") for v in ("eager", "bundle")

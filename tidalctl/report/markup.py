@@ -135,7 +135,7 @@ def machine_line(machine: Mapping[str, Any]) -> str:
     """What `describe_machine` found, in one line; what is missing is left out."""
     memory = machine.get("memory_bytes")
     found = (
-        machine.get("cpu"),
+        " ".join([str(machine.get("cpu", "")), *(vector.upper() for vector in machine.get("vectors", ())[-1:])]).strip(),
         f"{machine['cores']} cores" if "cores" in machine else "",
         f"{memory / 2**30:.0f} GiB" if memory else "",
         f"Python {machine['python']}" if machine.get("python") else "",
