@@ -82,7 +82,15 @@ def import_handler(function: Function) -> Handler:
 
     Raises TidalError where the handler or the init is not there; whatever the module raises passes through.
     """
-    module = importlib.import_module(function.module)
+    try:
+        module = importlib.import_module(function.module)
+    except ImportError as error:
+        if "no known parent package" not in str(error):
+            raise
+        raise TidalError(
+            f"{function.source} is a module of a package: {error}",
+            f"from the folder above the package, name the module: tidalctl trace package.{function.module}:{function.handler}",
+        ) from None
     handler = _attribute(module, function.handler, f"{function.module}:{function.handler}")
     if not callable(handler):
         raise TidalError(

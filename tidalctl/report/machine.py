@@ -10,7 +10,7 @@ _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "i8mm"
 
 
 def describe_machine(torch_version: str) -> dict[str, Any]:
-    """Processor and its vector instructions, cores that may be used, memory in bytes, Python, torch (the bundle's), kernel, time (UTC)."""
+    """Processor, its vector instructions, cores that may be used, memory in bytes, Python, torch (the bundle's), kernel, time (UTC)."""
     return {
         "cpu": _of_cpu("model name") or platform.machine(),
         "vectors": [name for name in _VECTORS if name in (_of_cpu("flags") or _of_cpu("Features")).split()],
