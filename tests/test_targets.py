@@ -70,3 +70,9 @@ def test_an_init_that_is_called_while_its_module_is_imported_is_answered_too(cha
     report = made.run({})
     assert report["output"] == made.plain({}) == [[0.0, 1.0, 2.0], True]
     assert report["strategy"] == "snapshot"
+
+
+def test_a_module_of_a_package_that_is_named_by_its_file_is_told_its_other_name(tmp_path: Path) -> None:
+    write_project(tmp_path, {"package/__init__.py": "", "package/a.py": "", "package/app.py": "from . import a\n"})
+    done = tidalctl("trace", "package/app.py", "--event", "{}", cwd=tmp_path)
+    done.one_error("app.py is a module of a package", "tidalctl trace package.app:handler")
