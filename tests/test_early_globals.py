@@ -1,7 +1,11 @@
 """A global that a handler sets before init: no hindrance where init can't have looked at it, and a cause to run init where it can."""
 
 import importlib
+import json
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -74,7 +78,7 @@ SEEN = {
     "through_globals": ("return globals()['COU' + 'NT']", COUNTS),
     "through_eval": ("return eval('COU' + 'NT')", COUNTS),
     "through_the_caller's_frame": ("return sys._getframe(2)", COUNTS),
-    "a_context_variable": ("return REQUEST.get()", "REQUEST.set('7'); load()"),
+    "what_a_context_variable_holds": ("return REQUEST.get()", "REQUEST.set('7'); load()"),
     "all_context_variables": ("return dict(contextvars.copy_context())", "REQUEST.set('7'); load()"),
     "a_list_that_it_is_given": ("return given", "LOG.append('asked'); load(LOG)"),
     "a_list_that_something_else_holds": ("return Kept.log\nclass Kept:\n    log = LOG", "LOG.append('asked'); load()"),
@@ -160,27 +164,61 @@ def looked_at(case: tuple[str, str], folder: Path, name: str) -> str:
     return found[0]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(tmp_path / "project")
-    monkeypatch.syspath_prepend(tmp_path / "others")
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if name.startswith("early_"):
-            del sys.modules[name]
+def all_looked_at(folder: Path) -> dict[str, str]:
+    """By case, in a process of its own: where other threads are at work, nothing is known of what they look at."""
+    script = (
+        "import json, sys, pathlib\n"
+        "sys.dont_write_bytecode = True\n"
+        "import test_early_globals as cases\n"
+        "found = {}\n"
+        "for case, what in (cases.UNSEEN | cases.SEEN).items():\n"
+        "    name = 'early_' + case.replace(\"'\", '')\n"
+        "    place = pathlib.Path(sys.argv[1]) / name\n"
+        "    place.mkdir()\n"
+        "    sys.path[:0] = [str(place / 'project'), str(place / 'others')]\n"
+        "    found[case] = cases.looked_at(what, place, name)\n"
+        "print(json.dumps(found))\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def looks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return all_looked_at(tmp_path_factory.mktemp("early"))
 
 
 @pytest.mark.parametrize("case", UNSEEN)
-def test_init_can_not_have_looked_at(case: str, project: Path) -> None:
-    assert looked_at(UNSEEN[case], project, f"early_unseen_{case}") == ""
+def test_init_can_not_have_looked_at(case: str, looks: dict[str, str]) -> None:
+    assert looks[case] == ""
 
 
 @pytest.mark.parametrize("case", SEEN)
-def test_init_may_have_looked_at(case: str, project: Path) -> None:
-    name = f"early_seen_{case}".replace("'", "")
-    assert looked_at(SEEN[case], project, name).startswith(name)
+def test_init_may_have_looked_at(case: str, looks: dict[str, str]) -> None:
+    assert looks[case].startswith("early_")
+
+
+def test_where_another_thread_is_at_work_init_may_have_looked_at_everything(tmp_path: Path) -> None:
+    gone = threading.Event()
+    thread = threading.Thread(target=gone.wait)
+    thread.start()
+    try:
+        early = EarlyGlobals([("early_none", "COUNT")], ModuleState(str(tmp_path)))
+        with early:
+            pass
+        assert early.looked_at() == "early_none.COUNT"
+    finally:
+        gone.set()
+        thread.join()
 
 
 COUNTING = """
