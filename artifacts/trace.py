@@ -209,10 +209,14 @@ class Invocation(Record, frozen=True, tag="invocation"):
     output: str  # digest of the output's canonical JSON
     first_call_s: float
     first_piece_s: float
-    second_call_s: float
+    second_call_s: float | None  # None where the handler can't be called twice on one state
     operators: int
     peak_rss: int
-    repeatable: bool  # both calls gave the same output
+    repeatable: bool  # both calls gave the same output, as far as there were two
+
+    @property
+    def first_launch_tax_s(self) -> float | None:
+        return None if self.second_call_s is None else self.first_call_s - self.second_call_s
 
 
 class TracingCost(Record, frozen=True, tag="cost"):

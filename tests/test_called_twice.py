@@ -32,6 +32,7 @@ def test_a_handler_that_uses_its_state_up_is_traced(chain: Callable[..., Chain])
     made = chain(APP.replace(', "lazy": torch.nn.LazyLinear(3)', "").replace(', type(state["lazy"]).__name__', ""), {})
     assert made.traced is not None
     assert "the handler raised KeyError: no first-launch tax is known" in made.traced.err
+    assert "once only: first-launch tax unknown" in made.traced.err
     assert made.manifest["strategy"] == "snapshot", made.said()
     assert made.run({})["output"] == made.plain({})
 

@@ -118,7 +118,7 @@ class Session:
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):
             signatures = kernel_signatures(record, profile)
-        second = self._called_again(handler, again) or first
+        second = self._called_again(handler, again)
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
             self.writer.write(
                 t.FirstUse(
@@ -141,10 +141,10 @@ class Session:
                 output=first.output,
                 first_call_s=first.seconds,
                 first_piece_s=first.first_piece_s,
-                second_call_s=second.seconds,
+                second_call_s=second.seconds if second is not None else None,
                 operators=record.operators,
                 peak_rss=peak_rss(),
-                repeatable=first.output == second.output,
+                repeatable=second is None or first.output == second.output,
             )
         )
 
@@ -152,7 +152,7 @@ class Session:
         """The second call; none where the handler can't be called twice on one state, which no function has to stand."""
         try:
             return self._timed_call(handler, event, "")
-        except Exception as error:  # noqa: BLE001 - the user's function may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's function may raise anything
             print(
                 f"note: called once more on the same state, the handler raised {type(error).__name__}: no first-launch tax is known",
                 file=sys.stderr,

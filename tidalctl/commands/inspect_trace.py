@@ -45,8 +45,7 @@ def trace_document(trace: records.Trace, path: Path) -> dict[str, Any]:
         "environment": plain(environment.fingerprint) if environment else None,
         "init": plain(trace.of(records.InitCall)),
         "invocations": [
-            {**plain(call), "first_launch_tax_s": call.first_call_s - call.second_call_s}
-            for call in trace.of(records.Invocation)
+            {**plain(call), "first_launch_tax_s": call.first_launch_tax_s} for call in trace.of(records.Invocation)
         ],
         "imports": _imports(trace),
         "late_imports": [found.name for found in trace.of(records.Import) if found.phase == "handler"],
@@ -181,11 +180,11 @@ def _show_calls(document: dict[str, Any], console: "Console") -> None:
                 str(call["event"]),
                 seconds_text(call["first_call_s"]),
                 seconds_text(call["first_piece_s"]),
-                seconds_text(call["second_call_s"]),
-                seconds_text(call["first_launch_tax_s"]),
+                _seconds_or_none(call["second_call_s"]),
+                _seconds_or_none(call["first_launch_tax_s"]),
                 str(call["pieces"]),
                 size_text(call["peak_rss"]),
-                "yes" if call["repeatable"] else "no",
+                "" if call["second_call_s"] is None else "yes" if call["repeatable"] else "no",
             )
             for call in document["invocations"]
         ],
@@ -293,11 +292,15 @@ def _plan(document: dict[str, Any]) -> str:
             f"{seconds_text(last['time_s'])}: reading hides behind that."
         )
     calls = document["invocations"]
-    if calls:
-        tax = max(call["first_launch_tax_s"] for call in calls)
+    taxes = [call["first_launch_tax_s"] for call in calls if call["first_launch_tax_s"] is not None]
+    if taxes:
         words.append(
-            f"Prewarming {count_text(len(document['kernels']), 'kernel')} can take up to {seconds_text(max(tax, 0))} off."
+            f"Prewarming {count_text(len(document['kernels']), 'kernel')} can take up to {seconds_text(max(*taxes, 0))} off."
         )
     if any(not call["repeatable"] for call in calls):
         words.append("Two calls gave different outputs, so that compile can compare weights only.")
     return " ".join(words)
+
+
+def _seconds_or_none(seconds: float | None) -> str:
+    return "" if seconds is None else seconds_text(seconds)

@@ -83,10 +83,11 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
             "  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init"
         )
     for invocation in recorded.of(Invocation):
-        tax = invocation.first_call_s - invocation.second_call_s
+        tax = invocation.first_launch_tax_s
+        again = "once only" if invocation.second_call_s is None else f"again {invocation.second_call_s:.2f} s"
         lines.append(
-            f"  event {invocation.event}   first call {invocation.first_call_s:.2f} s, again {invocation.second_call_s:.2f} s: "
-            + (f"first-launch tax {tax:.2f} s" if tax > 0 else "no first-launch tax seen")
+            f"  event {invocation.event}   first call {invocation.first_call_s:.2f} s, {again}: "
+            + _tax_text(tax)
             + f"; {invocation.operators} operators"
         )
     lines.append(f"  imports   {len(imports)} modules, {sum(record.self_s for record in imports):.1f} s")
@@ -98,3 +99,9 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
     if call is not None:
         lines.append(f"next: tidalctl compile {output}")
     return "\n".join(lines)
+
+
+def _tax_text(tax: float | None) -> str:
+    if tax is None:
+        return "first-launch tax unknown"
+    return f"first-launch tax {tax:.2f} s" if tax > 0 else "no first-launch tax seen"
