@@ -9,7 +9,6 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function import is_stream, json_text, parse_event, pieces
-from tidalctl.runtime.cut_short import end_clearly
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
 from tidalctl.runtime.reported import Reported
@@ -59,7 +58,6 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     reported = Reported() if options.json else None
-    end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
