@@ -18,7 +18,7 @@ from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAn
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 5
+SCHEMA = 6
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at

@@ -198,7 +198,7 @@ def _answering(found: Attempt, answers: tuple[Answer, ...], strategy: Strategy, 
 def _of_the_process(guard: Guard) -> Guard:
     """A guard for answers alone: init runs anew for each event, and what it drew or read of the event is its own affair."""
     return msgspec.structs.replace(
-        guard, static=True, event_reads={}, event_whole="", generators={}, drawn=(), memo=False, memo_parts=False, once=False
+        guard, static=True, event_reads={}, event_whole="", generators={}, drawn=(), later_calls="fresh"
     )
 
 

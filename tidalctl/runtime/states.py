@@ -1,10 +1,9 @@
 """The states that a bundle gives: restored from a skeleton over its weights, or made by init over what the bundle holds of one.
 
-Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where the guard says that init
-gives again what it gave.
+Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where init is one of functools'
+caches, which gives again what it gave.
 """
 
-import copy
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,13 +38,13 @@ class States:
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._project, self._import_late = project, import_late
-        self._kept: dict[str, Any] = {}
+        self._first: Any = None  # the state of all calls, where they give the same one
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self._memory: EntryMemory | None = None
 
     def whole(self, script: types.ModuleType | None, event: Any) -> Any:
         """The state itself, of a `snapshot`, or of a `script` that makes its part of it for the event. Raises what unpickle does."""
-        return self._restored(SKELETON, self._manifest.guard.memo, script, event)
+        return self._restored(SKELETON, script, event)
 
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """What init gives over what its static statements left, and with its reads answered, whichever the bundle holds."""
@@ -54,8 +53,7 @@ class States:
             from tidalctl.prefix import split_init
 
             split = split_init(mark.function)
-            memo = prefix.memo if manifest.strategy == "script" else manifest.guard.memo
-            carried = self._restored(prefix.skeleton, memo)
+            carried = self._restored(prefix.skeleton)
 
             def function(*given: Any, **named: Any) -> Any:
                 return split.suffix(dict(carried), *given, **named)
@@ -68,9 +66,7 @@ class States:
 
     def make_ready(self) -> None:
         """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
-        guard = self._manifest.guard
-        again = guard.memo or guard.memo_parts or guard.once
-        if self.restored and not again and self._ahead is None:
+        if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
             self._ahead = self._unpickled(SKELETON)
 
     def _replay(self) -> "Replay | None":
@@ -90,11 +86,11 @@ class States:
             provenance, root = self._project()
         return Replay(self._manifest.answers, provenance, str(root), self._memory)
 
-    def _restored(self, skeleton: str, memo: bool, script: types.ModuleType | None = None, event: Any = None) -> Any:
-        """What a skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
-        parts = self._manifest.guard.memo_parts and skeleton == SKELETON
-        if skeleton in self._kept:
-            return copy.copy(self._kept[skeleton]) if parts else self._kept[skeleton]
+    def _restored(self, skeleton: str, script: types.ModuleType | None = None, event: Any = None) -> Any:
+        """What a skeleton holds: anew, or the first state again where each call of init gives the same one."""
+        same = self._manifest.guard.later_calls == "same"
+        if same and self.restored:
+            return self._first
         from tidalctl.runtime.restore import settle
 
         ahead, self._ahead = self._ahead, None
@@ -105,8 +101,8 @@ class States:
         self._import_late()
         self._prewarm.in_gap(lambda: not self._weights.may_begin)
         self._weights.close_gate(state, complete=skeleton == SKELETON)
-        if memo or parts:
-            self._kept[skeleton] = copy.copy(state) if parts else state  # a container is the handler's own
+        if same:
+            self._first = state
         return state
 
     def _unpickled(self, skeleton: str, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
