@@ -133,9 +133,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         lower = "replay" if kind == "script" else "eager"
         fallbacks.append(Fallback(part="state", strategy=lower, cause=made.cause))
     if made.cause:
-        made = msgspec.structs.replace(
-            made, kind="eager", guard=of_the_event(made.guard), dynamic=(), prefix=None, answers=(), notes=()
-        )
+        made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
         if difference := _proof(place, manifest, made.report, say)[0]:
