@@ -3,17 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidalctl.ambient import (
-    GENERATORS,
-    FirstGenerators,
-    ambient_digests,
-    begun,
-    changed,
-)
-from tidalctl.artifacts.manifest import PREFIX, LaterCalls, Prefix
+from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed
+from tidalctl.artifacts.manifest import LaterCalls
 from tidalctl.compiler.snapshot import SnapshotRequest
 from tidalctl.context import Init
 from tidalctl.surroundings import Surroundings
@@ -21,7 +14,6 @@ from tidalctl.surroundings import Surroundings
 if TYPE_CHECKING:
     from tidalctl.artifacts.slots import Slot
     from tidalctl.compiler.module_state import ProjectGlobals
-    from tidalctl.prefix import Split
 
 
 class Ambient(NamedTuple):
@@ -33,7 +25,7 @@ class Ambient(NamedTuple):
 
 
 class Snapshotter:
-    """Answers calls of init as it would itself. The first one's state is written, or what its static statements leave."""
+    """Answers calls of init as it would itself. The first one's state is written."""
 
     def __init__(self, request: SnapshotRequest) -> None:
         self._request = request
@@ -42,8 +34,6 @@ class Snapshotter:
         self._at_import: tuple[ProjectGlobals, Surroundings] | None = None
         self._event_index = 0
         self._generators = FirstGenerators()
-        self._extras: dict[str, Any] = {}
-        self._prefix_globals: tuple[str, ...] = ()
         self._watched: tuple[ProjectGlobals, dict[Slot, str]] | None = None
 
     def begin(self, index: int) -> None:
@@ -64,7 +54,7 @@ class Snapshotter:
             self._look_around(mark, *self._at_import)
         self._at_import = None
         if self._request.folder and "init" not in self.report:
-            state = self._first(mark, arguments, keywords)
+            state = self._stored(mark, arguments, keywords)
         else:
             state = self._timed(mark, arguments, keywords)
         self._note_state(mark, state)
@@ -92,77 +82,24 @@ class Snapshotter:
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
             self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
 
-    def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
-        self.report["init"] = mark.name
-        split = self._split(mark) if self._request.prefix or self._request.beside else None
-        if split is not None and self._request.beside:
-            both = split  # for the type checker
-            return self._stored(mark, lambda: self._beside(mark, both, arguments, keywords), True)
-        if split is None:
-            store = self._request.whole or not self._request.prefix
-            return self._stored(mark, lambda: self._timed(mark, arguments, keywords), store)
-        carried = self._stored(mark, split.prefix, True)
-        self.report["prefix"] = Prefix(lines=split.lines, carried=split.carried)
-        return split.suffix(dict(carried), *arguments, **keywords)
-
-    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        began = time.perf_counter()
-        state = mark.function(*arguments, **keywords)
-        self.report.setdefault("init_s", time.perf_counter() - began)
-        return state
-
-    def _beside(self, mark: Init, split: "Split", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Make the whole state in two, and store what the first part leaves for events that the whole can't answer."""
-        from tidalctl.compiler.effects import EffectsWatch
-        from tidalctl.compiler.snapshot_write import NotStored, PrefixWriter
-
-        with EffectsWatch(self._request.root) as watch:
-            carried = split.prefix()
-        ambient = self._ambient(watch.before, watch.after, watch.seeded, alone=True)
-        writer = PrefixWriter(self._request)
-        try:
-            writer.write(carried, watch.effects(ambient.kept))
-        except NotStored as reason:
-            self.report["no_prefix"] = str(reason)
-        else:
-            self._extras, self._prefix_globals = writer.extras, writer.globals
-            self.report["prefix"] = Prefix(
-                lines=split.lines,
-                carried=split.carried,
-                skeleton=PREFIX,
-                generators=ambient.generators,
-                drawn=ambient.drawn,
-            )
-        return split.suffix(dict(carried), *arguments, **keywords)
-
-    def _split(self, mark: Init) -> "Split | None":
-        from tidalctl.prefix import NoPrefix, split_init
-
-        try:
-            return split_init(mark.function)
-        except NoPrefix as reason:
-            self.report["no_prefix"] = str(reason)
-            return None
-
-    def _stored(self, mark: Init, make: Callable[[], Any], store: bool) -> Any:
-        """Make a state, and write it with what else making it has changed."""
+    def _stored(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Make a state, and write it with what else making it has changed, where the request wants it stored."""
         from tidalctl.compiler.effects import EffectsWatch
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         watch = EffectsWatch(self._request.root)
-        self.report["settings"] = watch.settings
+        self.report |= {"init": mark.name, "settings": watch.settings}
         with watch:
-            state = make()
+            state = self._timed(mark, arguments, keywords)
         if cause := watch.cause():
             self.report.setdefault("cause", f"{mark.name} {cause}")
-        if "cause" in self.report or not store:
+        if "cause" in self.report or not self._request.store:
             return state
-        ambient = self._ambient(watch.before, watch.after, watch.seeded, alone=self._request.prefix)
+        ambient = self._ambient(watch.before, watch.after, watch.seeded)
         effects = watch.effects(ambient.kept)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         self.report["later_calls"] = _later_calls(mark, watch.keeps_of(state))
-        writer = SnapshotWriter(self._request, self._extras)
+        writer = SnapshotWriter(self._request)
         try:
             if kind := watch.copied(state):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
@@ -174,31 +111,29 @@ class Snapshotter:
             raise
         self._watched = (watch.globals, watch.globals.digests(effects.slots))
         self.report |= writer.report
-        self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))
         return state
 
-    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str], alone: bool) -> Ambient:
-        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right.
+    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        state = mark.function(*arguments, **keywords)
+        self.report.setdefault("init_s", time.perf_counter() - began)
+        return state
 
-        After the static statements `alone` there is nothing to compare with: settings are kept, and generators where it is known from
-        where they began.
-        """
+    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str]) -> Ambient:
+        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right."""
         before = begun(before, after, seeded)
         left = changed(before, after)
         left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
-        redrawn = {"torch.rng"} if self._request.redraws and not alone else set()
+        redrawn = {"torch.rng"} if self._request.redraws else set()
         advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
         began = ambient_digests({name: before[name] for name in advanced})
         alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
-        if alone:
-            known = {name for name in left if name not in GENERATORS or name in seeded or name in alike}
-        else:
-            # one that init seeds as it was before is unchanged, in the trace as here
-            traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
-            known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
+        # one that init seeds as it was before is unchanged, in the trace as here
+        traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
+        known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
         kept = {name: value for name, value in left.items() if name in known - redrawn}
         # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
-        drawn = tuple(name for name in advanced if name not in alike and (alone or name not in kept))
+        drawn = tuple(name for name in advanced if name not in alike and name not in kept)
         return Ambient(kept, alike, drawn)
 
     def _note_state(self, mark: Init, state: Any) -> None:

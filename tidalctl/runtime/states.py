@@ -1,4 +1,4 @@
-"""The states that a bundle gives: restored from a skeleton over its weights, or made by init over what the bundle holds of one.
+"""The states that a bundle gives: restored from a skeleton over its weights, or made by init with its reads answered.
 
 Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where init is one of functools'
 caches, which gives again what it gave.
@@ -44,35 +44,21 @@ class States:
 
     def whole(self, script: types.ModuleType | None, event: Any) -> Any:
         """The state itself, of a `snapshot`, or of a `script` that makes its part of it for the event. Raises what unpickle does."""
-        return self._restored(SKELETON, script, event)
+        return self._restored(script, event)
 
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """What init gives over what its static statements left, and with its reads answered, whichever the bundle holds."""
-        manifest, function = self._manifest, mark.function
-        if (prefix := manifest.prefix) is not None:
-            from tidalctl.prefix import split_init
-
-            split = split_init(mark.function)
-            carried = self._restored(prefix.skeleton)
-
-            def function(*given: Any, **named: Any) -> Any:
-                return split.suffix(dict(carried), *given, **named)
-
+        """What init gives, with its reads answered from the bundle."""
         replay = self._replay()
         with self._timeline.span("init"):
-            if replay is None:
-                return function(*arguments, **keywords)
-            return replay.run(function, arguments, keywords)
+            return replay.run(mark.function, arguments, keywords)
 
     def make_ready(self) -> None:
         """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
         if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
-            self._ahead = self._unpickled(SKELETON)
+            self._ahead = self._unpickled()
 
-    def _replay(self) -> "Replay | None":
-        """What answers init's reads from the bundle, where it holds answers."""
-        if not self._manifest.answers:
-            return None
+    def _replay(self) -> "Replay":
+        """What answers init's reads from the bundle."""
         from tidalctl.runtime.replay import EntryMemory, Replay
 
         with self._timeline.span("map"):
@@ -86,8 +72,8 @@ class States:
             provenance, root = self._project()
         return Replay(self._manifest.answers, provenance, str(root), self._memory)
 
-    def _restored(self, skeleton: str, script: types.ModuleType | None = None, event: Any = None) -> Any:
-        """What a skeleton holds: anew, or the first state again where each call of init gives the same one."""
+    def _restored(self, script: types.ModuleType | None, event: Any) -> Any:
+        """What the skeleton holds: anew, or the first state again where each call of init gives the same one."""
         same = self._manifest.guard.later_calls == "same"
         if same and self.restored:
             return self._first
@@ -95,21 +81,21 @@ class States:
 
         ahead, self._ahead = self._ahead, None
         with self._weights.kept_if_made():
-            state = settle(ahead or self._unpickled(skeleton, script, event), self._timeline)
+            state = settle(ahead or self._unpickled(script, event), self._timeline)
         if self._weights.on_device:
             self._prewarm.beside(lambda: not self._weights.done)
         self._import_late()
         self._prewarm.in_gap(lambda: not self._weights.may_begin)
-        self._weights.close_gate(state, complete=skeleton == SKELETON)
+        self._weights.close_gate(state)
         if same:
             self._first = state
         return state
 
-    def _unpickled(self, skeleton: str, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
+    def _unpickled(self, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
         from tidalctl.runtime.restore import unpickle
 
         with self._timeline.span("map"):
             # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
             mappings = self._weights.mappings(again=bool(self.restored))
         self.restored += 1
-        return unpickle(self._path / skeleton, self._manifest, mappings, self._timeline, script, event, self._weights)
+        return unpickle(self._path / SKELETON, self._manifest, mappings, self._timeline, script, event, self._weights)
