@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 8
+SCHEMA = 9
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"

@@ -12,10 +12,10 @@ from tidalctl.artifacts.records import Record
 class ProgramFile(Record, frozen=True):
     """A file whose path is a function of the event: texts, and `("event", key, …)` ways into the event, one after the other.
 
-    `kind` is safetensors, torch, json or other. A safetensors file must hold exactly `keys`. A JSON file must be a mapping with the keys
-    of `free`, whose values may be other numbers of the type given (int, float, number). What else a file holds (the rest of a JSON file,
-    the metadata of a safetensors file, what a torch file holds besides its tensors, all of any other file) must have one of the
-    digests `rest`.
+    `kind` is safetensors, torch, json or other. A safetensors file must hold exactly `keys`. A JSON file must be a mapping with the
+    keys of `free`, whose values may be other numbers of the type given (int, float, number). What else a file holds (the rest of a
+    JSON file, the metadata of a safetensors file, what a torch file holds besides its tensors, all of any other file) must have one
+    of the digests `rest`.
     """
 
     name: str  # a Python identifier
@@ -65,8 +65,8 @@ class Agreement(Record, frozen=True):
 class Program(Record, frozen=True):
     """`results` maps the state's dynamic weights to values.
 
-    `event_equal` maps the fields that init read and that nobody declared as varied to digests of their traced values; `event_varied` maps
-    the fields declared with `--vary` to their JSON type (str, int, float, number, bool, list, dict).
+    `event_equal` maps the fields that init read and that must be as traced to digests of their values; `event_varied` maps those
+    that may differ to their JSON type (str, int, float, number).
     """
 
     files: tuple[ProgramFile, ...] = ()

@@ -1,11 +1,9 @@
 """Which tensors a template holds for replays: reads, and operators' outputs that become weights, none of which came from a request.
 
-A file is not the request's when all events' inits read it, or when they chose it by a field that was compared or looked up, and when
-no text of the event that init saw stands in its path. Where init saw something of the only event that there is, or the same in all
-events, nothing is known, and there are no answers.
+A file is not the request's when all events' inits read it, and when no text of the event that init saw stands in its path. Where init
+saw something of the only event that there is, or the same in all events, nothing is known, and there are no answers.
 
-Limits: a field that all traced events agree in may have named a file by way of a database, and so may one that was looked up in a
-mapping of requests to files.
+Limit: a field that all traced events agree in may have named a file by way of a database.
 """
 
 import contextlib
@@ -23,7 +21,7 @@ from tidalctl.artifacts.weights import DTYPES
 from tidalctl.compiler.expressions import bounded
 from tidalctl.compiler.program import EventInit
 from tidalctl.compiler.slicing import geometry_of, identities
-from tidalctl.eventprobe import ABSENT, digest_value
+from tidalctl.eventprobe import digest_value
 
 LONG = 4  # characters of a text that is the event's wherever it stands in a path
 _ALLOCATIONS = ("aten.empty", "aten.new_empty")  # what they hold is chance
@@ -135,7 +133,7 @@ def _static_reads(inits: Sequence[EventInit], root: str, cwd: str) -> list[tuple
                     alike = found.setdefault((place, record.key), {})
                     alike.setdefault(_sure(record.identity), []).append(record)
     texts = {text for init in inits for text in _seen_texts(init)}
-    shared = {place for place, by in readers.items() if len(by) == len(inits) or _chosen(inits, by)}
+    shared = {place for place, by in readers.items() if len(by) == len(inits)}
     static = {place for place in shared if not _named(place.removeprefix("project:"), readers, texts)}
     return [
         (read, place)
@@ -161,20 +159,6 @@ def _loadable(read: TapeRead, path: str, key: str) -> bool:
 
 def _storable(made: Value) -> bool:
     return made.offset == 0 and made.size > 0 and made.device == "cpu" and made.dtype in _PLAIN
-
-
-def _chosen(inits: Sequence[EventInit], readers: set[int]) -> bool:
-    """Whether all that differs between the events was compared or looked up, and one such field tells a file's readers from others."""
-    if any(init.call.event_whole for init in inits):
-        return False
-    compared = {key for init in inits for key in init.call.event_compared}
-    tells = False
-    for key in {key for init in inits for key in init.call.event_reads}:
-        values = [digest_value([init.event[key]] if key in init.event else ABSENT) for init in inits]
-        if len(set(values)) > 1 and key not in compared:
-            return False
-        tells = tells or not {values[one] for one in readers} & {v for one, v in enumerate(values) if one not in readers}
-    return tells
 
 
 def _named(path: str, places: Iterable[str], texts: set[str | int]) -> bool:

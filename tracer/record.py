@@ -26,6 +26,7 @@ def record_trace(
     output: Path,
     *,
     init: str = "",
+    vary: Sequence[str] = (),
     argv: Sequence[str] = (),
     tensorboard: Path | None = None,
     force: bool = False,
@@ -48,6 +49,7 @@ def record_trace(
         argv=tuple(argv),
         events=tuple(events),
         partial=str(partial.absolute()),
+        vary=tuple(vary),
         tensorboard=str(tensorboard.absolute()) if tensorboard else "",
     )
     handle, path = tempfile.mkstemp(suffix=".json")

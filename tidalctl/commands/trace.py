@@ -9,7 +9,7 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
-from tidalctl.function import parse_event
+from tidalctl.function import parse_event, refuse_unknown_fields
 from tidalctl.terminal import count_text, size_text
 from tidalctl.tracer.record import record_trace
 
@@ -33,6 +33,12 @@ def trace(
     init: Annotated[
         str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
     ] = "",
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary", metavar="FIELD", help="Init takes the same steps for any value of this field of the event. Repeatable."
+        ),
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
@@ -47,7 +53,10 @@ def trace(
     events = [parse_event(text)[1] for text in event]
     if len(event) > 1 and event.count("-") > 1:
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
-    recorded = record_trace(target, events, output, init=init, argv=context.args, tensorboard=tensorboard, force=force)
+    refuse_unknown_fields(vary or (), map(json.loads, events))
+    recorded = record_trace(
+        target, events, output, init=init, vary=vary or (), argv=context.args, tensorboard=tensorboard, force=force
+    )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:
         typer.echo(json.dumps(_report(recorded, output), ensure_ascii=False))
