@@ -172,7 +172,10 @@ def _refuse_other_draws(inits: Sequence[EventInit]) -> None:
         for init in inits
     }
     if len({init.call.ambient.get("torch.rng") for init in inits}) > 1 or len(draws) > 1:
-        raise NotSliced("init leaves torch's random generator in another state for one event than for another")
+        raise NotSliced(
+            "init draws random numbers otherwise for one event than for another: where it overwrites what it draws, "
+            "build that on the meta device (for PEFT: low_cpu_mem_usage=True)"
+        )
 
 
 def _read(row: Sequence[TapeRead], file: str) -> ProgramRead:

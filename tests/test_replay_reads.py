@@ -138,7 +138,8 @@ def test_a_file_that_the_event_names_is_none_though_all_traced_events_name_the_s
         assert len([path for path in places if f"project:{path.relative_to(model.parent)}" not in files]) >= named
 
 
-def test_of_two_models_that_the_event_chooses_between_both_are_answered(model: Path) -> None:
+def test_of_two_models_that_the_event_chooses_between_none_is_answered(model: Path) -> None:
+    """Nothing tells that they are not the request's."""
     (model.parent / "wide").mkdir()
     other = model.parent / "wide" / MODEL
     save_file({"first.weight": torch.randn(32, 32)}, other)
@@ -148,10 +149,7 @@ def test_of_two_models_that_the_event_chooses_between_both_are_answered(model: P
         return {name: tensor.to(torch.float16) for name, tensor in load_file(files[event["model"]]).items()}
 
     traced = trace(load, model.parent, {"model": "fast"}, {"model": "good"})
-    assert "wide/model.safetensors#first.weight:aten._to_copy.default" in traced.stored
-    for name, count in (("fast", 4), ("good", 1)):
-        traced.matches({"model": name})
-        assert (traced.last.answered, traced.last.executed) == (count, 0)
+    assert traced.answers == ()
 
 
 def test_threads_are_answered_too(model: Path) -> None:

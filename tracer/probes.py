@@ -73,7 +73,8 @@ class PathRecorder:
 
     def _note(self, path: Any, kind: str, found: bool) -> None:
         phase = self._clock.phase
-        if phase not in _PHASES or not isinstance(path, str | bytes | os.PathLike) or _by_importer():
+        named = isinstance(path, str | bytes | os.PathLike)
+        if phase not in _PHASES or self._clock.apart or not named or _by_importer():
             return
         given = os.fsdecode(path)
         absolute = os.path.abspath(given)
