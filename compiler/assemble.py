@@ -124,11 +124,7 @@ def _init_name(trace: Trace) -> str:
 
 
 def _dynamic_init(function: str, init: str, made: "Attempt") -> str:
-    if made.kind == "script":
-        return made.source
-    lines = made.prefix.lines if made.prefix is not None else None
-    carried = made.prefix.carried if made.prefix is not None else ()
-    return dynamic_init_source(function, init, made.kind, made.guard, lines=lines, carried=carried)
+    return made.source if made.kind == "script" else dynamic_init_source(function, init, made.kind, made.guard)
 
 
 def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:

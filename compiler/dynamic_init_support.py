@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import sys
+import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -60,7 +61,7 @@ def run_alone(arguments: list[str], refusal: Callable[[Any], str | None], answer
     return 0 if reason is None else 1
 
 
-# ---- files: in the dynamic_init.py of a script alone ----
+# ---- files: only where weights are made of them ----
 
 
 class File:
@@ -84,16 +85,6 @@ class File:
         self.rest = rest
         self.free = free or {}
         self.tensors = tensors or {}
-
-
-class Stored:
-    """Dtype and shape of a tensor in a file."""
-
-    __slots__ = ("dtype", "shape")
-
-    def __init__(self, dtype: str, shape: tuple[int, ...]) -> None:
-        self.dtype = dtype
-        self.shape = shape
 
 
 def path_list(paths: Callable[[Any], dict[str, Any]], event: Any) -> list[str]:
@@ -128,7 +119,7 @@ def program_mismatch(
             if reason := file_mismatch(path, files[name], name, known):
                 return reason
         return disagreement(agreements(event, known))
-    except Exception as error:  # whatever it is, init will say it better
+    except Exception as error:  # noqa: BLE001 - whatever it is, init will say it better
         return f"the event can't be checked: {type(error).__name__}: {error}"
 
 
@@ -136,11 +127,8 @@ def file_mismatch(path: str, file: File, name: str, known: dict[str, Any]) -> st
     """Return how a file differs from the traced ones, or None. Put what it holds (JSON, or the header of its tensors) in `known`."""
     if not os.path.isfile(path):
         return f"there is no file {path}"
-    try:
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        return f"{path} can't be read: {error.strerror}"
+    if not os.access(path, os.R_OK):
+        return f"{path} can't be read"
     if file.kind == "json":
         try:
             known[name] = read_json(path)
@@ -190,7 +178,7 @@ def file_digest(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_header(path: str | os.PathLike[str]) -> dict[str, Stored]:
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Return dtype and shape of each tensor of a safetensors file, from its header alone."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
@@ -201,7 +189,7 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Stored]:
     header.pop("__metadata__", None)
     if max((entry["data_offsets"][1] for entry in header.values()), default=0) != left:
         raise ValueError("it is cut off, or too long")
-    return {key: Stored(entry["dtype"], tuple(entry["shape"])) for key, entry in header.items()}
+    return {key: types.SimpleNamespace(dtype=entry["dtype"], shape=tuple(entry["shape"])) for key, entry in header.items()}
 
 
 def metadata_digest(path: str | os.PathLike[str]) -> str:
@@ -218,17 +206,17 @@ def tensors_mismatch(path: str, stored: Mapping[str, Any], wanted: Mapping[str, 
     if differing := sorted(stored.keys() ^ wanted.keys()):
         return f"{path} {'lacks' if differing[0] in wanted else 'also holds'} {differing[0]}"
     for key, (dtype, shape) in wanted.items():
-        if dtype is not None and stored[key].dtype != dtype:
-            return f"{key} in {path} is {stored[key].dtype}, not {dtype}"
+        found = str(stored[key].dtype).removeprefix("torch.")
+        if dtype is not None and found != dtype:
+            return f"{key} in {path} is {found}, not {dtype}"
         if shape is not None and not shape_fits(tuple(stored[key].shape), shape):
             return f"{key} in {path} has the shape {tuple(stored[key].shape)}, not {shape}"
     return None
 
 
 def shape_fits(shape: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        size in allowed if isinstance(allowed, tuple) else size == allowed for size, allowed in zip(shape, wanted, strict=True)
-    )
+    allowed = [sizes if isinstance(sizes, tuple) else (sizes,) for sizes in wanted]
+    return len(shape) == len(wanted) and all(size in sizes for size, sizes in zip(shape, allowed, strict=True))
 
 
 def disagreement(lines: Iterable[tuple[Any, ...]]) -> str | None:
@@ -278,8 +266,7 @@ def read_torch(path: str, file: File) -> dict[str, Any]:
         tensors = {key: tensor_at(loaded, key) for key in file.tensors}
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}") from None
-    kinds = {key: Stored(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape)) for key, tensor in tensors.items()}
-    if reason := tensors_mismatch(path, kinds, file.tensors):
+    if reason := tensors_mismatch(path, tensors, file.tensors):
         raise ValueError(reason)
     return tensors
 
@@ -291,7 +278,7 @@ def load_torch(path: str | os.PathLike[str]) -> Any:
 
 
 def torch_digest(loaded: Any) -> str:
-    """Return the digest of a torch file's keys and their order, numbers, texts, and which tensors share memory, without their values."""
+    """Return the digest of a torch file: keys in order, numbers, texts, which tensors share memory; not the tensors' values."""
     return hashlib.sha256(repr(outline(loaded, {}, {})).encode()).hexdigest()
 
 
@@ -338,15 +325,12 @@ def stored_weights(folder: str, leaves: Mapping[str, tuple[Any, ...]]) -> Callab
     import torch
     from safetensors import safe_open
 
-    shards = [
-        safe_open(os.path.join(folder, name), framework="pt")
-        for name in sorted(os.listdir(folder))
-        if name.startswith("weights") and name.endswith(".safetensors")
-    ]
+    names = [name for name in sorted(os.listdir(folder)) if name.startswith("weights") and name.endswith(".safetensors")]
+    shards = [safe_open(os.path.join(folder, name), framework="pt") for name in names]
 
     def weights(name: str) -> Any:
         dtype, shape, strides, offset = leaves[name]
-        (stored,) = (shard.get_tensor(name) for shard in shards if name in shard.keys())
+        (stored,) = (shard.get_tensor(name) for shard in shards if name in set(shard.keys()))
         flat = stored.clone().reshape(-1).view(torch.uint8).view(getattr(torch, dtype))
         return flat.as_strided(shape, strides, offset)
 
