@@ -11,7 +11,7 @@ from tidalctl.artifacts.weights import DTYPES
 from tidalctl.compiler.dynamic import dynamic_init_text, literal
 from tidalctl.compiler.dynamic_init_support import TYPES
 from tidalctl.compiler.script_body import Body
-from tidalctl.compiler.script_text import expression_text, expressions_in, identifier, quoted, shapes_in
+from tidalctl.compiler.script_text import arguments_of, expression_text, expressions_in, identifier, quoted, shapes_in
 
 KINDS = ("json", "other", "safetensors", "torch")
 _TENSORS = ("safetensors", "torch")
@@ -170,7 +170,7 @@ def _path(file: ProgramFile) -> str:
 
 
 def _expressions(program: Program) -> list[str]:
-    steps = [expression for step in program.steps for expression in expressions_in([step.arguments, step.keywords])]
+    steps = [expression for step in program.steps for expression in expressions_in(arguments_of(step))]
     return [*(expression for agreement in program.agreements for expression in agreement.expressions), *steps]
 
 
@@ -186,7 +186,7 @@ def _agreements(program: Program, files: Mapping[str, ProgramFile], names: Mappi
             raise ValueError(f"the shape of value {value}, which is not read from a file")
         return f"files[{quoted(reads[value].file)}][{quoted(reads[value].key)}].shape[{dimension}]"
 
-    asked = [(expression,) for step in program.steps for expression in expressions_in([step.arguments, step.keywords])]
+    asked = [(expression,) for step in program.steps for expression in expressions_in(arguments_of(step))]
     early: list[str] = []
     late: list[str] = []
     for expressions in dict.fromkeys([*(agreement.expressions for agreement in program.agreements), *asked]):

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from tidalctl.artifacts.program import Program, ProgramStep
 from tidalctl.compiler.script_checks import checked_storages, overload
 from tidalctl.compiler.script_steps import Speller
-from tidalctl.compiler.script_text import comment, quoted, values_in
+from tidalctl.compiler.script_text import arguments_of, comment, quoted, values_in
 
 _RESERVED = {
     *("event", "weights", "files", "made", "math", "torch"),
@@ -47,7 +47,7 @@ class Body:
         for index, step in enumerate(self._program.steps):
             self._now = index
             self._begin(next((self._owners[s] for s in self._storages_of(step) if s in self._owners), self._owner))
-            for value in values_in([step.arguments, step.keywords]):
+            for value in values_in(arguments_of(step)):
                 self._fetch(self._same(value))
             self._write(step)
             for name in ends.get(self._now, ()):
@@ -79,7 +79,7 @@ class Body:
         return {
             self._same(value): index
             for index, step in enumerate(self._program.steps)
-            for value in (*values_in([step.arguments, step.keywords]), *step.outputs)
+            for value in (*values_in(arguments_of(step)), *step.outputs)
         }
 
     def _find_owners(self) -> dict[int, str]:
@@ -90,7 +90,7 @@ class Body:
         for step in reversed(self._program.steps):
             owner = next((owners[storage] for storage in self._storages_of(step) if storage in owners), None)
             if owner is not None:
-                for value in values_in([step.arguments, step.keywords]):
+                for value in values_in(arguments_of(step)):
                     owners.setdefault(self._storages[value], owner)
         return owners
 

@@ -8,6 +8,8 @@ import keyword
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from tidalctl.artifacts.program import ProgramStep
+
 
 def quoted(text: str) -> str:
     """Return a Python literal on one line, with everything that does not print escaped; in double quotes where that is as good."""
@@ -30,6 +32,11 @@ def identifier(text: Any) -> str:
 def in_torch(name: Any) -> str:
     """Return an attribute of torch, such as a dtype: `float16` and `torch.float16` are the same."""
     return "torch." + identifier(str(name).removeprefix("torch."))
+
+
+def arguments_of(step: ProgramStep) -> list[Any]:
+    """Return a step's arguments, those given by keyword last."""
+    return [*step.arguments, *step.keywords.values()]
 
 
 def values_in(argument: Any) -> Iterator[int]:

@@ -102,6 +102,13 @@ def test_a_spelling_dispatches_to_the_same_overload_with_the_same_arguments(oper
     assert len(recorded[0][0]) == 1
 
 
+def test_a_keyword_that_is_called_value_is_no_value_of_the_program() -> None:
+    scaled = step("aten.addcmul.default", v(0), v(0), v(0), to=1, value=3)
+    program = Program(leaves=(leaf(0, "w"),), steps=(scaled,), results={"made": 1})
+    made = module_of(program).build({}, lambda name: INPUTS[1])["made"]
+    assert torch.equal(made, torch.addcmul(INPUTS[1], INPUTS[1], INPUTS[1], value=3))
+
+
 def test_every_readable_operator_is_compared() -> None:
     assert set(READABLE) == ARGUMENTS.keys()
 
