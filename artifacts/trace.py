@@ -183,6 +183,7 @@ class InitCall(Record, frozen=True, tag="init"):
     generators: dict[str, str] = {}  # digests of the random generators' states before init
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
     writes: str = ""  # what of its arguments it changes, in words
+    first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
 
 
 class FirstUse(Record, frozen=True, tag="first_use"):

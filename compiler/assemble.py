@@ -108,7 +108,6 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
         touched=touched_of(trace),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
-        prefix=made.prefix,
         answers=made.answers,
         pack=pack,
     )
@@ -137,9 +136,8 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
     found = []
     for placement in report.placements:
         entry = placement.entry
-        name = report.aliases.get(entry.name, entry.name)
-        weight = traced.get(name)
-        place, use = uses.get(name, (None, None))
+        weight = traced.get(entry.name)
+        place, use = uses.get(entry.name, (None, None))
         found.append(
             BundleWeight(
                 name=entry.name,
@@ -156,7 +154,7 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
                 first_use_s=round(use.time_s, 6) if use is not None else None,
                 module=use.module if use is not None else "",
                 operator=use.operator if use is not None else "",
-                written=name in written,
+                written=entry.name in written,
                 folded=weight.operators if weight is not None else (),
                 sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
                 if weight is not None

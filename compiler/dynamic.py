@@ -23,7 +23,9 @@ def dynamic_init_source(function: str, init: str, strategy: str, guard: Guard) -
         says = f"There is no snapshot of the state of {function}: {init} runs for every event."
         return _without_program(says, [], f"return {quoted(f'there is no snapshot: {init} runs for every event')}", snapshot)
     if strategy == "replay":
-        says = f"{init} runs for every event of {function}, and reads its tensors from the bundle."
+        says = (
+            f"{init} runs for every event of {function}, and takes the tensors that it reads for all of them from the bundle."
+        )
         return _compared(says, guard, "init runs, with its reads answered from the bundle")
     if guard.event_whole:
         says = f"{init} may have looked at all of the event: the snapshot is the state of {function} for the traced one alone."
@@ -69,11 +71,6 @@ def dynamic_init_text(
     text = "\n".join(head) + "\n" + support.rstrip("\n") + f"\n\n\n{rule}\n\n{generated}\n{_MAIN}"
     compile(text, "dynamic_init.py", "exec", dont_inherit=True)
     return text
-
-
-def lines_text(lines: Sequence[int]) -> str:
-    """The first and the last of some lines, in words."""
-    return f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}"
 
 
 def literal(value: str | Mapping[str, str] | Sequence[str]) -> str:

@@ -84,7 +84,9 @@ def refuse_unused(fields: EventFields, files: Iterable[ProgramFile], expressions
     used = {part[1] for file in files for part in file.path if not isinstance(part, str)}
     used |= {key for key in fields.varied for expression in expressions if f"event[{key!r}]" in expression}
     if unused := [key for key in fields.varied if key not in used]:
-        raise NotSliced(f"nothing that init does shows what it makes of {_fields(unused)}: no path, and no number that torch is given")
+        raise NotSliced(
+            f"nothing that init does shows what it makes of {_fields(unused)}: no path, and no number that torch is given"
+        )
 
 
 class RequestFiles:

@@ -132,8 +132,8 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
     writer.write(t.SourcesRead(files=files.sources()))
     writer.write(work.work())
-    for record in (*files.files(), *asked.paths()):
-        writer.write(record)
+    for asked_for in (*files.files(), *asked.paths()):
+        writer.write(asked_for)
     writer.write(environment(records, watched[0].state))
     cost = clock.cost
     writer.write(

@@ -9,7 +9,7 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function import is_stream, json_text, parse_event, pieces
-from tidalctl.runtime.cut_short import end_clearly
+from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
 from tidalctl.runtime.reported import Reported
@@ -59,7 +59,6 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     with timeline.span("start"):
         event, _ = parse_event(options.event)
     reported = Reported() if options.json else None
-    end_clearly()
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
@@ -158,8 +157,7 @@ def _hint(template: Template, options: RunOptions) -> str | None:
         return None
     if not template.fallback:
         return "whether it does so without the bundle's state, too: the same command with --eager"
-    how = "from its static statements" if template.strategy == "replay" else "the ordinary way"
-    return f"init ran {how}, because {template.fallback}"
+    return f"init ran the ordinary way, because {template.fallback}"
 
 
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
@@ -201,26 +199,12 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
     }
 
 
-ROWS = (
-    ("process start", "interpreter"),
-    ("start", "bundle opened"),
-    ("check", "code checked"),
-    ("imports", "imports"),
-    ("wait", "weights waited for"),
-    ("map", "weights mapped"),
-    ("dynamic init", "dynamic weights made"),
-    ("restore", "state restored"),
-    ("init", "init, or the rest of it"),
-    ("prewarm", "kernels launched ahead"),
-    ("compute", "handler"),
-)
-
-
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
     from tidalctl.terminal import size_text  # which no start that prints JSON needs
 
-    lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
+    phases = report["phases"]
+    lines = [f"  {PHASES[name].label:<24}{phases[name]:8.3f} s" for name in TABLE if name in phases]
     if report["ttft_s"] is None:
         lines.append(f"  no output               done after {report['total_s']:.3f} s")
     else:
@@ -239,8 +223,7 @@ def phase_table(report: dict[str, Any]) -> str:
     if modules["unusable"]:
         lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
     if report["fallback"]:
-        how = "from its static statements" if report["strategy"] == "replay" else "the ordinary way"
-        lines.append(f"  init ran {how}: {report['fallback']}")
+        lines.append(f"  init ran the ordinary way: {report['fallback']}")
     for name in report["other_inits"]:
         lines.append(f"  {name} ran, too: the bundle holds the state of one init")
     return "\n".join(lines)

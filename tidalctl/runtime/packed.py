@@ -24,7 +24,6 @@ from tidalctl.artifacts.codepack import PackedModule, PackFile
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.artifacts.manifest import PACK, PROVENANCE, Manifest
 from tidalctl.runtime.timeline import Timeline
-from tidalctl.runtime.whereabouts import Whereabouts
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -189,8 +188,6 @@ class PackFinder:
         self.after: Mapping[str, Callable[[ModuleType], None]] = {}  # to be called with a module, by its name, when it has run
         self._hooks = list(sys.path_hooks)
         self._system = _import_system()
-        self._whereabouts = Whereabouts()
-        self._linked: set[str] = set()  # modules whose source is reached through a link
         self._alike: dict[str, bool] = {}  # folders, by whether they are as they were at compile
 
     def install(self) -> None:
@@ -264,10 +261,7 @@ class PackFinder:
 
     def _fresh(self, module: PackedModule, place: str) -> bool:
         try:
-            found = os.lstat(place)
-            if stat.S_ISLNK(found.st_mode):
-                self._linked.add(module.name)
-                found = os.stat(place)
+            found = os.stat(place)
             same = (found.st_size, int(found.st_mtime)) == (module.size, self._pack.times.module_times[module.file])
         except OSError:
             same = False
@@ -282,8 +276,6 @@ class PackFinder:
         def get_code(fullname: str) -> CodeType | None:
             vars(loader).pop("get_code", None)
             code = self._pack.code(module, loader.path) if fullname == module.name else None
-            if code is not None and fullname not in self._linked:
-                self._whereabouts.enter(fullname, loader.path)
             return code if code is not None else loader.get_code(fullname)
 
         loader.get_code = get_code  # type: ignore[method-assign]
