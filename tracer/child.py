@@ -132,8 +132,10 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
     writer.write(t.SourcesRead(files=files.sources()))
     writer.write(work.work())
-    for asked_for in (*files.files(), *asked.paths()):
-        writer.write(asked_for)
+    for opened in files.files():
+        writer.write(opened)
+    for looked_up in asked.paths():
+        writer.write(looked_up)
     writer.write(environment(records, watched[0].state))
     cost = clock.cost
     writer.write(
