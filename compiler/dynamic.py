@@ -41,7 +41,7 @@ def dynamic_init_source(function: str, init: str, strategy: str, guard: Guard) -
 
 def _compared(says: str, guard: Guard, answer: str) -> str:
     data = [f"EQUAL = {literal(guard.event_reads)}  # sha256 of the fields that init read"]
-    return _without_program(says, data, "return event_mismatch(event, EQUAL, {})", answer)
+    return _without_program(says, data, "return event_mismatch(event, EQUAL)", answer)
 
 
 def _without_program(says: str, data: Sequence[str], refusal: str, answer: str) -> str:

@@ -11,9 +11,6 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-TYPES: dict[str, tuple[type, ...]] = {kind.__name__: (kind,) for kind in (str, int, float, bool, list, dict)}
-TYPES["number"] = (int, float)
-
 
 def digest(value: Any) -> str:
     """Return the sha256 of a value as compact JSON."""
@@ -21,23 +18,18 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def event_mismatch(event: Any, equal: Mapping[str, str], varied: Mapping[str, str]) -> str | None:
-    """Return how the event's fields differ from the traced ones, or None.
+def event_mismatch(event: Any, equal: Mapping[str, str]) -> str | None:
+    """Return which fields of the event are not as traced, or None.
 
-    `equal` maps fields to digests of their values (each in a list, since it may be absent), `varied` to their JSON types.
+    `equal` maps them to digests of their values (each in a list, since it may be absent).
     """
-    if not isinstance(event, dict):
-        return "the event is not a JSON object" if equal or varied else None
+    if equal and not isinstance(event, dict):
+        return "the event is not a JSON object"
     differing = [key for key, seen in equal.items() if digest([event[key]] if key in event else {"absent": True}) != seen]
-    if differing:
-        fields = ", ".join(f"event[{json.dumps(key)}]" for key in differing)
-        return f"{fields} {'is not the traced one' if len(differing) == 1 else 'are not the traced ones'}"
-    for key, kind in varied.items():
-        if key not in event:
-            return f"event[{json.dumps(key)}] is missing"
-        if type(event[key]) not in TYPES[kind]:
-            return f"event[{json.dumps(key)}] is not a {kind}"
-    return None
+    if not differing:
+        return None
+    fields = ", ".join(f"event[{json.dumps(key)}]" for key in differing)
+    return f"{fields} {'is not the traced one' if len(differing) == 1 else 'are not the traced ones'}"
 
 
 def run_alone(arguments: list[str], refusal: Callable[[Any], str | None], answer: Callable[[Any], list[str]]) -> int:
@@ -62,6 +54,9 @@ def run_alone(arguments: list[str], refusal: Callable[[Any], str | None], answer
 
 
 # ---- files: only where weights are made of them ----
+
+TYPES: dict[str, tuple[type, ...]] = {kind.__name__: (kind,) for kind in (str, int, float, bool, list, dict)}
+TYPES["number"] = (int, float)
 
 
 class File:
@@ -88,11 +83,8 @@ class File:
 
 
 def path_list(paths: Callable[[Any], dict[str, Any]], event: Any) -> list[str]:
-    """Return the event's paths, each once. Raise KeyError or TypeError where it does not name them."""
-    try:
-        found = list(dict.fromkeys(paths(event).values()))
-    except IndexError as error:
-        raise KeyError(str(error)) from None
+    """Return the event's paths, each once. Raise LookupError or TypeError where it does not name them."""
+    found = list(dict.fromkeys(paths(event).values()))
     if not all(isinstance(path, str) for path in found):
         raise TypeError("a path that is not a text")
     return found
@@ -108,12 +100,9 @@ def program_mismatch(
 ) -> str | None:
     """Return why `build` can't answer for the event, or None. Reads JSON files and headers, and never raises."""
     try:
-        if reason := event_mismatch(event, equal, varied):
+        if reason := event_mismatch(event, equal) or type_mismatch(event, varied):
             return reason
-        try:
-            path_list(paths, event)
-        except (KeyError, TypeError) as error:
-            return f"the event does not name the files: {type(error).__name__}: {error}"
+        path_list(paths, event)
         known: dict[str, Any] = {}
         for name, path in paths(event).items():
             if reason := file_mismatch(path, files[name], name, known):
@@ -121,6 +110,16 @@ def program_mismatch(
         return disagreement(agreements(event, known))
     except Exception as error:  # noqa: BLE001 - whatever it is, init will say it better
         return f"the event can't be checked: {type(error).__name__}: {error}"
+
+
+def type_mismatch(event: dict[str, Any], varied: Mapping[str, str]) -> str | None:
+    """Return which field that may have any value of a JSON type has none of that type, or None."""
+    for key, kind in varied.items():
+        if key not in event:
+            return f"event[{json.dumps(key)}] is missing"
+        if type(event[key]) not in TYPES[kind]:
+            return f"event[{json.dumps(key)}] is not a {kind}"
+    return None
 
 
 def file_mismatch(path: str, file: File, name: str, known: dict[str, Any]) -> str | None:

@@ -38,11 +38,11 @@ def test_digests_are_those_that_a_trace_holds() -> None:
     ],
 )
 def test_events_are_compared_by_the_fields_that_init_read(event: Any, mismatch: str | None) -> None:
-    assert support.event_mismatch(event, EQUAL, {"scale": "number"}) == mismatch
+    assert (support.event_mismatch(event, EQUAL) or support.type_mismatch(event, {"scale": "number"})) == mismatch
 
 
 def test_no_field_that_init_read_fits_any_event() -> None:
-    assert support.event_mismatch([1], {}, {}) is None
+    assert support.event_mismatch([1], {}) is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_paths_are_texts_each_given_once() -> None:
     assert support.path_list(lambda event: dict(paths), {}) == ["x", "y"]
     with pytest.raises(TypeError):
         support.path_list(lambda event: {"a": 1}, {})
-    with pytest.raises(KeyError):
+    with pytest.raises(LookupError):
         support.path_list(lambda event: {"a": event[0]}, [])
 
 

@@ -199,7 +199,7 @@ class Template:
                 self._dynamic = types.ModuleType("tidalctl_dynamic_init")
                 exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
             if self.manifest.strategy == "script":
-                with contextlib.suppress(KeyError, TypeError):  # refusal() says it in words
+                with contextlib.suppress(LookupError, TypeError):  # refusal() says it in words
                     for path in self._dynamic.files(event):
                         read_ahead(Path(path))
             reason: str | None = self._dynamic.refusal(event)
