@@ -77,6 +77,7 @@ class Case:
     odd: list[Event] = field(default_factory=list)
     bad: list[Event] = field(default_factory=list)
     handler: str = "handler"
+    init: str = ""
 
     @property
     def asked(self) -> list[Event]:
@@ -116,11 +117,12 @@ class Workshop:
         return self.folder / f"{case.name}.bundle"
 
     def make(self, case: Case, timeout: float = 300) -> Done:
-        """Trace the case on its two events and compile it. Returns what compile said."""
+        """Trace the case on its events and compile it. Returns what compile said."""
         events = [word for event in case.traced for word in ("--event", json.dumps(event))]
         events += [word for field in case.vary for word in ("--vary", field)]
         target, trace = f"project/{case.name}.py:{case.handler}", f"{case.name}.trace"
-        tidalctl("trace", target, *events, "-o", trace, "--force", cwd=self.folder, env=self.env, timeout=timeout).ok()
+        named = ("--init", case.init) if case.init else ()
+        tidalctl("trace", target, *events, *named, "-o", trace, "--force", cwd=self.folder, env=self.env, timeout=timeout).ok()
         options = ("-o", self.bundle(case), "--force")
         return tidalctl("compile", trace, *options, cwd=self.folder, env=self.env, timeout=timeout).ok()
 
@@ -163,7 +165,7 @@ def ask_about(index: int) -> Event:
 
 
 def cases(shop: Workshop) -> dict[str, Case]:
-    """The six functions whose state depends on the event, 20 events each of which the trace sees two."""
+    """The functions whose state depends on the event, 20 events each of which the trace sees two, or one where the base is static."""
 
     def adapted(index: int, **more: Any) -> Event:
         return {"adapter": shop.adapter(f"{index:02}"), **more, **ask_about(index // 4)}
@@ -178,12 +180,15 @@ def cases(shop: Workshop) -> dict[str, Case]:
         "bad": [strange("missing"), strange("wide"), strange("liar"), ask_about(0)],
         "vary": ("adapter",),
     }
+    nested: dict[str, Any] = {"traced": peft["traced"][:1], "unseen": [*peft["traced"][1:], *peft["unseen"]]}
     scales = (0.25, 1, -0.75, 0.0, 1e-3, 3.5, 2, 0.1, 1 / 3)
     dtypes, styles = ("float32", "bfloat16", "float16"), ("plain", "question", "poet", "translate")
     devices: tuple[Event, ...] = ({}, {"device": "cpu"})
     return {
         case.name: case
         for case in (
+            Case("lora_nested", strategies=("snapshot",), **(peft | nested)),
+            Case("lora_named", strategies=("snapshot",), init="basemodel:load_base", **(peft | nested)),
             Case("lora", strategies=("replay",), **peft),
             Case("lora_merged", strategies=("script",), **peft),
             Case(
