@@ -60,7 +60,7 @@ class TapeStep(Record, frozen=True, tag="step"):
 
     `identities` are pairs of a storage and its identity from now on; one that begins with `?` rests on something of unknown origin,
     or drawn without a seed. `view` says that the step only made another view of an input. `draws` is the digest of the generator's
-    state before it drew from it, `drawn` that of the state after. `operator` names the overload: `aten.add_.Tensor`. Reads by the host
+    state before it drew from it. `operator` names the overload: `aten.add_.Tensor`. Reads by the host
     are the operators `aten._local_scalar_dense.default` and `host.numpy`, `host.tolist`.
     """
 
@@ -75,8 +75,6 @@ class TapeStep(Record, frozen=True, tag="step"):
     identities: tuple[tuple[int, str], ...] = ()
     view: bool = False
     draws: str = ""
-    drawn: str = ""
-    seeded: bool = True  # false where it drew from a generator that init had not seeded
 
 
 def values_in(value: Any) -> list[int]:

@@ -33,6 +33,8 @@ class Event(Record, frozen=True):
 
 
 class Header(Record, frozen=True, tag="header"):
+    """`vary` are fields of the event for any value of which init takes the same steps, as the user says."""
+
     schema: int
     tidalctl: str
     function: Function
@@ -40,6 +42,7 @@ class Header(Record, frozen=True, tag="header"):
     cwd: str
     argv: tuple[str, ...]
     events: tuple[Event, ...]
+    vary: tuple[str, ...] = ()
     format: str = FORMAT
 
 
@@ -87,6 +90,16 @@ class FileOpened(Record, frozen=True, tag="file"):
     sha256: str = (
         ""  # of a file of the project that is opened outside init, up to DIGESTED; empty where the function writes to it
     )
+
+
+class PathAsked(Record, frozen=True, tag="path"):
+    """A path that init or the handler asked about without opening it. `found` says whether it was there, or could be listed."""
+
+    path: str  # absolute
+    given: str  # as the program wrote it
+    phase: str
+    kind: str  # exists, or listed
+    found: bool
 
 
 class SourcesRead(Record, frozen=True, tag="sources"):
@@ -168,13 +181,6 @@ class InitCall(Record, frozen=True, tag="init"):
     peak_rss: int
     ambient: dict[str, str] = {}  # digests of process-wide settings that init changed
     generators: dict[str, str] = {}  # digests of the random generators' states before init
-    event_compared: tuple[str, ...] = ()  # keys whose values were compared or looked up, so that each may matter by itself
-    numbers_compared: tuple[str, ...] = ()  # keys of JSON files that the event names, of whose numbers the same holds
-    parsed: tuple[str, ...] = ()  # files of this kind, absolute, that `json` read: of any other's numbers nobody knows
-    probed: dict[str, bool] = {}  # paths that the event names and that init asked about, and whether they were there
-    beyond: dict[str, str] | None = (
-        None  # texts and paths of this kind that went where nobody follows, and where; before 4, unknown
-    )
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
     writes: str = ""  # what of its arguments it changes, in words
     first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
@@ -248,6 +254,7 @@ AnyRecord = (
     | Import
     | Executed
     | FileOpened
+    | PathAsked
     | SourcesRead
     | ImportWork
     | EnvironReads

@@ -123,9 +123,7 @@ def _init_name(trace: Trace) -> str:
 
 
 def _dynamic_init(function: str, init: str, made: "Attempt") -> str:
-    if made.kind == "script":
-        return made.source
-    return dynamic_init_source(function, init, made.kind, made.guard)
+    return made.source if made.kind == "script" else dynamic_init_source(function, init, made.kind, made.guard)
 
 
 def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:

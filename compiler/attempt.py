@@ -98,11 +98,9 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         source = _source(planned.program, strategy, place.trace)
     except ValueError as error:
         return _impossible(f"the program can't be written down: {error}")
-    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic, redraws=planned.redraws)
-    if planned.bases or planned.generator:
-        captured = _captured(
-            {base.name: base.identity for base in planned.bases}, planned.generator, strategy, place, place.work, "bases"
-        )
+    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic)
+    if planned.bases:
+        captured = _captured({base.name: base.identity for base in planned.bases}, strategy, place, place.work, "bases")
         if captured is None:
             return _impossible("init did not make the tensors again from which it makes the dynamic ones")
         request = msgspec.structs.replace(request, bases=str(place.work / captured.shards[0].file))
@@ -154,16 +152,14 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     order = {digest: place for place, digest in enumerate(use_digests(place.trace))}
     ranked = sorted(answers, key=lambda planned: order.get(planned.digest, len(order)))
     wanted = {planned.answer.weight: planned.identity for planned in ranked}
-    captured = _captured(wanted, "", strategy, place, place.partial, "answers")
+    captured = _captured(wanted, strategy, place, place.partial, "answers")
     if captured is None:
         return msgspec.structs.replace(made, cause="init did not read the same tensors again")
     found = tuple(planned.answer for planned in answers)
     return msgspec.structs.replace(made, answers=found, sources=sources, captured=captured)
 
 
-def _captured(
-    wanted: dict[str, str], generator: str, strategy: Strategy, place: Workplace, folder: Path, stem: str
-) -> CaptureReport | None:
+def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, folder: Path, stem: str) -> CaptureReport | None:
     header = place.trace.header
     request = CaptureRequest(
         function=header.function,
@@ -174,7 +170,6 @@ def _captured(
         folder=str(folder),
         stem=stem,
         report=str(place.work / f"{stem}.json"),
-        generator=generator,
         shard_size=place.shard_size if stem != "bases" else None,
     )
     return take_capture(header, request)

@@ -9,7 +9,6 @@ import msgspec
 
 from tidalctl.ambient import FirstGenerators
 from tidalctl.artifacts.errors import CheckFailed
-from tidalctl.artifacts.program import GENERATOR
 from tidalctl.artifacts.weights import Entry, kept_address, plan_shards, write_shard
 from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, ShardWritten
 from tidalctl.compiler.snapshot_child import leave
@@ -40,7 +39,7 @@ class Capturer:
             return mark.function(*arguments, **keywords)  # a part of the init that calls it
         self._inside = True
         wanted = {identity for name, identity in self._request.wanted.items() if name not in self.tensors}
-        tape = CapturingTape(wanted, self._request.generator, root=self._request.root)
+        tape = CapturingTape(wanted, root=self._request.root)
         with LoaderWatch(lambda path: None) as watch, after_imports(watch.imported), recording(tape):
             watch.tape = tape
             mark.function(*arguments, **keywords)
@@ -49,8 +48,6 @@ class Capturer:
             if identity in tape.captured:
                 self.tensors.setdefault(name, tape.captured[identity])
                 self.addresses.setdefault(name, tape.addresses[identity])
-        if tape.generator_state is not None:
-            self.tensors[GENERATOR] = tape.generator_state
         raise _Enough
 
 
@@ -74,17 +71,16 @@ def _run(request: CaptureRequest) -> None:
         except _Enough:
             continue
     missing = sorted(request.wanted.keys() - capturer.tensors.keys())
-    if missing or (request.generator and GENERATOR not in capturer.tensors):
-        raise CheckFailed(f"init did not make {(missing or [GENERATOR])[0]} again as it was made in the trace")
+    if missing:
+        raise CheckFailed(f"init did not make {missing[0]} again as it was made in the trace")
     _write(request, capturer.tensors, capturer.addresses)
 
 
 def _write(request: CaptureRequest, tensors: dict[str, Any], addresses: dict[str, int]) -> None:
     from tidalctl.artifacts.storages import chunks_of
 
-    names = [*request.wanted, *([GENERATOR] if request.generator else [])]
     entries = []
-    for name in names:
+    for name in request.wanted:
         tensor = tensors[name]
         dtype = str(tensor.dtype).removeprefix("torch.")
         kept = kept_address(dtype, addresses.get(name, 0))

@@ -36,18 +36,6 @@ def explanations(values: Sequence[Any], atoms: Sequence[Atom]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def coincidences(atoms: Sequence[Atom]) -> list[tuple[str, Any]]:
-    """What two differing numbers give by arithmetic where that is the same for all events: who knows what init makes of it."""
-    found = []
-    varying = [atom for atom in atoms if atom.varies][:MAX_ATOMS]
-    for one, other in itertools.permutations(varying, 2):
-        for shape, function in _TWO:
-            results = _applied(function, one.values, other.values)
-            if results is not None and len({(type(result), result) for result in results}) == 1:
-                found.append((shape.format(one.expression, other.expression), results[0]))
-    return found
-
-
 def _candidates(atoms: Sequence[Atom]) -> Iterator[tuple[str, list[Any]]]:
     """Over at least one number that differs between the events."""
     varying = [atom for atom in atoms if atom.varies]
@@ -135,8 +123,3 @@ def _side(parts: Sequence[str], texts: dict[str, tuple[str, ...]]) -> tuple[Any,
     if len(set(parts)) == 1:
         return (parts[0],) if parts[0] else ()
     return path_parts(parts, texts)
-
-
-def filled(parts: Sequence[Any], event: dict[str, Any]) -> str:
-    """The path that the parts give for an event."""
-    return "".join(part if isinstance(part, str) else str(event[part[1]]) for part in parts)

@@ -20,6 +20,7 @@ from tidalctl.artifacts.trace import (
     InitCall,
     Invocation,
     Kernel,
+    PathAsked,
     SourcesRead,
     Trace,
     Weight,
@@ -29,15 +30,20 @@ from tidalctl.artifacts.trace import (
 _OF_AN_EVENT = (InitCall, Weight, TapeRead, TapeStep, FirstUse, WeightWritten, Kernel, Invocation)
 
 
-def merge_traces(traces: Sequence[Trace], paths: Sequence[Path]) -> Trace:
-    """The events of all traces, in order. Raises TidalError where they are not of one function in one environment."""
+def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[str] = ()) -> Trace:
+    """The events of all traces, in order, and the fields that may vary by any of them or by `vary`.
+
+    Raises TidalError where they are not of one function in one environment.
+    """
     first = traces[0]
+    varied = tuple(dict.fromkeys([*(field for trace in traces for field in trace.header.vary), *vary]))
+    header = msgspec.structs.replace(first.header, vary=varied)
     if len(traces) == 1:
-        return first
+        return Trace(header, first.records, first.complete)
     for trace, path in zip(traces[1:], paths[1:], strict=True):
         _refuse_another(first, trace, paths[0], path)
     events = tuple(event for trace in traces for event in trace.header.events)
-    merged = Trace(msgspec.structs.replace(first.header, events=events), [], all(trace.complete for trace in traces))
+    merged = Trace(msgspec.structs.replace(header, events=events), [], all(trace.complete for trace in traces))
     event = weight = 0
     records: list[AnyRecord] = [merged.header]
     for trace in traces:
@@ -78,6 +84,7 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
     """What a trace holds once: modules and files in the order in which the first trace saw them, then what only later ones saw."""
     imports: dict[str, AnyRecord] = {}
     opened: dict[tuple[str, str], AnyRecord] = {}
+    asked: dict[tuple[str, str, str], AnyRecord] = {}
     executed: dict[str, None] = {}
     sources: dict[str, None] = {}
     works: list[ImportWork] = [work for trace in traces for work in trace.of(ImportWork)]
@@ -86,6 +93,8 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
             imports.setdefault(module.name, module)
         for file in trace.of(FileOpened):
             opened[(file.path, file.phase)] = file  # the latest, since a checkpoint may have changed between the two
+        for question in trace.of(PathAsked):
+            asked.setdefault((question.path, question.phase, question.kind), question)
         for ran in trace.of(Executed):
             executed.update(dict.fromkeys(ran.files))
         for read in trace.of(SourcesRead):
@@ -97,4 +106,4 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
     )
     once = [record for kind in (Environment, EnvironReads) if (record := traces[0].one(kind)) is not None]
     rest = (Executed(files=tuple(executed)), SourcesRead(files=tuple(sources)), work)
-    return [*once, *imports.values(), *opened.values(), *rest]
+    return [*once, *imports.values(), *opened.values(), *asked.values(), *rest]

@@ -1,6 +1,6 @@
 """From the tapes of several events to the program that makes the weights in which they differ, or the reason why there is none."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,9 +10,8 @@ from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.tape import DOUBT, TapeRead, TapeStep, values_in
 from tidalctl.artifacts.trace import InitCall, Weight
 from tidalctl.compiler.align import Alignment
-from tidalctl.compiler.draws import draws_of
-from tidalctl.compiler.expressions import Atom, coincidences, explanations
-from tidalctl.compiler.request import RequestFiles, choices, event_fields
+from tidalctl.compiler.expressions import Atom, explanations
+from tidalctl.compiler.request import RequestFiles, event_fields, refuse_unused
 from tidalctl.compiler.script_text import expressions_in
 from tidalctl.compiler.slicing import NotSliced, Slice, identities, identities_from, refuse_host_reads, slice_back
 
@@ -37,13 +36,11 @@ class Base(Record, frozen=True):
 
 
 class Planned(Record, frozen=True):
-    """A program, the contents that it starts from, and the digest of the generator's state at its first draw (empty: any)."""
+    """A program, the contents that it starts from, and the names of the weights that it makes."""
 
     program: Program
     bases: tuple[Base, ...]
     dynamic: tuple[str, ...]
-    generator: str = ""
-    redraws: bool = False  # the program draws what init draws, so that the generator needs no restoring
 
 
 def static_weights(inits: Sequence[EventInit], request_files: Sequence[str] = ()) -> set[str]:
@@ -61,12 +58,17 @@ def static_weights(inits: Sequence[EventInit], request_files: Sequence[str] = ()
     }
 
 
-def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequence[str] = ()) -> Planned:
+def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], request_files: Sequence[str] = ()) -> Planned:
     """Derive the program, for paths relative to `folder`. Nothing out of `request_files` is static.
 
-    Raises NotSliced with the reason why there is none.
+    `vary` are the fields of the event for any value of which init takes the same steps. Raises NotSliced with the reason why there
+    is no program.
     """
+    if whole := next((init.call.name for init in inits if init.call.event_whole), None):
+        raise NotSliced(f"{whole} looks at all of the event")
+    fields = event_fields(inits, vary)
     _refuse_other_skeletons(inits)
+    _refuse_other_draws(inits)
     common = set.intersection(*(identities(init.records) for init in inits))
     of_requests = set.union(*(identities_from(init.records, request_files) for init in inits))
     static = {identity for identity in common - of_requests if not identity.startswith(DOUBT)}
@@ -78,7 +80,6 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
         results = {weight.names[0]: weight.value for weight in init.weights if weight.names[0] in dynamic}
         slices.append(slice_back(init.call.event, init.records, results, static))
     aligned = Alignment(slices)
-    fields = event_fields(inits)
     files = RequestFiles(inits, fields, folder)
     named = {id(row): files.of_read(row) for row in aligned.reads}
     rows = list(aligned.reads)
@@ -90,7 +91,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
     reads = tuple(_read(row, named[id(row)]) for row in rows)
     atoms = [*fields.numbers, *files.numbers(), *_sizes(rows, reads)]
     taken: list[str] = []
-    agreements = [Agreement(expressions=(repr(value), expression)) for expression, value in coincidences(atoms)]
+    agreements: list[Agreement] = []
 
     def explain(values: tuple[Any, ...], where: str) -> Any:
         first = values[0]
@@ -114,54 +115,42 @@ def plan_program(inits: Sequence[EventInit], folder: str, request_files: Sequenc
     for index, step in enumerate(aligned.first.steps):
         positional, keywords = aligned.arguments(index, explain)
         steps.append(ProgramStep(operator=step.operator, arguments=positional, keywords=keywords, outputs=step.outputs))
-    draws, generator = draws_of(inits, explain)
     leaves, bases = _leaves(aligned.first, inits[0], set(dynamic))
     settled = files.files(taken)
-    _refuse_choices([*(f'event["{key}"]' for key in fields.among), *choices(settled)])
+    refuse_unused(fields, settled, [*taken, *(said for agreement in agreements for said in agreement.expressions)])
     program = Program(
         files=settled,
         reads=reads,
         leaves=leaves,
-        steps=(*draws, *steps),
+        steps=tuple(steps),
         results=aligned.first.results,
         event_equal=fields.equal,
-        event_free=_free_types(fields.free, aligned.first, steps),
-        event_forms=files.forms(),
-        event_among=fields.among,
+        event_varied=_varied_types(fields.varied, aligned.first, steps),
         agreements=tuple(dict.fromkeys(agreements)),
-        generator=bool(generator),
     )
-    return Planned(program=program, bases=bases, dynamic=tuple(dynamic), generator=generator, redraws=bool(draws))
+    return Planned(program=program, bases=bases, dynamic=tuple(dynamic))
 
 
 # with a floating tensor these take a whole number and a fraction of the same value alike
 _EITHER = ("aten.mul", "aten.mul_", "aten.div", "aten.div_", "aten.add", "aten.add_", "aten.sub", "aten.sub_")
 
 
-def _free_types(free: dict[str, str], cut: Slice, steps: Sequence[ProgramStep]) -> dict[str, str]:
-    """Fields that may be any number, where they go into such operators alone, and else of the traced type."""
+def _varied_types(varied: dict[str, str], cut: Slice, steps: Sequence[ProgramStep]) -> dict[str, str]:
+    """Numbers may be whole or fractions where they go into such operators alone, and else are of the traced type."""
     strict: set[str] = set()
     loose: set[str] = set()
     for step in steps:
         said = tuple(expressions_in([step.arguments, step.keywords]))
-        keys = {key for key in free if any(f"event[{key!r}]" in expression for expression in said)}
+        keys = {key for key in varied if any(f"event[{key!r}]" in expression for expression in said)}
         operands = {cut.geometry[number].dtype for number in values_in(list(step.arguments))}
         either = step.operator.rpartition(".")[0] in _EITHER and operands <= {"float32", "float64", "float16", "bfloat16"}
         (loose if either else strict).update(keys)
-    return {key: "number" if kind in ("int", "float") and key in loose - strict else kind for key, kind in free.items()}
-
-
-def _refuse_choices(by: Sequence[str]) -> None:
-    """Of what differs between the traced events and is not computed with, each may be any of the traced, and no two as in none."""
-    if len(by) > 1:
-        raise NotSliced(f"init may choose by {len(by)} things at once, which each differ between the events ({', '.join(by)})")
+    return {key: "number" if kind in ("int", "float") and key in loose - strict else kind for key, kind in varied.items()}
 
 
 def _refuse_other_skeletons(inits: Sequence[EventInit]) -> None:
     first = inits[0]
     for init in inits:
-        if init.call.event_whole:
-            raise NotSliced(f"{init.call.name} looks at all of the event")
         if not init.call.skeleton:
             raise NotSliced("the state can't be pickled")
         if init.call.skeleton != first.call.skeleton:
@@ -173,6 +162,22 @@ def _refuse_other_skeletons(inits: Sequence[EventInit]) -> None:
             raise NotSliced("init leaves other process-wide settings for one event than for another")
 
 
+def _refuse_other_draws(inits: Sequence[EventInit]) -> None:
+    """Raise NotSliced where init draws as many random numbers as the event says: the generator would stand elsewhere after it.
+
+    The generator's end states alone don't tell, since other sizes may take as many numbers.
+    """
+    draws = {
+        repr([(r.operator, [made.shape for made in r.made]) for r in init.records if isinstance(r, TapeStep) and r.draws])
+        for init in inits
+    }
+    if len({init.call.ambient.get("torch.rng") for init in inits}) > 1 or len(draws) > 1:
+        raise NotSliced(
+            "init draws random numbers otherwise for one event than for another: where it overwrites what it draws, "
+            "build that on the meta device (for PEFT: low_cpu_mem_usage=True)"
+        )
+
+
 def _read(row: Sequence[TapeRead], file: str) -> ProgramRead:
     first = row[0]
     if any(read.operators for read in row):
@@ -181,7 +186,6 @@ def _read(row: Sequence[TapeRead], file: str) -> ProgramRead:
         raise NotSliced("a tensor is read under another name for another event")
     if len({(read.made.dtype, len(read.made.shape)) for read in row}) > 1:
         raise NotSliced(f"{first.key} has another dtype or number of dimensions for another event")
-    # other sizes than the traced ones are not served: nobody sees whether init compares a size
     sizes = [sorted(set(column)) for column in zip(*(read.made.shape for read in row), strict=True)]
     shape = tuple(column[0] if len(column) == 1 else tuple(column) for column in sizes)
     return ProgramRead(value=first.value, file=file, key=first.key, dtype=first.made.dtype, shape=shape)

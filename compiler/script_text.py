@@ -1,6 +1,6 @@
 """Texts of a trace as Python: quoted, or checked to be a name, or an expression of a small language.
 
-Everything that came from a trace goes through here, so that nothing in a program can become code of its own.
+Everything that comes from a trace passes through here, so that nothing in a program can become code of its own.
 """
 
 import ast
@@ -8,30 +8,39 @@ import keyword
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-# marks where a variable or a name (of a leaf, a key, a weight) will stand, so that steps of equal form have equal text;
-# private-use characters, which quoted() escapes, so that no text of a trace can look like a mark
-VALUE, NAME = "\ue000%d\ue001", "\ue002%d\ue003"
+from tidalctl.artifacts.program import ProgramStep
 
 
 def quoted(text: str) -> str:
-    """A Python literal on one line, in double quotes where that is as good, with everything that does not print escaped."""
+    """Return a Python literal on one line, with everything that does not print escaped; in double quotes where that is as good."""
     literal = repr(text)
     return '"' + literal[1:-1].replace("\\'", "'") + '"' if literal[0] == "'" and '"' not in text else literal
 
 
+def comment(text: str) -> str:
+    """Return a text as a comment of one line."""
+    return f"# {text if text.isprintable() else repr(text)}"
+
+
 def identifier(text: Any) -> str:
+    """Return a text that is a name in Python. Raise ValueError where it is none."""
     if not isinstance(text, str) or not (text.isascii() and text.isidentifier()) or keyword.iskeyword(text):
         raise ValueError(f"{text!r} is not a name")
     return text
 
 
 def in_torch(name: Any) -> str:
-    """`float16` and `torch.float16` are the same dtype."""
+    """Return an attribute of torch, such as a dtype: `float16` and `torch.float16` are the same."""
     return "torch." + identifier(str(name).removeprefix("torch."))
 
 
+def arguments_of(step: ProgramStep) -> list[Any]:
+    """Return a step's arguments, those given by keyword last."""
+    return [*step.arguments, *step.keywords.values()]
+
+
 def values_in(argument: Any) -> Iterator[int]:
-    """The numbers of the values that an argument names, those in expressions included."""
+    """Yield the numbers of the values that an argument names, those in expressions included."""
     if isinstance(argument, list | tuple):
         for item in argument:
             yield from values_in(item)
@@ -46,6 +55,7 @@ def values_in(argument: Any) -> Iterator[int]:
 
 
 def expressions_in(argument: Any) -> Iterator[str]:
+    """Yield the expressions in an argument."""
     if isinstance(argument, list | tuple):
         for item in argument:
             yield from expressions_in(item)
@@ -57,22 +67,26 @@ def expressions_in(argument: Any) -> Iterator[str]:
                 yield from expressions_in(item)
 
 
-def parsed(expression: str) -> ast.AST:
-    try:
-        return ast.parse(expression, mode="eval")
-    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{expression!r} is not an expression: {error}") from None
-
-
 def shapes_in(expression: str) -> Iterator[int]:
-    """The values whose shape an expression asks for."""
-    for node in ast.walk(parsed(expression)):
+    """Yield the values whose shape an expression asks for."""
+    for node in ast.walk(_parsed(expression)):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "shape":
             yield _shape(node)[0]
 
 
-def names_in(expression: str) -> set[str]:
-    return {node.id for node in ast.walk(parsed(expression)) if isinstance(node, ast.Name)}
+def expression_text(expression: str, names: Mapping[str, str], shape: Callable[[int, int], str]) -> str:
+    """Return an expression as Python, with `names` put for its names and `shape(value, dimension)` for its sizes.
+
+    Raise ValueError for anything but subscripts, arithmetic, constants, math.sqrt, int, float and shape.
+    """
+    return ast.unparse(_Rewriting(names, shape).visit(_parsed(expression)))
+
+
+def _parsed(expression: str) -> ast.AST:
+    try:
+        return ast.parse(expression, mode="eval")
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{expression!r} is not an expression: {error}") from None
 
 
 def _shape(node: ast.Call) -> tuple[int, int]:
@@ -86,10 +100,10 @@ _PLAIN_NODES = (ast.Expression, ast.Constant, ast.Subscript, ast.BinOp, ast.Unar
 
 
 class _Rewriting(ast.NodeTransformer):
-    """Refuses what is not in the language of expressions. Texts that stand as the id of a Name are written as they are."""
+    """Replaces names and sizes, and refuses all else that is not in the language. `unparse` writes the id of a Name as it is."""
 
     def __init__(self, names: Mapping[str, str], shape: Callable[[int, int], str]) -> None:
-        self._names, self._say_shape = names, shape
+        self._names, self._shape_text = names, shape
 
     def generic_visit(self, node: ast.AST) -> ast.AST:
         if not isinstance(node, _PLAIN_NODES):
@@ -108,12 +122,7 @@ class _Rewriting(ast.NodeTransformer):
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         if ast.unparse(node.func) == "shape":
-            return ast.Name(id=self._say_shape(*_shape(node)), ctx=ast.Load())
+            return ast.Name(id=self._shape_text(*_shape(node)), ctx=ast.Load())
         if ast.unparse(node.func) not in ("math.sqrt", "int", "float") or node.keywords:
             raise ValueError(f"{ast.unparse(node.func)}() in an expression")
         return ast.Call(func=node.func, args=[self.visit(item) for item in node.args], keywords=[])
-
-
-def expression_text(expression: str, names: Mapping[str, str], shape: Callable[[int, int], str]) -> str:
-    """An expression with `names` put for its names. Only event, files, subscripts, arithmetic, math.sqrt, int, float and shape pass."""
-    return ast.unparse(_Rewriting(names, shape).visit(parsed(expression)))

@@ -30,7 +30,6 @@ class SnapshotRequest(Record, frozen=True):
     store: bool = True
     bases: str = ""
     dynamic: tuple[str, ...] = ()
-    redraws: bool = False  # torch's generator is left to the program
     progress: int = -1  # file descriptor
 
 
@@ -72,10 +71,7 @@ class SnapshotReport(Record, frozen=True):
 
 
 class CaptureRequest(Record, frozen=True):
-    """Run init on the events under lineage, and write what had the identities in `wanted` into `folder`, under their names.
-
-    `generator` is the digest of a state of the random generator that is wanted, too.
-    """
+    """Run init on the events under lineage, and write what had the identities in `wanted` into `folder`, under their names."""
 
     function: Function
     root: str
@@ -85,7 +81,6 @@ class CaptureRequest(Record, frozen=True):
     folder: str
     stem: str
     report: str
-    generator: str = ""
     shard_size: int | None = None
 
 

@@ -124,14 +124,13 @@ class Snapshotter:
         before = begun(before, after, seeded)
         left = changed(before, after)
         left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
-        redrawn = {"torch.rng"} if self._request.redraws else set()
-        advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
+        advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded]
         began = ambient_digests({name: before[name] for name in advanced})
         alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
         # one that init seeds as it was before is unchanged, in the trace as here
         traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
         known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
-        kept = {name: value for name, value in left.items() if name in known - redrawn}
+        kept = {name: value for name, value in left.items() if name in known}
         # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
         drawn = tuple(name for name in advanced if name not in alike and name not in kept)
         return Ambient(kept, alike, drawn)

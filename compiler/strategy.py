@@ -73,7 +73,7 @@ def decide(trace: Trace) -> Strategy:
         )
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, notes=tuple(notes))
     try:
-        planned = plan_program(inits, trace.header.cwd, files)
+        planned = plan_program(inits, trace.header.cwd, trace.header.vary, files)
     except NotSliced as error:
         fallback = Fallback(part="dynamic init", strategy="replay", cause=str(error))
         return Strategy(

@@ -73,6 +73,7 @@ class Case:
     traced: list[Event]
     unseen: list[Event]
     strategies: tuple[str, ...]
+    vary: tuple[str, ...] = ()
     odd: list[Event] = field(default_factory=list)
     bad: list[Event] = field(default_factory=list)
     handler: str = "handler"
@@ -118,6 +119,7 @@ class Workshop:
     def make(self, case: Case, timeout: float = 300) -> Done:
         """Trace the case on its events and compile it. Returns what compile said."""
         events = [word for event in case.traced for word in ("--event", json.dumps(event))]
+        events += [word for field in case.vary for word in ("--vary", field)]
         target, trace = f"project/{case.name}.py:{case.handler}", f"{case.name}.trace"
         named = ("--init", case.init) if case.init else ()
         tidalctl("trace", target, *events, *named, "-o", trace, "--force", cwd=self.folder, env=self.env, timeout=timeout).ok()
@@ -176,6 +178,7 @@ def cases(shop: Workshop) -> dict[str, Case]:
         "unseen": [adapted(index) for index in range(2, 20)],
         "odd": [strange(name) for name in ("rank-16", "rank-1", "targets", "rslora")],
         "bad": [strange("missing"), strange("wide"), strange("liar"), ask_about(0)],
+        "vary": ("adapter",),
     }
     nested: dict[str, Any] = {"traced": peft["traced"][:1], "unseen": [*peft["traced"][1:], *peft["unseen"]]}
     scales = (0.25, 1, -0.75, 0.0, 1e-3, 3.5, 2, 0.1, 1 / 3)
@@ -201,6 +204,7 @@ def cases(shop: Workshop) -> dict[str, Case]:
                     {**adapted(3), "adapter": None, "scale": 1.0},
                 ],
                 strategies=("script",),
+                vary=("adapter", "scale"),
             ),
             Case(
                 "dtype",
@@ -221,7 +225,7 @@ def cases(shop: Workshop) -> dict[str, Case]:
                 traced=[{"model": model, **ask_about(0)} for model in ("fast", "good")],
                 unseen=[{"model": ("fast", "good")[index % 2], **ask_about(1 + index // 2)} for index in range(2, 20)],
                 bad=[{"model": "huge", **ask_about(0)}],
-                strategies=("script", "eager"),
+                strategies=("eager",),  # nothing tells that the models are not the request's
             ),
         )
     }

@@ -1,13 +1,11 @@
 """Random init programs as source text, with events for them: what they read, what they do with it, and the state they return.
 
-Known limits, which the author below keeps out; in each, the program's Python decides by what no record of a trace can show:
-
-- a text of the event that pathlib or C code made another text of (`.upper()`, `Path(…).name`), and that is then compared or looked up;
-- an element of a list or tuple chosen by a number of the event, whose values happen to be a simple function of that number;
-- an operator whose result goes nowhere, and that raises for a size that no trace had (`B.T[1]` of an adapter of rank 1).
+Their fields may vary (`--vary`) where the program takes the same steps for any value of them. A limit that the author keeps out: an
+operator whose result goes nowhere, and that raises for a size that no trace had (`B.T[1]` of an adapter of rank 1).
 """
 
 import random
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -278,7 +276,20 @@ class Author(Draft):
 def random_program(chance: random.Random) -> "RandomProgram":
     source = Author(chance).text()
     traced, unseen = random_events(chance)
-    return RandomProgram(source, traced, unseen)
+    return RandomProgram(source, traced, unseen, promised(source))
+
+
+FIELDS = ("adapter", "folder", "scale", "alpha", "r", "n", "mode", "flag")
+_STEERS = re.compile(r"^\s*(if|for) |SCALES\[event|//|manual_seed\(event")
+
+
+def promised(source: str) -> tuple[str, ...]:
+    """The fields for any value of which the program takes the same steps."""
+    steering = [line for line in source.removeprefix(HEAD).split("\n") if _STEERS.search(line)]
+    found = {key for line in steering for key in FIELDS if re.search(rf"event(\.get\(|\[)[\"']{key}[\"']", line)}
+    if any("config" in line for line in steering):  # of the adapter
+        found |= {"adapter", "folder"}
+    return tuple(key for key in FIELDS if key not in found)
 
 
 @dataclass
@@ -286,6 +297,7 @@ class RandomProgram:
     source: str
     traced: list[Event]
     unseen: list[Event]
+    vary: tuple[str, ...] = FIELDS
 
     def __str__(self) -> str:
-        return f"{self.source}\n# traced {self.traced}\n# unseen {self.unseen}"
+        return f"{self.source}\n# vary {self.vary}\n# traced {self.traced}\n# unseen {self.unseen}"

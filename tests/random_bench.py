@@ -132,7 +132,7 @@ class Bench:
             traced.append(event)
         inits = [EventInit(i.event, i.call, i.weights, i.records, files) for i in inits]
         try:
-            planned = plan_program(inits, self.world)
+            planned = plan_program(inits, self.world, program.vary)
         except NotSliced as reason:
             return Verdict("fallback", str(reason))
         try:
@@ -206,8 +206,7 @@ class Bench:
             raise Wrong(f"the plain run raises {type(plain.error).__name__}: {plain.error}, and the dynamic one does not")
         if reason:
             return str(reason)
-        left = template.left()
-        apply_ambient({**self.begin, **left})
+        apply_ambient({**self.begin, **template.plain.ambient})
         weights = template.weights()
         try:
             made = script["build"](event, weights)
@@ -233,13 +232,9 @@ class Weights:
     def __init__(self, template: "Template") -> None:
         self._template = template
         self._leaves = {leaf.name: leaf for leaf in template.planned.program.leaves}
-        self.generator = template.generator
         self.asked: dict[str, torch.UntypedStorage] = {}
 
     def __call__(self, name: str) -> torch.Tensor:
-        if name == ".generator":
-            assert self.generator is not None
-            return self.generator.clone()
         leaf = self._leaves[name]
         if name not in self.asked:
             self.asked[name] = self._template.storages[name].clone()
@@ -265,7 +260,7 @@ class Template:
         self.storages |= {name: s.clone() for name, s in pickler.storages.items() if name.startswith("unnamed.")}
         load = bench._module(code)
         apply_ambient(bench.begin)
-        tape = CapturingTape({base.identity for base in planned.bases}, planned.generator, root=bench.world)
+        tape = CapturingTape({base.identity for base in planned.bases}, root=bench.world)
         bench.watch.tape = tape
         try:
             record_init(Init(load, False), (event,), {}, event, tape)
@@ -275,16 +270,9 @@ class Template:
             if base.identity not in tape.captured:
                 raise Wrong(f"the content of {base.name} was not seen again in a second run")
             self.storages[base.name] = tape.captured[base.identity].clone()
-        self.generator = tape.generator_state
-        if planned.program.generator and self.generator is None:
-            raise Wrong("the generator's state was not seen again in a second run")
 
     def weights(self) -> Weights:
         return Weights(self)
-
-    def left(self) -> dict[str, Any]:
-        """The first event's settings, which are restored before the program runs."""
-        return {name: value for name, value in self.plain.ambient.items() if name != "torch.rng" or not self.planned.redraws}
 
     def state(self, made: dict[str, torch.Tensor], weights: Weights) -> Any:
         """The skeleton over the weights made and the static ones."""

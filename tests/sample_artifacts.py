@@ -89,6 +89,7 @@ def sample_records() -> list[tr.AnyRecord]:
             cwd="/home/someone",
             argv=("--fast",),
             events=(tr.Event(text=json.dumps(EVENT), digest=digest_json(EVENT)),),
+            vary=("prompt",),
         ),
         tr.Import(name="os", file="", self_s=0.001, total_s=0.001, phase="import"),
         tr.Import(name="heavy", file="/lib/heavy/__init__.py", self_s=1.5, total_s=2.5, phase="import"),
@@ -97,6 +98,7 @@ def sample_records() -> list[tr.AnyRecord]:
         tr.FileOpened(
             path="/models/model.safetensors", given="model.safetensors", phase="init", size=999, mtime_ns=1, mapped=True
         ),
+        tr.PathAsked(path="/models/adapters", given="adapters", phase="init", kind="listed", found=True),
         tr.InitCall(
             name="app:load",
             static=False,

@@ -36,7 +36,7 @@ def test_20_adapters_of_which_two_were_traced(shop: Workshop, name: str, strateg
         {"adapter": shop.adapter(f"{index:02}"), "prompt": QUESTIONS[index // 2 % len(QUESTIONS)], "max_new_tokens": 6}
         for index in range(20)
     ]
-    case = Case(name, events[:2], events[2:], (strategy,))
+    case = Case(name, events[:2], events[2:], (strategy,), vary=("adapter",))
     said = shop.make(case, timeout=1500)
     plainly = answers_plain(shop.app(case), events, shop.env, timeout=1500)
     bundled = answers_bundle(shop.bundle(case), events, shop.env, timeout=1500)

@@ -18,7 +18,7 @@ from tidalctl.artifacts.manifest import Answer, Fallback, Manifest, decode_manif
 from tidalctl.artifacts.skeleton import why_not_picklable
 from tidalctl.artifacts.trace import InitCall
 from tidalctl.compiler.explain import Verdict, explanation
-from tidalctl.compiler.program import EventInit, plan_program
+from tidalctl.compiler.program import EventInit, Planned, plan_program
 from tidalctl.compiler.slicing import NotSliced
 from tidalctl.context import Init
 from tidalctl.lineage.loaders import LoaderWatch
@@ -327,9 +327,10 @@ def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(
     assert lines[lines.index("fell back:") + 1] == "  dynamic init: replay; cause: it draws"
 
 
-def test_a_number_that_no_event_gives_is_told_with_what_would_help(tmp_path: Path) -> None:
+def test_what_a_script_lacks_is_told_with_what_would_help(tmp_path: Path) -> None:
     def load(event: dict[str, Any]) -> Any:
-        return {"weight": torch.ones(2) * event.get("scale", 1.0)}
+        weight = torch.ones(2) * event.get("scale", 1.0)
+        return {"weight": weight * min(event["clip"], 2.0) if "clip" in event else weight}
 
     def recorded(number: int, event: dict[str, Any]) -> EventInit:
         tape = Tape(number)
@@ -339,7 +340,20 @@ def test_a_number_that_no_event_gives_is_told_with_what_would_help(tmp_path: Pat
         weights = tuple(weight for weight, _ in made.weights(0))
         return EventInit(event=event, call=made.call, weights=weights, records=tuple(tape.records), opened=())
 
-    with pytest.raises(NotSliced, match=r"takes 1\.0, 0\.5, .*: give the number that differs as a field in every traced event"):
-        plan_program([recorded(0, {}), recorded(1, {"scale": 0.5})], str(tmp_path))
-    planned = plan_program([recorded(0, {"scale": 1.0}), recorded(1, {"scale": 0.5})], str(tmp_path))
-    assert planned.dynamic == ("weight",)
+    def planned(*events: dict[str, Any], vary: tuple[str, ...] = ("scale", "clip")) -> Planned:
+        return plan_program([recorded(number, event) for number, event in enumerate(events)], str(tmp_path), vary)
+
+    with pytest.raises(NotSliced, match=r'event\["scale"\] is not a text, and not a number, in every traced event'):
+        planned({}, {"scale": 0.5})
+    with pytest.raises(NotSliced, match=r'event\["scale"\] differs between the traced events: .* with --vary scale$'):
+        planned({"scale": 1.0}, {"scale": 0.5}, vary=("clip",))
+    clipped = {"scale": 1.0, "clip": 9.0}, {"scale": 0.5, "clip": 8.0}
+    with pytest.raises(NotSliced, match=r".* say so with --vary clip --vary scale$"):
+        planned(*clipped, vary=())
+    with pytest.raises(NotSliced, match=r'nothing that init does shows what it makes of event\["clip"\]'):
+        planned(*clipped)
+    with pytest.raises(NotSliced, match=r"takes 1\.5, 2\.0, .*: give the number that differs as a field in every traced event"):
+        planned({"scale": 1.0, "clip": 1.5}, {"scale": 0.5, "clip": 8.0})
+    made = planned({"scale": 1.0}, {"scale": 0.5})
+    assert (made.dynamic, made.program.event_varied) == (("weight",), {"scale": "number"})
+    assert planned({"scale": 1.0}, {"scale": 0.5}, {"scale": 3}).program.event_varied == {"scale": "number"}

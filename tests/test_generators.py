@@ -78,6 +78,7 @@ def load(event):
     return {"model": model}
 """
 
+VARY = ("--vary", "scale")
 CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
     "whole": (WHOLE, "snapshot", [{}]),
     "forked": (FORKED, "snapshot", [{}]),
@@ -99,7 +100,7 @@ QUICK = ("whole",)  # what keeps this right keeps the others right
 @pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
 def test_where_nobody_seeded_in_the_trace_a_seed_is_heeded(case: str, chain: Callable[..., Chain]) -> None:
     source, strategy, events = CASES[case]
-    made = chain(HEAD + source + HANDLER, *events)
+    made = chain(HEAD + source + HANDLER, *events, options=VARY if strategy == "script" else ())
     assert made.manifest["strategy"] == strategy
     report = made.run(events[0])
     assert (report["fallback"], report["output"]) == (None, made.plain(events[0])), (
@@ -113,7 +114,8 @@ def test_where_nobody_seeded_in_the_trace_a_seed_is_heeded(case: str, chain: Cal
 @pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) for case in CASES])
 def test_where_the_trace_was_seeded_other_seeds_are_heeded(case: str, chain: Callable[..., Chain]) -> None:
     source, strategy, events = CASES[case]
-    made = chain(HEAD + source + HANDLER, *({**event, "seed": 5} for event in events))
+    seeded = [{**event, "seed": 5} for event in events]
+    made = chain(HEAD + source + HANDLER, *seeded, options=VARY if strategy == "script" else ())
     assert made.manifest["strategy"] == strategy
     for event in ({**events[0], "seed": 5}, {**events[-1], "seed": 6}, events[-1]):
         assert made.run(event)["output"] == made.plain(event), event

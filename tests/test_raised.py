@@ -34,7 +34,7 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def divides(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = Chain(tmp_path_factory.mktemp("divides"), [{"by": 2.0}, {"by": 4.0}])
+    made = Chain(tmp_path_factory.mktemp("divides"), [{"by": 2.0}, {"by": 4.0}], ["--vary", "by"])
     write_project(made.project, DIVIDES)
     return made.make()
 

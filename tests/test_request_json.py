@@ -32,7 +32,7 @@ def test_keys_come_in_the_traced_order_or_the_start_steps_down(bench: Bench) -> 
     traced = {"a": {"a": 0.5, "b": 3.0}, "b": {"a": 0.25, "b": 5.0}}
     verdict = held(bench, body, **traced, c={"a": 0.75, "b": 4.0}, d={"b": 4.0, "a": 0.75})
     assert (verdict.outcome, verdict.served, verdict.refused) == ("sliced", 1, 1), verdict
-    assert verdict.refusals[0].endswith("come in another order than in the traces")
+    assert verdict.refusals[0].endswith("differs from the traced ones in more than a, b")
 
 
 def test_keys_within_come_in_the_traced_order_too(bench: Bench) -> None:
@@ -59,86 +59,6 @@ def test_a_whole_number_that_operators_take_may_be_any(bench: Bench, alphas: tup
     body = f"return {{'w': {W} + {FILE}['delta'] * (mix['alpha'] / mix['r'])}}"
     verdict = held(bench, body, **traced, d={"r": 3, "alpha": 6}, f={"r": 2, "alpha": 6})
     assert (verdict.outcome, verdict.served) == ("sliced", served), verdict
-
-
-HANDED_TO_NUMPY = (
-    "np.clip(s, 0, 4)",
-    "np.minimum(s, 4)",
-    "np.array(s).clip(0, 4)",
-    "np.array([[s, 4]]).min()",
-    "np.asarray(s).clip(0, 4)",
-    "np.float64(s).clip(0, 4)",
-    "(np.ones(1) * s).clip(0, 4)[0]",
-    "(s * np.ones(1)).clip(0, 4)[0]",
-    "(np.float32(1) * s).clip(0, 4)",
-    "np.full(1, s).clip(0, 4)[0]",
-    "np.full(1, fill_value=s).clip(0, 4)[0]",
-    "np.interp(s, [0, 4], [0, 4])",
-    "np.where(True, s, 0).clip(0, 4)",
-    "np.int64(s).clip(0, 4)",
-    "np.array(s, dtype=np.int8).clip(0, 4)",
-)
-
-
-@pytest.mark.parametrize("kind", [float, int])
-@pytest.mark.parametrize("use", HANDED_TO_NUMPY)
-def test_a_number_of_a_file_that_goes_to_numpy_is_one_of_the_traced(bench: Bench, use: str, kind: type) -> None:
-    body = f"s = mix['s']\nreturn {{'w': {W} * float({use})}}"
-    traced = {"a": {"s": kind(2)}, "b": {"s": kind(3)}}
-    verdict = held(bench, body, **traced, c={"s": kind(7)})
-    assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (0, 1), verdict
-
-
-@pytest.mark.parametrize("use", HANDED_TO_NUMPY)
-def test_a_number_of_the_event_that_goes_to_numpy_is_one_of_the_traced(bench: Bench, use: str) -> None:
-    body = f"s = event['scale']\nreturn {{'w': {W} * float({use})}}"
-    verdict = bench.check(program(body, [{"scale": 2.5}, {"scale": 3.5}], [{"scale": 7.5}]))
-    assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (0, 1), verdict
-
-
-@pytest.mark.parametrize("other", ["a field", "a file"])
-def test_what_two_files_hold_goes_together_only_as_in_a_traced_event(bench: Bench, other: str) -> None:
-    """Each of the two was traced, and the pair was not."""
-    for name, kind in (("a", "p"), ("b", "q")):
-        Path(bench.world, "adapters", name, "mix.json").write_text(json.dumps({"kind": kind}))
-        Path(bench.world, f"style_{kind}.json").write_text(json.dumps({"kind": kind}))
-    style = "json.load(open(f\"style_{event['style']}.json\"))['kind']" if other == "a file" else "event['style']"
-    body = f"{MIX}return {{'w': {W} * (1.0 if mix['kind'] == {style} else 5.0) * event['scale']}}"
-    verdict = bench.check(
-        program(body, adapters("a", "b", style=["p", "q"], scale=[0.5, 1.7]), adapters("a", style="q", scale=2.5))
-    )
-    assert verdict.outcome == "fallback" and "may choose by 2 things at once" in verdict.reason, verdict
-
-
-READS = {
-    "json.load(file)": True,
-    "json.load(open(file.name, 'rb'))": True,
-    "json.load(file, parse_float=float)": True,
-    "parse(file)": True,
-    "json.loads(file.read().strip())": True,
-    "json.loads(Path(file.name).read_bytes())": True,
-    "json.JSONDecoder().decode(file.read())": True,
-    "ast.literal_eval(file.read())": False,
-    "json.JSONDecoder().raw_decode(file.read())[0]": False,
-    "json.loads(file.read().replace('}', ', \"t\": 1}'))": False,
-}
-
-
-@pytest.mark.parametrize("read", READS)
-@pytest.mark.parametrize("compared", [True, False])
-def test_a_number_is_any_only_where_somebody_saw_what_init_did_with_it(bench: Bench, read: str, compared: bool) -> None:
-    """Whatever the parser, and the name by which it was imported."""
-    path = "adapters/{event['adapter']}/mix.json"
-    body = (
-        f'import ast\nfrom json import load as parse\nwith open(f"{path}", newline=None) as file:\n    mix = {read}\n'
-        f"return {{'w': {W} * ({'mix[chr(115)] if mix[chr(115)] < 4 else 4.0' if compared else 'mix[chr(115)]'})}}"
-    )
-    for name, number in (("a", 1.5), ("b", 3.0), ("c", 6.0)):
-        Path(bench.world, "adapters", name, "mix.json").write_bytes(b'{"s":\r\n%f}\r\n' % number)
-    verdict = bench.check(program(body, adapters("a", "b"), adapters("c")))
-    served = int(READS[read] and not compared)
-    assert verdict.outcome == "fallback" or (verdict.served, verdict.refused) == (served, 1 - served), verdict
-    assert verdict.outcome == "sliced" or not READS[read]
 
 
 LINES = '{"n": 2}\n{"n": 3}\n'

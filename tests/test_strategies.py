@@ -29,6 +29,8 @@ def handler(event, context):
     return {name: tensor.double().sum().item() for name, tensor in load(event).items()}
 """
 
+VARY = ("--vary", "adapter", "--vary", "scale")
+
 
 def adapters(folder: Path) -> None:
     """In a folder: a base, and adapters a, b and c of ranks 2, 3 and 5."""
@@ -54,7 +56,7 @@ def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
     chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
     adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0))
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     assert made.manifest["strategy"] == "script" and made.manifest["dynamic"] == ["w"]
     for given in (event("a", 0.5), event("b", 2.0), event("a", -1.25), event("b", 3)):
         report = made.run(given)
@@ -64,7 +66,7 @@ def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
 @pytest.mark.slow
 def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0))
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     code = "import runpy, sys; sys.argv[0] = 'app.bundle/dynamic_init.py'; runpy.run_path(sys.argv[0], run_name='__main__')"
     code = code.replace("sys.argv[0] =", f"sys.argv[1:] = [{json.dumps(json.dumps(event('b', 1.5)))}]; sys.argv[0] =")
     done = python(code, cwd=made.folder)
@@ -75,7 +77,7 @@ def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp
 @pytest.mark.slow
 def test_an_event_that_a_script_does_not_serve_runs_init(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0))
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     given = event("c", 1.0, head=True)
     report = made.run(given)
     assert report["output"] == plain(made, given)
@@ -96,7 +98,7 @@ def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_t
 @pytest.mark.slow
 def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0))
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     assert made.manifest["dynamic"] == ["w"]
     later = json.dumps(event("c", 1.0, head=True))
     tidalctl("trace", "project/app.py", "--event", later, "-o", "later.trace", cwd=made.folder).ok()
@@ -123,7 +125,7 @@ def test_traces_of_two_functions_make_no_bundle(chain: Callable[..., Chain], tmp
 def test_no_bytes_of_a_traced_adapter_are_in_the_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):
-        made = chain(MERGES, *events)
+        made = chain(MERGES, *events, options=VARY)
         stored = b"".join(path.read_bytes() for path in made.bundle.rglob("*") if path.is_file())
         for name in ("a", "b"):
             data = (tmp_path / name / "adapter.safetensors").read_bytes()[-64:]
@@ -146,7 +148,7 @@ def test_two_calls_of_init_in_one_process_share_nothing(chain: Callable[..., Cha
         folder = tmp_path / str(len(events))
         folder.mkdir()
         adapters(folder)
-        made = Chain(folder, events)
+        made = Chain(folder, events, list(VARY))
         made.project.mkdir()
         (made.project / "app.py").write_text(twice)
         made.make()

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Any
 
-from tidalctl.noted import noted
-
 ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 
 
@@ -32,7 +30,6 @@ class EventProbe(dict[str, Any]):
         self._init = init
         self.first_line: int | None = None  # of `init`, where it first came to a read
         self.reads: dict[str, str] = {}
-        self.compared: set[str] = set()
         self.whole = False
 
     def _note_line(self) -> None:
@@ -47,17 +44,13 @@ class EventProbe(dict[str, Any]):
         if isinstance(key, str) and key not in self.reads:
             self.reads[key] = digest_value([self._values[key]] if key in self._values else ABSENT)
 
-    def _noted(self, key: Any) -> Any:
-        """A value as it is handed out: texts and numbers note what is done with them."""
-        return noted(self._values[key], (lambda: self.compared.add(key),))
-
     def __getitem__(self, key: Any) -> Any:
         self._read(key)
-        return self._noted(key)
+        return self._values[key]
 
     def get(self, key: Any, default: Any = None) -> Any:
         self._read(key)
-        return self._noted(key) if key in self._values else default
+        return self._values.get(key, default)
 
     def __contains__(self, key: Any) -> bool:
         self._read(key)

@@ -9,7 +9,7 @@ import importlib.util
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import GeneratorType
 from typing import Any
@@ -161,6 +161,15 @@ def parse_event(text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(event, dict):
         raise TidalError(f"--event {shown} is not a JSON object", """for example: --event '{"prompt": "Hello"}'""")
     return event, text
+
+
+def refuse_unknown_fields(vary: Sequence[str], events: Iterable[dict[str, Any]]) -> None:
+    """Raise TidalError where `--vary` names a field that none of the events has."""
+    fields = sorted({field for event in events for field in event})
+    for name in vary:
+        if name not in fields:
+            hint = f"the traced events have: {', '.join(fields)}" if fields else "the traced events have no fields"
+            raise TidalError(f"--vary {name}: no traced event has this field", hint)
 
 
 def _is_file(path: Path) -> bool:

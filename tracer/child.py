@@ -22,6 +22,7 @@ from tidalctl.tracer.clock import TraceClock
 from tidalctl.tracer.environ import EnvironRecorder
 from tidalctl.tracer.files import FileRecorder
 from tidalctl.tracer.imports import ImportRecorder
+from tidalctl.tracer.probes import PathRecorder
 from tidalctl.tracer.work import WorkRecorder
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Request(Record, frozen=True):
     argv: tuple[str, ...]
     events: tuple[str, ...]
     partial: str
+    vary: tuple[str, ...] = ()
     tensorboard: str = ""
 
 
@@ -52,6 +54,7 @@ def main(path: str) -> None:
         cwd=os.getcwd(),
         argv=request.argv,
         events=tuple(t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)),
+        vary=request.vary,
     )
     try:
         writer.write(header)
@@ -90,6 +93,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         with (
             ImportRecorder(clock, after_import, request.root) as imports,
             EnvironRecorder(clock, request.root) as environ,
+            PathRecorder(clock) as asked,
             work,
         ):
             enter_project(root, root / request.function.source, request.argv)
@@ -130,6 +134,8 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     writer.write(work.work())
     for opened in files.files():
         writer.write(opened)
+    for looked_up in asked.paths():
+        writer.write(looked_up)
     writer.write(environment(records, watched[0].state))
     cost = clock.cost
     writer.write(

@@ -15,9 +15,6 @@ from tidalctl.context import Init
 from tidalctl.eventprobe import EventProbe, Written, agrees, arguments_digest
 from tidalctl.lineage.mode import recording
 from tidalctl.lineage.tape import Tape
-from tidalctl.noted import NotedMath
-from tidalctl.tracer.probes import PathProbes
-from tidalctl.tracer.requestjson import RequestJson
 
 
 class RecordedInit:
@@ -83,13 +80,12 @@ def record_init(
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }
     began = time.perf_counter()
-    with recording(tape) as recorder, NotedMath(), RequestJson(event) as numbers, PathProbes(event) as probes:
+    with recording(tape) as recorder:
         state = _call_with_probe(mark.function, arguments, keywords, event, probe, written)
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
         probe.whole = True
     duration = time.perf_counter() - began
     after = read_ambient()
-    skeleton = skeleton_digest(state)  # before what was compared is read: what stays in the state counts
     call = t.InitCall(
         name=mark.name,
         static=mark.static,
@@ -97,18 +93,13 @@ def record_init(
         arguments=written.arguments or "",
         event_reads=dict(probe.reads),
         event_whole=probe.whole,
-        event_compared=tuple(sorted(probe.compared)),
         duration_s=duration,
         operators=tape.operators,
         threads=recorder.threads,
         peak_rss=peak_rss(),
         ambient=ambient_digests(changed(before, after)),
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
-        numbers_compared=tuple(sorted(numbers.compared)),
-        parsed=tuple(sorted(numbers.parsed)),
-        probed=dict(sorted(probes.found.items())),
-        beyond=dict(sorted(probes.beyond.items())),
-        skeleton=skeleton,
+        skeleton=skeleton_digest(state),
         writes=written.what(),
         first_event_line=probe.first_line,
     )

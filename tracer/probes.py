@@ -1,92 +1,97 @@
-"""What init asks of paths that the event names, other than by opening them: what it does may hang on the answers."""
+"""Paths that the traced process asked about without opening them: whether one exists, and what a folder holds.
 
-import contextlib
+Questions that native code asks by itself are not seen.
+"""
+
 import os
+import stat
 import sys
-from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+import sysconfig
+from collections.abc import Callable, Iterable
+from types import TracebackType
 from typing import Any
 
-from tidalctl.tracer.hearing import hearing
+from tidalctl.artifacts.trace import PathAsked
+from tidalctl.tracer.clock import TraceClock
 
-# who gets texts and reads what they name without opening it in this process, or without a word
-_OUTSIDE = {
-    "sqlite3.connect": "sqlite3",
-    "subprocess.Popen": "another process",
-    "os.posix_spawn": "another process",
-    "os.exec": "another process",
-    "os.system": "a shell",
-    "ctypes.dlopen": "the dynamic linker",
-}
-_CODE = (".py", ".pyc")  # which is no data for a script to check
-_EXISTENCE = ("exists", "lexists", "isfile", "isdir", "islink", "is_file", "is_dir", "is_symlink", "resolve")
-_PATHS = ("<frozen genericpath>", "<frozen posixpath>", "genericpath.py", "posixpath.py", "pathlib.py")
+_PHASES = ("init", "handler")
+_IGNORED = ("/proc/", "/sys/", "/dev/", *(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")))
+_LISTS = ("os.listdir", "os.scandir")  # audit events; glob and pathlib end there
+_IMPORTER = "<frozen importlib"
 
 
-class PathProbes:
-    """A context in which `os.stat`, and so `os.path.exists` and `Path.exists`, notes paths with a text of the event in them.
+class PathRecorder:
+    """A context in which each path asked about in init or in the handler is noted, once a phase and kind.
 
-    `found` says of each path whether it was there. `beyond` are texts with one of the event's in them that were handed to somebody
-    whom no one follows, and paths of which more was asked than whether they are there: with who or what it was. Listing a folder,
-    `os.access` and calls from C are not noted.
+    `os.stat`, `os.lstat` and `os.access` raise no audit events, so they are wrapped. The audit hook can't be removed; leaving the
+    context makes it idle.
     """
 
-    def __init__(self, event: dict[str, Any]) -> None:
-        self.found: dict[str, bool] = {}
-        self.beyond: dict[str, str] = {}
-        self._texts = tuple(value for value in event.values() if isinstance(value, str) and value)
-        self._hearing = contextlib.ExitStack()
+    def __init__(self, clock: TraceClock) -> None:
+        self._clock = clock
+        self._asked: dict[tuple[str, str, str], PathAsked] = {}
+        self._originals: dict[str, Callable[..., Any]] = {}
+        self._active = False
+        sys.addaudithook(self._hook)
 
-    def __enter__(self) -> "PathProbes":
-        self._stat: Callable[..., os.stat_result] = os.stat
-        os.stat = self._noting
-        self._hearing.enter_context(hearing(self._heard))
+    def __enter__(self) -> "PathRecorder":
+        self._originals = {name: getattr(os, name) for name in ("stat", "lstat", "access")}
+        for name, original in self._originals.items():
+            wrapped = self._wrapped(original)
+            setattr(os, name, wrapped)
+            for supported in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+                if original in supported:
+                    supported.add(wrapped)
+        self._active = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._hearing.close()
-        os.stat = self._stat
+        self._active = False
+        for name, original in self._originals.items():
+            setattr(os, name, original)
 
-    def _named(self, text: str) -> bool:
-        return any(own in text for own in self._texts)
+    def _wrapped(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def ask(path: Any, *arguments: Any, **keywords: Any) -> Any:
+            found: Any = False
+            try:
+                found = original(path, *arguments, **keywords)
+                return found
+            finally:
+                if keywords.get("dir_fd") is None:
+                    self._note(path, "exists", found is not False)
 
-    def _noting(self, path: Any, *arguments: Any, **keywords: Any) -> os.stat_result:
-        there = False
-        try:
-            result = self._stat(path, *arguments, **keywords)
-            there = True
-            return result
-        finally:
-            if isinstance(path, str | os.PathLike) and self._named(name := str(os.fspath(path))):
-                self.found.setdefault(name, there)
-                if there and not _asks_existence(sys._getframe(1)):
-                    self.beyond.setdefault(name, "os.stat")
+        return ask
 
-    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
-        if event == "open" and (texts := list(_texts_in(arguments[0]))) and texts[0].endswith(_CODE):
-            who = "Python"
-        elif event in _OUTSIDE:
-            who, texts = _OUTSIDE[event], list(_texts_in(arguments))
-        else:
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event in _LISTS and self._active and self._clock.phase in _PHASES:
+            path = arguments[0] or "."
+            try:
+                found = not isinstance(path, int) and stat.S_ISDIR(self._originals["stat"](path).st_mode)
+            except (OSError, TypeError, ValueError):
+                found = False
+            self._note(path, "listed", found)
+
+    def _note(self, path: Any, kind: str, found: bool) -> None:
+        phase = self._clock.phase
+        named = isinstance(path, str | bytes | os.PathLike)
+        if phase not in _PHASES or self._clock.apart or not named or _by_importer():
             return
-        for text in texts:
-            if self._named(text):
-                self.beyond.setdefault(text, who)
+        given = os.fsdecode(path)
+        absolute = os.path.abspath(given)
+        if not f"{absolute}/".startswith(_IGNORED):
+            asked = PathAsked(path=absolute, given=given, phase=phase, kind=kind, found=found)
+            self._asked.setdefault((absolute, phase, kind), asked)
+
+    def paths(self) -> Iterable[PathAsked]:
+        """In the order in which they were first asked about."""
+        return self._asked.values()
 
 
-def _texts_in(value: object) -> Iterator[str]:
-    """The texts among an audit event's arguments, but those of an environment."""
-    if isinstance(value, str | bytes | os.PathLike):
-        yield str(os.fsdecode(value))
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts_in(item)
-
-
-def _asks_existence(frame: FrameType | None) -> bool:
-    """Whether the caller of os.stat is of those that only look whether a path is there, and a file, a folder or a loop of links."""
-    while frame is not None and frame.f_code.co_filename.endswith(_PATHS):
-        if frame.f_code.co_name in _EXISTENCE:
+def _by_importer() -> bool:
+    """Whether one of the callers of whoever asks is Python's import machinery."""
+    frame = sys._getframe(2)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(("<frozen", __file__)):
+        if frame.f_code.co_filename.startswith(_IMPORTER):
             return True
         frame = frame.f_back
     return False

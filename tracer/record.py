@@ -27,6 +27,7 @@ def record_trace(
     *,
     init: str = "",
     static: bool = False,
+    vary: Sequence[str] = (),
     argv: Sequence[str] = (),
     tensorboard: Path | None = None,
     force: bool = False,
@@ -49,6 +50,7 @@ def record_trace(
         argv=tuple(argv),
         events=tuple(events),
         partial=str(partial.absolute()),
+        vary=tuple(vary),
         tensorboard=str(tensorboard.absolute()) if tensorboard else "",
     )
     handle, path = tempfile.mkstemp(suffix=".json")

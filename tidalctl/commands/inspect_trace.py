@@ -42,6 +42,7 @@ def trace_document(trace: records.Trace, path: Path) -> dict[str, Any]:
         "cwd": header.cwd,
         "argv": list(header.argv),
         "events": plain(header.events),
+        "vary": list(header.vary),
         "environment": plain(environment.fingerprint) if environment else None,
         "init": plain(trace.of(records.InitCall)),
         "invocations": [
@@ -52,6 +53,7 @@ def trace_document(trace: records.Trace, path: Path) -> dict[str, Any]:
         "weights": _weights(trace),
         "kernels": _kernels(trace),
         "files": plain(trace.of(records.FileOpened)),
+        "paths_asked": plain(trace.of(records.PathAsked)),
         "sources_read": [file for record in trace.of(records.SourcesRead) for file in record.files],
         "import_work": _import_work(trace),
         "cost": plain(trace.one(records.TracingCost)),

@@ -114,9 +114,8 @@ class Tape:
                     self.number(tensor)
                 return
             written = _written(func, args, kwargs)
-            drawn = ""
             if call.draws:
-                drawn = self._generator = generator_digest()
+                self._generator = generator_digest()
             if (outputs or written) and any(_nested(leaf) for leaf in tree_leaves((args, kwargs))):
                 for tensor in (*written, *outputs):
                     self._read(tensor, UNKNOWN_SOURCE, ())  # what a nested one holds is not known here
@@ -127,9 +126,7 @@ class Tape:
                 numbers = tuple(self.number(tensor) for tensor in outputs)
                 made = tuple(value_over(self, tensor) for tensor in outputs)
                 writes = tuple(self.number(tensor) for tensor in written)
-                self._append(
-                    str(func), call.arguments, call.keywords, numbers, made, writes, identities, draws=call.draws, drawn=drawn
-                )
+                self._append(str(func), call.arguments, call.keywords, numbers, made, writes, identities, draws=call.draws)
 
     # -- what it knows
 
@@ -181,7 +178,6 @@ class Tape:
         identities: tuple[tuple[int, str], ...] = (),
         *,
         draws: str = "",
-        drawn: str = "",
         view: bool = False,
     ) -> None:
         step = TapeStep(
@@ -196,8 +192,6 @@ class Tape:
             identities=identities,
             view=view,
             draws=draws,
-            drawn=drawn,
-            seeded=self._seeded,
         )
         self.records.append(step)
 

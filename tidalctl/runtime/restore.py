@@ -123,16 +123,12 @@ def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, ev
         flat = torch.empty(0, dtype=getattr(torch, dtype), device=storage.device).set_(storage)  # type: ignore[call-overload]
         return flat.as_strided(shape, strides, offset)
 
-    before = torch.get_rng_state()
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         made: dict[str, torch.Tensor] = dynamic.build(event, weight)
         missing = sorted(set(manifest.dynamic) - made.keys())
         if missing:
             raise ValueError(f"it made no {missing[0]}")
     except Exception as error:  # the script calls operators of libraries, which may raise anything; eager init then says what
-        torch.set_rng_state(before)
-        torch.cuda.set_rng_state_all(on_devices)
         raise NotBuilt(f"{type(error).__name__}: {error}") from error
     return {name: tensor.untyped_storage() for name, tensor in made.items()}
 

@@ -174,7 +174,7 @@ class Template:
         self.fallback = self._never or None
         self.strategy = "eager" if self.fallback else self.manifest.strategy
         if self.fallback is None:
-            self.fallback = self._not_served(event) or None
+            self.fallback = self._not_served(event)
             if self.fallback:
                 self.strategy = "eager"
         self._event_fallback = self.fallback if self.strategy == "eager" else None
@@ -193,7 +193,7 @@ class Template:
             if module not in sys.modules:
                 __import__(module)
 
-    def _not_served(self, event: Any) -> str:
+    def _not_served(self, event: Any) -> str | None:
         """Ask the bundle's dynamic init, which is what compile wrote for this function, and let the files that it will read be read."""
         with self.timeline.span("start"):
             if self._dynamic is None:
@@ -202,10 +202,11 @@ class Template:
                 self._dynamic = types.ModuleType("tidalctl_dynamic_init")
                 exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
             if self.manifest.strategy == "script":
-                with contextlib.suppress(KeyError, TypeError):  # refusal() says it in words
+                with contextlib.suppress(LookupError, TypeError):  # refusal() says it in words
                     for path in self._dynamic.files(event):
                         read_ahead(Path(path))
-            return str(self._dynamic.refusal(event))
+            reason: str | None = self._dynamic.refusal(event)
+            return reason
 
     def _project(self) -> Path | None:
         """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
