@@ -5,16 +5,17 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.bundle import remove
-from tidalctl.artifacts.manifest import SKELETON, Answer, Guard
-from tidalctl.artifacts.program import Program
+from tidalctl.artifacts.bundle.directory import remove
+from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import Environment, Trace
-from tidalctl.compiler.answers import plan_answers, sources_of
-from tidalctl.compiler.assemble import access_order, use_digests
-from tidalctl.compiler.classify import guard_of, refusal
-from tidalctl.compiler.processes import take_capture, take_snapshot
-from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import Environment
+from tidalctl.compiler.access_order import access_order, use_digests
+from tidalctl.compiler.conditions import guard_of, refusal
+from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
+from tidalctl.compiler.dynamic.program import Program
+from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
+from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
@@ -121,7 +122,7 @@ def _impossible(cause: str) -> Attempt:
 
 def _source(program: Program, strategy: Strategy, trace: Trace) -> str:
     """The text of dynamic_init.py. Raises ValueError."""
-    from tidalctl.compiler.script import program_source  # which looks operators up in torch
+    from tidalctl.compiler.script.writer import program_source  # which looks operators up in torch
 
     function = trace.header.function
     environment = trace.one(Environment)

@@ -1,10 +1,10 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
-from tidalctl.artifacts.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import InitCall
-from tidalctl.compiler.snapshot import RNG
-from tidalctl.terminal import size_text
+from tidalctl.artifacts.trace.records import InitCall
+from tidalctl.compiler.snapshot.records import RNG
+from tidalctl.report.terminal import size_text
 
 
 class Verdict(Record, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle import (
+from tidalctl.artifacts.bundle.directory import (
     clear_stale_partials,
     partial_name,
     publish,
@@ -17,25 +17,26 @@ from tidalctl.artifacts.bundle import (
     sync_tree,
     unlisted_files,
 )
+from tidalctl.artifacts.bundle.manifest import CODE, Fallback, Manifest
+from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folder
+from tidalctl.artifacts.bundle.start_times import StartTimes
 from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
-from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
-from tidalctl.artifacts.places import refuse_existing, refuse_folder
 from tidalctl.artifacts.records import Record, digest_json
-from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
+from tidalctl.artifacts.trace.file import Trace, read_trace
+from tidalctl.artifacts.trace.records import FileOpened, Import, InitCall, Invocation
 from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
-from tidalctl.compiler.classify import not_reproducible, of_the_event
-from tidalctl.compiler.clock_reads import clock_reads
+from tidalctl.compiler.code.project_files import changed_since, copy_shipment, plan_shipment
+from tidalctl.compiler.conditions import not_reproducible, of_the_event
 from tidalctl.compiler.explain import Verdict
-from tidalctl.compiler.merge import merge_traces
-from tidalctl.compiler.plan import StartTimes
-from tidalctl.compiler.processes import plain_run, run_from_bundle
-from tidalctl.compiler.ship import changed_since, copy_shipment, plan_shipment
-from tidalctl.compiler.snapshot import SnapshotReport
+from tidalctl.compiler.merged_trace import merge_traces
+from tidalctl.compiler.snapshot.clock_reads import clock_reads
+from tidalctl.compiler.snapshot.processes import plain_run, run_from_bundle
+from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
 from tidalctl.compiler.suggest import suggestion
-from tidalctl.function import refuse_unknown_fields
-from tidalctl.outputs import first_difference, same_output
+from tidalctl.function.output_comparison import first_difference, same_output
+from tidalctl.function.target import refuse_unknown_fields
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]

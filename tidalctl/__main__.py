@@ -39,8 +39,11 @@ def main() -> None:
             file=sys.stderr,
         )
         code = 2
-    if {"torch", "tidalctl.runtime.libraries"} & sys.modules.keys():  # its libraries may be being loaded at this moment
-        from tidalctl.runtime.leave import leave
+    if {
+        "torch",
+        "tidalctl.runtime.imports.shared_libraries",
+    } & sys.modules.keys():  # its libraries may be being loaded at this moment
+        from tidalctl.runtime.process.exit import leave
 
         leave(code)
     sys.exit(code)

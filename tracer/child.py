@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidalctl import __version__
-from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Function, Record, digest_json
-from tidalctl.context import answer_inits_with
-from tidalctl.function import enter_project, import_handler
-from tidalctl.tracer.clock import TraceClock
-from tidalctl.tracer.environ import EnvironRecorder
-from tidalctl.tracer.files import FileRecorder
-from tidalctl.tracer.imports import ImportRecorder
-from tidalctl.tracer.probes import PathRecorder
-from tidalctl.tracer.work import WorkRecorder
+from tidalctl.artifacts.trace import records as t
+from tidalctl.artifacts.trace.file import TraceWriter
+from tidalctl.function.init_mark import answer_inits_with
+from tidalctl.function.target import enter_project, import_handler
+from tidalctl.tracer.process.asked_paths import PathRecorder
+from tidalctl.tracer.process.clock import TraceClock
+from tidalctl.tracer.process.environment import EnvironRecorder
+from tidalctl.tracer.process.files import FileRecorder
+from tidalctl.tracer.process.import_work import WorkRecorder
+from tidalctl.tracer.process.imports import ImportRecorder
 
 if TYPE_CHECKING:
     from tidalctl.tracer.session import Session
@@ -45,7 +46,7 @@ def main(path: str) -> None:
     request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
     os.unlink(path)
     events = [msgspec.json.decode(text) for text in request.events]
-    writer = t.TraceWriter(Path(request.partial))
+    writer = TraceWriter(Path(request.partial))
     header = t.Header(
         schema=t.SCHEMA,
         tidalctl=__version__,
@@ -76,7 +77,7 @@ def main(path: str) -> None:
     os._exit(code)  # nothing of the function is left to do, and torch takes a second to tear down
 
 
-def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter) -> int:
+def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) -> int:
     clock = TraceClock()
     watched: list[Session] = []
 
@@ -151,11 +152,11 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     return 0
 
 
-def _failed(writer: t.TraceWriter, error: BaseException) -> int:
+def _failed(writer: TraceWriter, error: BaseException) -> int:
     """Show the user's traceback, without the frames that are ours, and leave the trace incomplete."""
     import traceback
 
-    from tidalctl.raised import show_traceback
+    from tidalctl.function.tracebacks import show_traceback
 
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
     writer.write(t.Failure(phase=_phase_of(error), message=message))

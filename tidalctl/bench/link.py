@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.hashing import weight_hasher
-from tidalctl.runtime.mapping import WeightsFile
-from tidalctl.runtime.stream.engine import WORKERS
+from tidalctl.runtime.weights.engine import WORKERS
+from tidalctl.runtime.weights.file_mapping import WeightsFile
 
 SAMPLE = 2**30  # bytes of the file that are read
 STEP = 8 * 2**20

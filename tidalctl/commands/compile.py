@@ -10,8 +10,8 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
 from tidalctl.compiler.explain import explanation, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
-from tidalctl.function import parse_event
-from tidalctl.terminal import transfer_progress
+from tidalctl.function.event import parse_event
+from tidalctl.report.terminal import transfer_progress
 
 
 def compile(  # noqa: A001 - the verb's own name

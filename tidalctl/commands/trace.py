@@ -8,10 +8,12 @@ import msgspec
 import typer
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
-from tidalctl.function import parse_event, refuse_unknown_fields
-from tidalctl.terminal import count_text, size_text
-from tidalctl.tracer.record import record_trace
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight
+from tidalctl.function.event import parse_event
+from tidalctl.function.target import refuse_unknown_fields
+from tidalctl.report.terminal import count_text, size_text
+from tidalctl.tracer.launch import record_trace
 
 
 def trace(

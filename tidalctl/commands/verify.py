@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
+from tidalctl.artifacts.bundle.verification import UNLISTED, Checked, check_bundle
 from tidalctl.artifacts.errors import CheckFailed, TidalError
-from tidalctl.artifacts.manifest import Manifest
-from tidalctl.commands.verify_files import UNLISTED, Checked, check_bundle
-from tidalctl.function import parse_event
-from tidalctl.outputs import first_difference, same_output
-from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
-from tidalctl.terminal import count_text, printable, progress, seconds_text, size_text
+from tidalctl.function.event import parse_event
+from tidalctl.function.output_comparison import first_difference, same_output
+from tidalctl.report.terminal import count_text, printable, progress, seconds_text, size_text
 
 SCHEMA = 1
 MAX_SHOWN = 500  # characters of a message from a run that failed

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.artifacts.storages import storage_of
-from tidalctl.artifacts.tape import DOUBT, DRAWN
+from tidalctl.artifacts.state.storages import storage_of
+from tidalctl.artifacts.trace.tape import DOUBT, DRAWN
 from tidalctl.lineage.identity import covers_storage
 from tidalctl.lineage.tape import Tape
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from tidalctl.ambient import apply_ambient
-from tidalctl.artifacts.bundle import read_checked
+from tidalctl.artifacts.bundle.directory import read_checked
+from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.errors import Corrupt
-from tidalctl.artifacts.filled import restore_contents
-from tidalctl.artifacts.manifest import BundleWeight, Manifest
-from tidalctl.artifacts.registries import note
-from tidalctl.artifacts.skeleton import SkeletonUnpickler
-from tidalctl.artifacts.slots import Slot, bind_slot, read_slot
-from tidalctl.runtime.mapping import PrivateMapping
-from tidalctl.runtime.stream.weights import WeightStream
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.artifacts.state.contents import restore_contents
+from tidalctl.artifacts.state.library_registries import note
+from tidalctl.artifacts.state.skeleton import SkeletonUnpickler
+from tidalctl.artifacts.state.slots import Slot, bind_slot, read_slot
+from tidalctl.function.process_settings import apply_ambient
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.file_mapping import PrivateMapping
+from tidalctl.runtime.weights.weight_stream import WeightStream
 
 Mappings = dict[str, PrivateMapping]
 
@@ -135,6 +135,6 @@ def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, ev
 
 def digests_of(state: Any) -> dict[str, str]:
     """sha256 of each weight of a state, by name."""
-    from tidalctl.artifacts.storages import digest_of, storage_names
+    from tidalctl.artifacts.state.storages import digest_of, storage_names
 
     return {names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()}

@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
+from tidalctl.artifacts.bundle.directory import check_file, open_bundle, read_checked, unlisted_files
+from tidalctl.artifacts.bundle.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
 from tidalctl.artifacts.errors import Corrupt, TidalError
-from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
-from tidalctl.context import Init, answer_inits_with
-from tidalctl.eventprobe import digest_value
-from tidalctl.function import Handler, enter_project, import_handler
-from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import CallConditions, other_call, other_environ, other_generators, unusable_here
-from tidalctl.runtime.imported import module_counts, unforeseen_modules
-from tidalctl.runtime.libraries import LibraryLoader
-from tidalctl.runtime.mapping import read_ahead
-from tidalctl.runtime.packed import PackFinder, PackReader
-from tidalctl.runtime.prewarm import Prewarm
-from tidalctl.runtime.reader import CodeReader
-from tidalctl.runtime.recall import Recall
-from tidalctl.runtime.sources import import_from, importable, module_names
+from tidalctl.function.event_probe import digest_value
+from tidalctl.function.init_mark import Init, answer_inits_with
+from tidalctl.function.target import Handler, enter_project, import_handler
+from tidalctl.function.working_environment import environ_changes
+from tidalctl.runtime.conditions import CallConditions, other_call, other_environ, other_generators, unusable_here
+from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
+from tidalctl.runtime.imports.counts import module_counts, unforeseen_modules
+from tidalctl.runtime.imports.import_cache import Recall
+from tidalctl.runtime.imports.project_modules import import_from, importable, module_names
+from tidalctl.runtime.imports.read_ahead import CodeReader
+from tidalctl.runtime.imports.shared_libraries import LibraryLoader
+from tidalctl.runtime.kernels.prewarm import Prewarm
+from tidalctl.runtime.process.collector import CollectorPaused
+from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.states import States
-from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
-from tidalctl.runtime.timeline import Timeline
-from tidalctl.surroundings import environ_changes
+from tidalctl.runtime.weights.file_mapping import read_ahead
+from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
 
 
 class Template:
@@ -147,7 +147,7 @@ class Template:
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         if drawn := self.manifest.guard.drawn:
-            from tidalctl.ambient import seeds
+            from tidalctl.function.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
 
