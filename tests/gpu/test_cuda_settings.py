@@ -8,6 +8,7 @@ import torch
 from sample_artifacts import fingerprint, write_bundle
 
 from tidalctl.artifacts import fingerprint as fp
+from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.compiler.side_effects.watches import noting_seeds
 from tidalctl.function.process_settings import (
     CUDA_RNG,
@@ -19,7 +20,7 @@ from tidalctl.function.process_settings import (
     read_ambient,
     seeds,
 )
-from tidalctl.runtime.conditions import other_generators
+from tidalctl.runtime.conditions import generators_mismatch
 
 
 class Generators:
@@ -77,26 +78,27 @@ def test_what_init_draws_hangs_on_the_seed_that_it_found(generators: Generators,
         assert CUDA_RNG in changed(before, after)
         found.append(ambient_digests({CUDA_RNG: before[CUDA_RNG]})[CUDA_RNG])
     assert found[0] == found[1] != found[2]
-    manifest = write_bundle(tmp_path / "app.bundle")
-    for seed, refused in ((5, ""), (6, CUDA_RNG)):
+    guard = Guard(static=True, generators={CUDA_RNG: found[0]})
+    manifest = write_bundle(tmp_path / "app.bundle", guard=guard)
+    for seed, refused in ((5, False), (6, True)):
         generators.in_use = False  # a start finds out by having them
         generators.begin(seed)
-        reason = other_generators(manifest, {CUDA_RNG: found[0]}, (), {})
-        assert refused in reason and bool(reason) == bool(refused)
+        reason = generators_mismatch(manifest, {})
+        assert (reason is not None and CUDA_RNG in reason) == refused
 
 
 def test_where_the_trace_had_no_seed_one_that_waits_for_a_device_is_seen(generators: Generators, tmp_path: Path) -> None:
-    manifest = write_bundle(tmp_path / "app.bundle")
+    manifest = write_bundle(tmp_path / "app.bundle", guard=Guard(static=True, drawn=(CUDA_RNG,)))
     noted = seeds([CUDA_RNG])
-    assert other_generators(manifest, {}, (CUDA_RNG,), noted) == ""
+    assert generators_mismatch(manifest, noted) is None
     torch.cuda._lazy_seed_tracker.queue_seed_all(print, [])
-    assert CUDA_RNG in other_generators(manifest, {}, (CUDA_RNG,), noted)
+    assert CUDA_RNG in str(generators_mismatch(manifest, noted))
     generators.use()
     noted = seeds([CUDA_RNG])
     generators.drawn += 4
-    assert other_generators(manifest, {}, (CUDA_RNG,), noted) == "", "drawing is not seeding"
+    assert generators_mismatch(manifest, noted) is None, "drawing is not seeding"
     generators.begin(9)
-    assert CUDA_RNG in other_generators(manifest, {}, (CUDA_RNG,), noted)
+    assert CUDA_RNG in str(generators_mismatch(manifest, noted))
 
 
 def test_a_seed_that_init_sets_is_one_of_its_settings(generators: Generators) -> None:

@@ -1,8 +1,7 @@
-"""Process-wide settings that an init may change besides building its state, so that a restored process has them too.
+"""Process-wide settings that init may change besides building its state: read, compared, and set again in a restored process.
 
-Covered: torch's default dtype, gradient mode, threads, matmul precision, oneDNN and determinism; the random generators of torch (of
-CUDA devices once CUDA is in use), Python and NumPy; Python's recursion limit; and environment variables. Other side effects of init
-(registered handlers, patched libraries) are not seen.
+Covered: torch's default dtype and device, gradient mode, threads, matmul precision, oneDNN and determinism; the random generators of
+torch (of CUDA devices once CUDA is in use), Python and NumPy; Python's recursion limit; and environment variables.
 """
 
 import contextlib
@@ -11,14 +10,48 @@ import os
 import pickle
 import random
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from tidalctl.function.working_environment import environ_changes
 
+CUDA_RNG = "torch.cuda.rng"
+GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
+# of the settings, those that decide what an init builds, in words
+WORDS = {
+    "torch.default_dtype": "torch's default dtype",
+    "torch.default_device": "torch's default device",
+    "torch.float32_precision": "torch's float32 precision",
+    "torch.deterministic": "use of deterministic algorithms",
+    "torch.mkldnn": "use of oneDNN",
+}
+AUTOCAST = {"cpu": "the CPU", "cuda": "CUDA"}
+# where torch keeps how exactly it computes in single precision; the first holds where the others are "none"
+PRECISIONS = ("", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn", "cudnn", "cudnn.conv", "cudnn.rnn")
+TOGETHER = "matmul"  # the older setting, of all backends at once; torch can't say it where they differ
 
-def _settings() -> dict[str, tuple[Any, Any]]:
-    """(read, write) by name. NumPy's only where something imported it."""
+# -- reading and setting
+
+
+def read_ambient() -> dict[str, Any]:
+    """Return all settings of this process by name."""
+    return {name: read() for name, (read, _) in _settings().items()}
+
+
+def apply_ambient(values: dict[str, Any]) -> None:
+    """Set some settings, as `read_ambient` or `changed` give them."""
+    if "numpy.random" in values:
+        import numpy.random  # noqa: F401 - `import numpy` alone leaves it out
+    if CUDA_RNG in values:
+        begin_cuda()  # as init has
+    settings = _settings() if values else {}
+    for name, value in values.items():
+        if name in settings:
+            settings[name][1](value)
+
+
+def _settings() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """Return how each setting is read and set. NumPy's only where something imported it."""
     import torch
 
     known: dict[str, tuple[Any, Any]] = {
@@ -43,23 +76,8 @@ def _settings() -> dict[str, tuple[Any, Any]]:
     return known
 
 
-# of those, what decides what an init builds, in words
-WORDS = {
-    "torch.default_dtype": "torch's default dtype",
-    "torch.default_device": "torch's default device",
-    "torch.float32_precision": "torch's float32 precision",
-    "torch.deterministic": "use of deterministic algorithms",
-    "torch.mkldnn": "use of oneDNN",
-}
-# where torch keeps how exactly it computes in single precision; the first holds where the others are "none"
-PRECISIONS = ("", "cuda.matmul", "mkldnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn", "cudnn", "cudnn.conv", "cudnn.rnn")
-TOGETHER = "matmul"  # the older setting, of all backends at once; torch can't say it where they differ
-CUDA_RNG = "torch.cuda.rng"
-GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
-
-
 def _default_device() -> Any:
-    """Where nobody has imported what sets one, without importing that."""
+    """Return torch's default device, without importing what sets one where nobody has."""
     import torch
 
     return torch.get_default_device() if "torch.utils._device" in sys.modules else torch.device("cpu")
@@ -93,22 +111,6 @@ def _backend(name: str) -> Any:
     return found
 
 
-def _cuda_generators() -> list[bytes]:
-    """Of each device."""
-    import torch
-
-    return [bytes(state.tolist()) for state in torch.cuda.get_rng_state_all()]
-
-
-def _set_cuda_generators(states: list[bytes]) -> None:
-    """Of the devices that are here: one of another machine has more, or fewer."""
-    import torch
-
-    for device, state in zip(range(torch.cuda.device_count()), states, strict=False):
-        # on the CPU, whatever default device init has set
-        torch.cuda.set_rng_state(torch.tensor(list(state), dtype=torch.uint8, device="cpu"), device)
-
-
 def _set_environ(values: dict[str, str | None]) -> None:
     """Set variables, and take away those that are None."""
     for name, value in values.items():
@@ -118,23 +120,14 @@ def _set_environ(values: dict[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def read_ambient() -> dict[str, Any]:
-    return {name: read() for name, (read, _) in _settings().items()}
-
-
-def begun(before: dict[str, Any], after: dict[str, Any], seeded: Collection[str] = ()) -> dict[str, Any]:
-    """`before`, and with it how the generators of CUDA devices began where `after` has them, since init was the first to use a device.
-
-    A generator's state is its seed and what was drawn, 8 bytes each: it began with the seed that it has, whoever had set that, and
-    nothing drawn. Not where it is among those that init `seeded`: then nobody knows.
-    """
-    if CUDA_RNG in before or CUDA_RNG not in after or CUDA_RNG in seeded:
-        return before
-    return {**before, CUDA_RNG: [state[:8] + bytes(8) for state in after[CUDA_RNG]]}
+# -- comparing
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """What init changed. Of the environment only the variables that it set; a generator that init imported counts as changed."""
+    """Return the settings that are not what they were, as they are after.
+
+    Of the environment only the variables that differ. A generator that was not there before (init imported it) counts as changed.
+    """
     found: dict[str, Any] = {}
     for name, value in after.items():
         if name == "environ":
@@ -155,20 +148,20 @@ def _same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-def apply_ambient(values: dict[str, Any]) -> None:
-    """Set what init had set."""
-    if "numpy.random" in values:
-        import numpy.random  # noqa: F401 - `import numpy` alone leaves it out
-    if CUDA_RNG in values:
-        begin_cuda()  # as init has
-    settings = _settings() if values else {}
-    for name, value in values.items():
-        if name in settings:
-            settings[name][1](value)
+def ambient_digests(values: dict[str, Any]) -> dict[str, str]:
+    """Return digests by which two runs of init can be compared: they tell a seeded generator from an advanced one."""
+    return {name: hashlib.sha256(pickle.dumps(_plain(value), protocol=5)).hexdigest() for name, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
 def torch_settings() -> dict[str, str]:
-    """What of torch's settings decides what an init builds, in words, by name. Not how many threads: each machine has its own."""
+    """Return in words, by name, what torch is set to and what decides what an init builds.
+
+    Not how many threads: each machine has its own.
+    """
     import torch
 
     known = _settings()
@@ -180,11 +173,8 @@ def torch_settings() -> dict[str, str]:
     }
 
 
-AUTOCAST = {"cpu": "the CPU", "cuda": "CUDA"}
-
-
 def _autocast(device: str) -> Any:
-    """The dtype; False where it is off."""
+    """Return the dtype that operators are cast to; False where autocasting is off."""
     import torch
 
     return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
@@ -199,30 +189,7 @@ def _said(value: Any) -> str:
     return ", ".join([value.get(TOGETHER, "by backend"), *other])
 
 
-class AsNow:
-    """How everything that is watched here is set at this moment, in this thread, but for `generators`, which are given."""
-
-    def __init__(self, generators: dict[str, Any]) -> None:
-        import torch
-
-        self._inference, self._gradients = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-        self._autocast = {device: _autocast(device) for device in AUTOCAST}
-        self._values = {**{name: value for name, value in read_ambient().items() if name != "torch.grad"}, **generators}
-
-    @contextlib.contextmanager
-    def again(self) -> Iterator[None]:
-        """Have it all set so once more; settings that go with a block are as before after it, the others stay."""
-        import torch
-
-        apply_ambient(changed(read_ambient(), self._values))  # setting one as it is may import much
-        with contextlib.ExitStack() as stack:
-            if self._inference != torch.is_inference_mode_enabled():
-                stack.enter_context(torch.inference_mode(self._inference))
-            stack.enter_context(torch.set_grad_enabled(self._gradients))
-            for device, dtype in self._autocast.items():
-                if dtype or _autocast(device):
-                    stack.enter_context(torch.autocast(device, dtype=dtype or None, enabled=bool(dtype)))
-            yield
+# -- random generators
 
 
 class FirstGenerators:
@@ -233,7 +200,7 @@ class FirstGenerators:
         self._seed = 0
 
     def put_back(self) -> None:
-        """An event begins."""
+        """Set the generators for an event that begins: the first one's are noted."""
         import torch
 
         now = read_ambient()
@@ -245,8 +212,19 @@ class FirstGenerators:
         apply_ambient(self.states)
 
 
+def begun(before: dict[str, Any], after: dict[str, Any], seeded: Collection[str] = ()) -> dict[str, Any]:
+    """Return `before` with the states in which generators of CUDA devices began, where init was the first to use a device.
+
+    A generator's state is its seed and what was drawn, 8 bytes each: it began with the seed that it has, whoever had set that, and
+    nothing drawn. Where it is among those that init `seeded`, nobody knows how it began.
+    """
+    if CUDA_RNG in before or CUDA_RNG not in after or CUDA_RNG in seeded:
+        return before
+    return {**before, CUDA_RNG: [state[:8] + bytes(8) for state in after[CUDA_RNG]]}
+
+
 def seeds(names: Iterable[str]) -> dict[str, Any]:
-    """What tells of these generators whether somebody has seeded them since. The others' states, which tell of draws, too.
+    """Return what tells of these generators whether they were seeded since: the seed, or the digest of a state that has none.
 
     None for those of CUDA devices while none is in use and no seed waits for one.
     """
@@ -275,18 +253,25 @@ def _cuda_seeds() -> Any:
     return "waiting" if waiting else None
 
 
+def _cuda_generators() -> list[bytes]:
+    """Return the state of each device's generator."""
+    import torch
+
+    return [bytes(state.tolist()) for state in torch.cuda.get_rng_state_all()]
+
+
+def _set_cuda_generators(states: list[bytes]) -> None:
+    """Set the generators of the devices that are here: one of another machine has more, or fewer."""
+    import torch
+
+    for device, state in zip(range(torch.cuda.device_count()), states, strict=False):
+        # on the CPU, whatever default device init has set
+        torch.cuda.set_rng_state(torch.tensor(list(state), dtype=torch.uint8, device="cpu"), device)
+
+
 def begin_cuda() -> None:
     """Have generators of devices, where there are any: a state on the CPU may come to a machine that has none."""
     import torch
 
     if torch.cuda.is_available():
         torch.cuda.init()
-
-
-def ambient_digests(values: dict[str, Any]) -> dict[str, str]:
-    """Digests to tell whether two runs of init left the same settings: a seeded generator from an advanced one."""
-    return {name: hashlib.sha256(pickle.dumps(_plain(value), protocol=5)).hexdigest() for name, value in values.items()}
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else repr(value)

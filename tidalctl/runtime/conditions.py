@@ -1,6 +1,6 @@
 """What a bundle's manifest says must be as it was in the trace, for the bundle's state to be the plain init's: is it so, here and now?
 
-Each answer is a reason against it, in words; empty where there is none.
+Each answer is a reason against it, in words; None where there is none.
 """
 
 import os
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.manifest import Manifest
-from tidalctl.function.event_probe import agrees, arguments_digest
-from tidalctl.function.init_mark import Init
-from tidalctl.function.working_environment import Surroundings, variable_digest
+from tidalctl.artifacts.bundle.directory.manifest import Manifest
+from tidalctl.function.target.event_probe import agrees, arguments_digest
+from tidalctl.function.target.init_mark import Init
+from tidalctl.function.target.working_environment import Surroundings, variable_digest
 
 
-def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distributions: Sequence[str]) -> str:
-    """Why no event's state can come from the bundle in this process. `argv` is None where its arguments are somebody else's.
+def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distributions: Sequence[str]) -> str | None:
+    """Return why no event's state can come from the bundle in this process. `argv` is None where its arguments are somebody else's.
 
     `distributions` are those that are not here as they were.
     """
@@ -28,14 +28,15 @@ def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distribution
         return f"the function was traced with the arguments {list(manifest.guard.argv)}"
     if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
         return other_cpu  # found out before the function's import, since it decides where its files are looked for
-    return other_environ(manifest)
+    return environ_mismatch(manifest)
 
 
-def other_environ(manifest: Manifest) -> str:
+def environ_mismatch(manifest: Manifest) -> str | None:
+    """Return the first environment variable that the project reads and that differs from the trace."""
     for name, seen in manifest.guard.environ.items():
         if variable_digest(name) != seen:
             return f"the environment variable {name}, which the function reads, is not what it was in the trace"
-    return ""
+    return None
 
 
 class CallConditions:
@@ -61,7 +62,7 @@ class CallConditions:
 
     def mismatch(self) -> str | None:
         """Return the first condition that differs from the trace, or None."""
-        from tidalctl.function.process_settings import torch_settings
+        from tidalctl.function.target.process_settings import torch_settings
 
         guard, roots = self._guard, [os.path.realpath(root) for root in self._where()]
         if (self._since.moved() or guard.moved) and self._since.place(roots) != guard.directory:
@@ -78,13 +79,14 @@ class CallConditions:
         return None
 
 
-def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:
-    """Why a random generator that init draws from is not as it was before init.
+def generators_mismatch(manifest: Manifest, seeded: dict[str, Any]) -> str | None:
+    """Return the first random generator that init draws from and that is not as it was before the traced init.
 
-    `seen` are digests, by name. Those that are `drawn` from without a seed must have been left alone since `seeded` was noted.
+    Those that it draws from without a seed must have been left alone since `seeded` was noted.
     """
+    seen, drawn = manifest.guard.generators, manifest.guard.drawn
     if not seen and not drawn:
-        return ""
+        return None
     from tidalctl.function.process_settings import CUDA_RNG, ambient_digests, begin_cuda, read_ambient, seeds
 
     for name, value in seeds(name for name in drawn if name in seeded).items():
@@ -98,14 +100,16 @@ def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str,
         for name, digest in seen.items():
             if now.get(name) != digest:
                 return f"{manifest.init} uses {name}, which was set otherwise before it"
-    return ""
+    return None
 
 
-def other_call(manifest: Manifest, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-    """Why a call of init is not the traced one, for a state that is the same each time."""
+def call_mismatch(
+    manifest: Manifest, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> str | None:
+    """Return in what a call of init differs from the traced one, for a state that is the same each time."""
     guard = manifest.guard
     if arguments_digest(event, arguments, keywords) != guard.arguments:
         return f"{mark.name} was called with other arguments than in the trace"
     if not guard.static and not agrees(event, guard.event_reads, guard.event_whole):
         return f"{mark.name} reads fields of the event that differ from the traced ones"
-    return ""
+    return None

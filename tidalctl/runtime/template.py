@@ -20,7 +20,7 @@ from tidalctl.function.event_probe import digest_value
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.target import Handler, enter_project, import_handler
 from tidalctl.function.working_environment import environ_changes
-from tidalctl.runtime.conditions import CallConditions, other_call, other_environ, other_generators, unusable_here
+from tidalctl.runtime.conditions import CallConditions, call_mismatch, environ_mismatch, generators_mismatch, unusable_here
 from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
 from tidalctl.runtime.imports.counts import module_counts, unforeseen_modules
 from tidalctl.runtime.imports.import_cache import Recall
@@ -69,7 +69,7 @@ class Template:
             with timeline.span("check"):
                 self._check_code()
         self._event: Any = None
-        self._never = ""
+        self._never: str | None = None
         self._finder: PackFinder | None = None
         self._event_fallback: str | None = None
         self.collector = CollectorPaused()
@@ -147,7 +147,7 @@ class Template:
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         if drawn := self.manifest.guard.drawn:
-            from tidalctl.function.process_settings import seeds
+            from tidalctl.function.target.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
 
@@ -171,7 +171,7 @@ class Template:
     def _turn_to(self, event: Any) -> None:
         self._event = event
         self._event_digest = _digest(event)
-        self.fallback = self._never or None
+        self.fallback = self._never
         self.strategy = "eager" if self.fallback else self.manifest.strategy
         if self.fallback is None:
             self.fallback = self._not_served(event)
@@ -246,7 +246,7 @@ class Template:
         if self._event_digest != _digest(self._event):  # the handler has changed it since
             self._turn_to(self._event)
         self.strategy = self._event_strategy  # whatever became of an earlier call
-        reason = self._event_fallback or self._refusal(mark, arguments, keywords)
+        reason = self._event_fallback or self._mismatch(mark, arguments, keywords)
         state = None
         if not reason:
             try:
@@ -307,18 +307,14 @@ class Template:
         self.recall.end()
         self.collector.resume()
 
-    def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-        """Why the bundle's state is not what this call of init would give; empty where it is."""
-        manifest, guard = self.manifest, self.manifest.guard
-        reason = ""
+    def _mismatch(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+        """Return why the bundle's state is not what this call of init would give, or None."""
+        reason = None
         if self.strategy != "replay":  # which runs what hangs on the event
-            reason = other_call(manifest, mark, self._event, arguments, keywords)
-        return (
-            reason
-            or (self._conditions is not None and self._conditions.mismatch())
-            or other_generators(manifest, guard.generators, guard.drawn, self._seeds)
-            or other_environ(manifest)
-        )
+            reason = call_mismatch(self.manifest, mark, self._event, arguments, keywords)
+        if reason is None and self._conditions is not None:
+            reason = self._conditions.mismatch()
+        return reason or generators_mismatch(self.manifest, self._seeds) or environ_mismatch(self.manifest)
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""
