@@ -1,6 +1,7 @@
 """Which events a bundle answers, and the files that the weights of an event are made of.
 
-This module is the first part of each bundle's dynamic_init.py, word for word; what follows it there is generated from the traces.
+Each bundle's dynamic_init.py begins with this module's text (down to the line about files, where nothing is made of them), and goes on
+with what is generated from the traces.
 """
 
 import hashlib

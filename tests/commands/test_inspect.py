@@ -103,7 +103,7 @@ def test_a_trace_is_shown_on_80_columns(trace_file: Path) -> None:
     shown = call("inspect", trace_file)
     assert max(map(len, shown.splitlines())) <= 80
     for words in (
-        "complete, 20 records",
+        "complete, 21 records",
         "app:handler in app.py",
         "imports: 4 modules, 2.63 s; 2 ran nothing in the handler, 1.62 s",
         "weights in access order: 2 weights, 128 B",

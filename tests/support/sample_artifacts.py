@@ -98,7 +98,6 @@ def sample_records() -> list[tr.AnyRecord]:
         tr.FileOpened(
             path="/models/model.safetensors", given="model.safetensors", phase="init", size=999, mtime_ns=1, mapped=True
         ),
-        tr.PathAsked(path="/models/adapters", given="adapters", phase="init", kind="listed", found=True),
         tr.InitCall(
             name="app:load",
             static=False,
@@ -117,6 +116,7 @@ def sample_records() -> list[tr.AnyRecord]:
         tr.FirstUse(weight=1, event=0, module="model.embedding", operator="aten.embedding", ordinal=0, time_s=0.01),
         tr.FirstUse(weight=0, event=0, module="model", operator="aten.linear", ordinal=7, time_s=0.5),
         tr.WeightWritten(weight=1, event=0, operator="aten.add_"),
+        tr.PathAsked(path="/models/adapters", given="adapters", phase="init", kind="listed", found=True),
         tr.Executed(files=("/lib/heavy/core.py", "/home/someone/project/app.py")),
         tr.EnvironReads(variables={"HOME": "0" * 64}),
         tr.Kernel(event=0, signature=kernel),
