@@ -1,12 +1,18 @@
-"""Asking the kernel for what is going to be read."""
+"""The page cache: asking the kernel to read ahead, and counting what is in memory."""
 
 import contextlib
+import ctypes
 import functools
+import mmap
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 SMALL = 2**20  # bytes of a file: what is read before larger ones, since that takes no time to speak of
+_COUNTED = 64 * 2**20  # bytes a call of mincore: for its duration, no other thread can map a file
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
+_EVEN = bytes(range(0, 256, 2))  # of each byte that mincore writes, only the lowest bit is defined
 _LEAST = 128 * 2**10  # bytes: what Linux reads ahead on a device that says nothing else
 
 
@@ -32,3 +38,24 @@ def _limit(device: int) -> int:
         with contextlib.suppress(OSError, ValueError):
             return max(int((queue / name).read_text()) for name in ("max_sectors_kb", "read_ahead_kb")) * 2**10 or _LEAST
     return _LEAST
+
+
+def count_resident(address: int, length: int) -> int:
+    """Count the pages of a mapped range that are in the page cache, by mincore.
+
+    Args:
+        address: The range's first byte, at the start of a page.
+        length: Bytes of the range.
+
+    Raises:
+        OSError: The kernel refuses.
+    """
+    found = 0
+    vector = ctypes.create_string_buffer(min(_COUNTED, length) // mmap.PAGESIZE + 1)
+    for first in range(0, length, _COUNTED):
+        size = min(_COUNTED, length - first)
+        if _libc.mincore(address + first, size, vector) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        found += len(vector.raw[: -(-size // mmap.PAGESIZE)].translate(None, _EVEN))
+    return found

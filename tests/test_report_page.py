@@ -13,13 +13,12 @@ from test_bench_numbers import sample
 
 from tidalctl.bench.report_page import bench_page, middle_parts
 from tidalctl.bench.samples import CACHES, VARIANTS, Measured
-from tidalctl.report.kinds import PHASES
+from tidalctl.report.phases import PHASES
 from tidalctl.report.pieces import innermost, joined, lanes, parts, waits
 from tidalctl.report.records import Mark, Span, Stall, Start
 from tidalctl.report.start_page import LISTED, start_page, window_of
-from tidalctl.runtime.launch import ROWS
 from tidalctl.runtime.report_page import start_record
-from tidalctl.runtime.timeline import OWN, Timeline
+from tidalctl.runtime.timeline import Timeline
 
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\x00\udc80"
 EMPTY = {"meta", "img", "br", "link", "input"}
@@ -227,12 +226,6 @@ def test_what_overlaps_in_a_thread_has_rows_of_its_own() -> None:
     found = lanes(msgspec.structs.replace(START, spans=spans))
     assert list(found) == ["reader: ahead", "reader: weights", "copies"]
     assert [len(row) for row in found["copies"]] == [2, 1]
-
-
-def test_the_page_calls_phases_what_the_terminal_does() -> None:
-    for name, label in ROWS:
-        assert name not in PHASES or PHASES[name].label == label
-    assert {name for name, phase in PHASES.items() if phase.kind == "own"} == set(OWN)
 
 
 def test_a_timeline_keeps_stalls_and_hands_them_on() -> None:

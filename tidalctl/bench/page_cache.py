@@ -17,6 +17,8 @@ from pathlib import Path
 
 import msgspec
 
+from tidalctl.artifacts.pagecache import count_resident
+
 COLD = 0.05  # at most this share of the bytes may be left for a run to count as cold
 WARM = 0.95
 RETRIES_S = (0.0, 0.05, 0.1)  # pages that the kernel holds in its per-CPU lists for a moment survive one call
@@ -25,9 +27,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _libc.mmap.restype = ctypes.c_void_p
 _libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 _MAP_FAILED = ctypes.c_void_p(-1).value
-_EVEN = bytes(range(0, 256, 2))  # of each byte that mincore writes, only the lowest bit is defined
 
 
 class Residency(msgspec.Struct, frozen=True):
@@ -115,15 +115,13 @@ def _resident(path: Path) -> tuple[int, int, bool] | None:
                 return None
             raise OSError(code, os.strerror(code), str(path))
         try:
-            vector = ctypes.create_string_buffer(-(-size // mmap.PAGESIZE))
-            if _libc.mincore(address, size, vector) != 0:
-                code = ctypes.get_errno()
-                raise OSError(code, os.strerror(code), str(path))
+            pages = count_resident(address, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
             _libc.munmap(address, size)
     finally:
         os.close(handle)
-    pages = len(vector.raw.translate(None, _EVEN))
     known = os.geteuid() in (0, status.st_uid) or os.access(path, os.W_OK)
     return size, min(pages * mmap.PAGESIZE, size), known
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from tidalctl.bench.render import notes
 from tidalctl.bench.samples import CACHES, VARIANTS, Cache, Measured, Sample, Variant, median_phases, of, speedup, spread
 from tidalctl.report import markup
-from tidalctl.report.kinds import OWN, phase_of
 from tidalctl.report.markup import facts, figure, percent, safe, shown, swatch, table
+from tidalctl.report.phases import OWN, phase_of
 from tidalctl.report.pieces import Part, in_order
 
 ROOM = 1.2  # of the longest bar: its time stands beside it

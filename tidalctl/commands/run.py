@@ -1,6 +1,5 @@
 """`tidalctl run`: answer one event from a bundle."""
 
-import enum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,24 +8,7 @@ import typer
 from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
-
-
-class Io(enum.StrEnum):
-    AUTO = "auto"
-    DIRECT = "direct"
-    BUFFERED = "buffered"
-
-
-class Prewarm(enum.StrEnum):
-    AUTO = "auto"
-    LIST = "list"
-    OFF = "off"
-
-
-class Verify(enum.StrEnum):
-    STREAM = "stream"
-    FULL = "full"
-    OFF = "off"
+from tidalctl.runtime.options import Io, Prewarm, Verify
 
 
 def run(

@@ -6,9 +6,8 @@ left to the framework, which has the better words. A test holds the two alike.
 
 from collections.abc import Sequence
 
-VERIFY = ("stream", "full", "off")
-IO = ("auto", "direct", "buffered")
-PREWARM = ("auto", "list", "off")
+from tidalctl.runtime.options import Io, Prewarm, Verify
+
 FLAGS = {
     "--json": ("json", True),
     "--eager": ("eager", True),
@@ -50,6 +49,7 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
         from tidalctl.commands.size import parse_size
 
         found["ahead"] = parse_size("--readahead", str(found["ahead"]))
-    known = found.get("verify", "stream") in VERIFY and found.get("prewarm", "auto") in PREWARM
-    known = known and found.get("io", "auto") in IO
-    return found if known and "bundle" in found and "event" in found else None
+    for field, choices in (("verify", Verify), ("prewarm", Prewarm), ("io", Io)):
+        if field in found and found[field] not in [choice.value for choice in choices]:
+            return None
+    return found if "bundle" in found and "event" in found else None

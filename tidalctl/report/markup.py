@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tidalctl.report.kinds import phase_of
+from tidalctl.report.phases import phase_of
 from tidalctl.report.pieces import Part
 
 ASSETS = Path(__file__).parent

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
-from tidalctl.report.kinds import ORDER, OWN, phase_of
+from tidalctl.report.phases import ORDER, OWN, phase_of
 from tidalctl.report.records import MAIN, Span, Stall, Start
 
 Part = tuple[str, str]  # kind and name

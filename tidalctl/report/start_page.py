@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from tidalctl.report import markup
-from tidalctl.report.kinds import phase_of
 from tidalctl.report.markup import facts, figure, notes, percent, safe, share, shown, swatch, table, tiles
+from tidalctl.report.phases import phase_of
 from tidalctl.report.pieces import Part, Waits, joined, lanes, main_pieces, parts, waits
 from tidalctl.report.records import MAIN, Span, Stall, Start
 

@@ -9,6 +9,7 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function import is_stream, json_text, parse_event, pieces
+from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.leave import watch_writes
 from tidalctl.runtime.load import guarded
 from tidalctl.runtime.reported import Reported
@@ -199,26 +200,12 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
     }
 
 
-ROWS = (
-    ("process start", "interpreter"),
-    ("start", "bundle opened"),
-    ("check", "code checked"),
-    ("imports", "imports"),
-    ("wait", "weights waited for"),
-    ("map", "weights mapped"),
-    ("dynamic init", "dynamic weights made"),
-    ("restore", "state restored"),
-    ("init", "init, or the rest of it"),
-    ("prewarm", "kernels launched ahead"),
-    ("compute", "handler"),
-)
-
-
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
     from tidalctl.terminal import size_text  # which no start that prints JSON needs
 
-    lines = [f"  {label:<24}{report['phases'][name]:8.3f} s" for name, label in ROWS if name in report["phases"]]
+    phases = report["phases"]
+    lines = [f"  {PHASES[name].label:<24}{phases[name]:8.3f} s" for name in TABLE if name in phases]
     if report["ttft_s"] is None:
         lines.append(f"  no output               done after {report['total_s']:.3f} s")
     else:

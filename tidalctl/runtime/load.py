@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.function import Handler, is_stream
+from tidalctl.runtime.options import Io, Verify
 from tidalctl.runtime.roomy import with_room
-from tidalctl.runtime.stream.weights import IO, VERIFY, StreamOptions
+from tidalctl.runtime.stream.weights import StreamOptions
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.timeline import Timeline
 
@@ -20,8 +21,8 @@ def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -
     falls back for, this falls back for too. Raises TidalError where the bundle can't be used, ValueError for an option that is none.
     One bundle a process: its modules and settings are the process's.
     """
-    for name, given, known in (("verify", verify, VERIFY), ("io", io, IO)):
-        if given not in known:
+    for name, given, known in (("verify", verify, Verify), ("io", io, Io)):
+        if given not in list(known):
             raise ValueError(f"{name}={given!r} is not one of {', '.join(known)}")
     now = time.monotonic_ns()
     template = Template(Path(path), Timeline(now, now), StreamOptions(verify=verify, io=io))

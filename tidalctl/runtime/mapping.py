@@ -6,17 +6,15 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tidalctl.artifacts.pagecache import ask_for
+from tidalctl.artifacts.pagecache import ask_for, count_resident
 
 PAGE = mmap.PAGESIZE
-COUNTED = 64 * 2**20  # bytes a call: as long, nobody else can map a file or begin a thread
 BUFFER = 2**20  # bytes: what stays in a core's own cache
 MADV_POPULATE_READ = 22
 CACHESTAT = 451  # the call's number on every processor
 MAP_NORESERVE = 0x4000  # which Python has no name for before 3.13
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 _libc.syscall.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint]
 
 
@@ -96,7 +94,10 @@ class WeightsFile:
             pages = found[0]
         else:
             private = self.map_privately()  # held until it is counted
-            pages = _count(private.address, begin, end)
+            try:
+                pages = count_resident(private.address + begin, end - begin)
+            except OSError:  # the kernel won't say
+                return 0
         return min(pages * PAGE, end - begin)
 
     def holds(self, begin: int, end: int) -> bool:
@@ -107,18 +108,6 @@ class WeightsFile:
         """Whether somebody has written to it, or cut it, since it was opened."""
         status = os.fstat(self._handle)
         return (status.st_size, status.st_mtime_ns) != (self.size, self._written)
-
-
-def _count(address: int, begin: int, end: int) -> int:
-    """How many pages of a mapping's range are in the page cache; 0 where the kernel won't say."""
-    found = 0
-    vector = ctypes.create_string_buffer(COUNTED // PAGE)
-    for first in range(begin, end, COUNTED):
-        size = min(COUNTED, end - first)
-        if _libc.mincore(address + first, size, vector) != 0:
-            return 0
-        found += vector.raw[: -(-size // PAGE)].count(b"\x01")
-    return found
 
 
 def read_ahead(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:

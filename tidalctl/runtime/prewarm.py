@@ -20,7 +20,6 @@ from tidalctl.runtime.timeline import Timeline
 if TYPE_CHECKING:
     from tidalctl.runtime.stream.capture import CaptureWatch
 
-MODES = ("auto", "list", "off")
 CPU, CUDA = "cpu", "cuda"
 # Bytes of scratch memory; a signature with a larger operand is left out. On the CPU the time of a launch grows with its operands, and
 # what the first launch costs beyond it does not: a large one would only make the handler late.

@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Phases on the main thread that are tidalctl's own work. The rest is the interpreter, the function's imports, its
-# unpickling and its own compute, which the plain function has too or has more of.
-OWN = ("start", "check", "map", "wait", "ambient", "print")
+from tidalctl.report.phases import OWN_PHASES
 
 
 def process_start_ns() -> int:
@@ -66,7 +64,7 @@ class Timeline:
 
     def own_s(self) -> float:
         """Seconds of the main thread that were tidalctl's own, up to and with the last output."""
-        return sum(seconds for name, seconds in self.phases().items() if name in OWN)
+        return sum(seconds for name, seconds in self.phases().items() if name in OWN_PHASES)
 
     def since_start(self, mark: str) -> float | None:
         at = self.marks.get(mark)
@@ -83,7 +81,7 @@ class Timeline:
             {
                 "ph": "X",
                 "name": name,
-                "cat": "tidalctl" if name in OWN else "function",
+                "cat": "tidalctl" if name in OWN_PHASES else "function",
                 "pid": pid,
                 "tid": threads[thread],
                 "ts": (begin - self.started_ns) / 1e3,

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from tidalctl.runtime.stream.gate import Gate
     from tidalctl.runtime.stream.unowned import Unowned
 
-VERIFY = ("stream", "full", "off")
-IO = ("auto", "direct", "buffered")
 MOST_WORKERS = 8  # what a device's link is fed by; a core copies and hashes more slowly than it takes
 
 

@@ -1,10 +1,19 @@
-"""What the parts of a start are called and which colour they have: the same names and colours as in docs/start.svg."""
+"""The phases of a start: their names, the labels that a person reads, and the colours of docs/start.svg.
+
+The names are those of the spans that a timeline records. Every start imports this module, so it imports nothing heavy.
+"""
 
 from typing import NamedTuple
 
 
 class Phase(NamedTuple):
-    """`kind` is the colour, `part` the name in a bar that sums a start up, `label` the name by itself."""
+    """One phase.
+
+    Attributes:
+        kind: The colour class in a page; "own" is tidalctl's own work.
+        part: The name in a bar that sums a start up.
+        label: The name in a table.
+    """
 
     kind: str
     part: str
@@ -28,6 +37,14 @@ PHASES = {
     "compute": Phase("compute", "first forward", "handler"),
     "stall": Phase("stall", "stalls", "stopped for a weight"),
 }
+# The phases that are tidalctl's own work. The rest is the interpreter, the function's imports, its unpickling and its own compute,
+# which the plain function has too or has more of.
+OWN_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind == OWN[0])
+# Rows of the table that `run` prints, in the order of a start.
+TABLE = (
+    *("process start", "start", "check", "imports", "wait", "map", "dynamic init"),
+    *("restore", "init", "prewarm", "compute"),
+)
 # for what runs beside the main thread: the first word that stands in the span's name
 WORDS = (
     ("prewarm", "prewarm"),
@@ -42,7 +59,7 @@ SPOKEN = {"read": "reads", "verify": "checks", "copy": "device copies"}
 
 
 def phase_of(name: str) -> Phase:
-    """The phase that a span belongs to. What nothing is known of is tidalctl's own."""
+    """Return the phase that the span `name` belongs to. An unknown span is tidalctl's own."""
     if name in PHASES:
         return PHASES[name]
     kind = next((kind for word, kind in WORDS if word in name), "own")

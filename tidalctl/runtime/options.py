@@ -1,0 +1,27 @@
+"""The choices of `run`'s options, declared once: for both parsers of the command line, `load_bundle` and the engine."""
+
+import enum
+
+
+class Verify(enum.StrEnum):
+    """When weights are checked: as they arrive, whole files before the start, or not at all."""
+
+    STREAM = "stream"
+    FULL = "full"
+    OFF = "off"
+
+
+class Io(enum.StrEnum):
+    """How weights for a device are read: past the page cache where it can't keep them, always past it, or through it."""
+
+    AUTO = "auto"
+    DIRECT = "direct"
+    BUFFERED = "buffered"
+
+
+class Prewarm(enum.StrEnum):
+    """Which kernels are launched ahead: as many as cost nothing, all of the list first, or none."""
+
+    AUTO = "auto"
+    LIST = "list"
+    OFF = "off"
