@@ -13,12 +13,11 @@ import msgspec
 from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 8
+SCHEMA = 9
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 SKELETON = "skeleton.pickle"
-PREFIX = "prefix.pickle"
 PREWARM = "prewarm.json"
 DYNAMIC_INIT = "dynamic_init.py"
 CODE = "code"
@@ -82,33 +81,18 @@ class Guard(Record, frozen=True):
     once: bool = False  # some of it is the same and the rest fresh: further calls in a process run init
 
 
-class Prefix(Record, frozen=True):
-    """The static statements of init, from one source line to another, and the names that they leave for the rest of it."""
-
-    lines: tuple[int, int]
-    carried: tuple[str, ...]
-    skeleton: str = SKELETON  # the file that holds what they leave
-    generators: dict[str, str] = {}  # as a guard's, of these statements alone
-    drawn: tuple[str, ...] = ()
-    memo: bool = False
-
-
 class Answer(Record, frozen=True):
-    """A tensor of init that a replay takes from the template, entry `weight`, and does not make again: a read or an operator's output.
+    """A tensor that a replayed init reads from the bundle's entry `weight` instead of from `key` of `file`.
 
-    Without a `weight` the read is done, and only its identity is taken from here. A read answers for `key` of `file` while the file has
-    the size and time that the provenance notes. `file` is absolute, or begins with `project:`. `digest` is that of the content that
-    the tape takes identities from.
+    It holds while the file has the size and modification time in the provenance. `file` is absolute, or begins with `project:`.
     """
 
     weight: str
-    identity: str
+    file: str
+    key: str
     dtype: str
     shape: tuple[int, ...]
     stride: tuple[int, ...]
-    file: str = ""
-    key: str = ""
-    digest: str = ""
 
 
 class Fallback(Record, frozen=True):
@@ -125,7 +109,7 @@ class Manifest(Record, frozen=True):
 
     `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
     result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
-    dynamic_init.py makes; `replay`, init itself from what its static statements left, or with its reads answered; or `eager`.
+    dynamic_init.py makes; `replay`, init itself, with its reads of static tensors answered from the weights; or `eager`, init as it is.
     """
 
     schema: int
@@ -148,7 +132,6 @@ class Manifest(Record, frozen=True):
     dynamic: tuple[
         str, ...
     ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
-    prefix: Prefix | None = None
     answers: tuple[Answer, ...] = ()
     pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
     format: str = FORMAT
@@ -216,13 +199,11 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
     if manifest.strategy not in STRATEGIES:
         raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
     needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
-    if manifest.prefix is not None:
-        needed.add(manifest.prefix.skeleton)
     if manifest.pack:
         needed.add(PACK)
     names = {weight.name for weight in manifest.weights}
     for answer in manifest.answers:
-        if answer.weight and answer.weight not in names:
+        if answer.weight not in names:
             raise Corrupt(f"{where} answers with a weight that it does not list: {answer.weight}", again)
     for name in sorted(needed - manifest.files.keys()):
         raise Corrupt(f"{where} lists no {name}", again)

@@ -18,7 +18,7 @@ from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAn
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.tape import TapeRead, TapeStep
 
-SCHEMA = 5
+SCHEMA = 6
 FORMAT = "tidalctl.trace"
 MAX_RECORD = 64 * 2**20  # bytes; a single record is never near this, and a length that claims more is a lie
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
@@ -177,6 +177,7 @@ class InitCall(Record, frozen=True, tag="init"):
     )
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
     writes: str = ""  # what of its arguments it changes, in words
+    first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
 
 
 class FirstUse(Record, frozen=True, tag="first_use"):

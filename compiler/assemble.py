@@ -108,7 +108,6 @@ def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], 
         touched=touched_of(trace),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
-        prefix=made.prefix,
         answers=made.answers,
         pack=pack,
     )
@@ -126,9 +125,7 @@ def _init_name(trace: Trace) -> str:
 def _dynamic_init(function: str, init: str, made: "Attempt") -> str:
     if made.kind == "script":
         return made.source
-    lines = made.prefix.lines if made.prefix is not None else None
-    carried = made.prefix.carried if made.prefix is not None else ()
-    return dynamic_init_source(function, init, made.kind, made.guard, lines=lines, carried=carried)
+    return dynamic_init_source(function, init, made.kind, made.guard)
 
 
 def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
@@ -141,9 +138,8 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
     found = []
     for placement in report.placements:
         entry = placement.entry
-        name = report.aliases.get(entry.name, entry.name)
-        weight = traced.get(name)
-        place, use = uses.get(name, (None, None))
+        weight = traced.get(entry.name)
+        place, use = uses.get(entry.name, (None, None))
         found.append(
             BundleWeight(
                 name=entry.name,
@@ -160,7 +156,7 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
                 first_use_s=round(use.time_s, 6) if use is not None else None,
                 module=use.module if use is not None else "",
                 operator=use.operator if use is not None else "",
-                written=name in written,
+                written=entry.name in written,
                 folded=weight.operators if weight is not None else (),
                 sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
                 if weight is not None

@@ -1,15 +1,14 @@
 """One attempt at a bundle: run the function once more in the way that a strategy needs, and put the strategy's files into a folder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from tidalctl.artifacts.bundle import remove
-from tidalctl.artifacts.manifest import PREFIX, SKELETON, Answer, Guard, Prefix
+from tidalctl.artifacts.manifest import SKELETON, Answer, Guard
 from tidalctl.artifacts.program import Program
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.tape import TapeRead
 from tidalctl.artifacts.trace import Environment, Trace
 from tidalctl.compiler.answers import plan_answers, sources_of
 from tidalctl.compiler.assemble import access_order, use_digests
@@ -30,7 +29,6 @@ class Attempt(Record, frozen=True):
     cause: str = ""
     source: str = ""  # of the script
     dynamic: tuple[str, ...] = ()
-    prefix: Prefix | None = None
     answers: tuple[Answer, ...] = ()
     sources: dict[str, tuple[int, int]] = {}  # sizes and times of the files that answers stand for
     captured: CaptureReport | None = None
@@ -52,11 +50,16 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
         return _script(strategy, place, progress)
     if kind == "replay":
         return _replay(strategy, place, progress)
+    return _snapshot(strategy, place, progress)
+
+
+def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
+    """The whole state, for every event, or for those that agree with the traced one in what init read."""
     report = take_snapshot(place.trace.header, _request(strategy, place), progress)
-    cause = refusal(kind, strategy, report)
+    cause = refusal("snapshot", strategy, report)
     return Attempt(
-        kind=kind,
-        guard=guard_of(kind, strategy, report, place.trace),
+        kind="snapshot",
+        guard=guard_of("snapshot", strategy, report, place.trace),
         report=report,
         cause=cause,
         notes=() if cause else _looked_note(strategy),
@@ -66,7 +69,7 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
 def clear(place: Workplace, made: Attempt) -> None:
     """Take a failed attempt's files out of the folder."""
     shards = (*made.report.shards, *(made.captured.shards if made.captured is not None else ()))
-    for name in (SKELETON, PREFIX, *(shard.file for shard in shards)):
+    for name in (SKELETON, *(shard.file for shard in shards)):
         remove(place.partial / name)
 
 
@@ -95,7 +98,7 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         source = _source(planned.program, strategy, place.trace)
     except ValueError as error:
         return _impossible(f"the program can't be written down: {error}")
-    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic, redraws=planned.redraws, beside=True)
+    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic, redraws=planned.redraws)
     if planned.bases or planned.generator:
         captured = _captured(
             {base.name: base.identity for base in planned.bases}, planned.generator, strategy, place, place.work, "bases"
@@ -111,7 +114,6 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         cause=refusal("script", strategy, report),
         source=source,
         dynamic=planned.dynamic,
-        prefix=report.prefix,
     )
 
 
@@ -131,75 +133,32 @@ def _source(program: Program, strategy: Strategy, trace: Trace) -> str:
 
 
 def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
-    """What init's static statements leave; where they leave nothing, the tensors that it reads; where it reads none, the whole state
-    for the events that agree with the one that was traced.
+    """Init itself, with its reads of static tensors answered from the bundle.
+
+    Where a single event was traced, nobody can tell which reads are static: then the whole state, for events that agree with that one.
     """
-    whole = len(strategy.inits) == 1 and not strategy.request_files and not writes_of(strategy.inits)
-    request = msgspec.structs.replace(_request(strategy, place), prefix=True, whole=whole)
-    report = take_snapshot(place.trace.header, request, progress)
-    kind = "replay" if report.prefix is not None else "snapshot"
-    cause = refusal(kind, strategy, report)
-    found = Attempt(
-        kind=kind,
-        guard=guard_of(kind, strategy, report, place.trace),
-        report=report,
-        prefix=report.prefix,
-        cause=cause,
-        notes=() if cause or report.prefix is not None else _looked_note(strategy),
-    )
-    stored = sum(placement.entry.nbytes for placement in report.placements)
-    if report.prefix is None and report.placements and not found.cause:
-        return found
-    answers = plan_answers(strategy.inits, place.trace.header.root, place.trace.header.cwd)
-    size = sum(read.made.size for read in _answered_reads(strategy, answers))
-    # the static statements leave nothing, or little of what init reads
-    if found.cause or report.prefix is None or size > 2 * stored:
-        return _answering(found, answers, strategy, place) if answers else _without(found, report)
-    return found
-
-
-def _without(found: Attempt, report: SnapshotReport) -> Attempt:
-    return msgspec.structs.replace(found, cause=found.cause or report.no_prefix or "init's static statements leave no tensors")
-
-
-def _answered_reads(strategy: Strategy, answers: Sequence[Answer]) -> list[TapeRead]:
-    """The reads of the first event's init that the template would answer."""
-    identities = {answer.identity for answer in answers}
-    return [r for r in strategy.inits[0].records if isinstance(r, TapeRead) and r.identity in identities]
-
-
-def _answering(found: Attempt, answers: tuple[Answer, ...], strategy: Strategy, place: Workplace) -> Attempt:
-    sources = sources_of(answers, place.trace.header.root)  # as the files are before they are read again
+    header, inits = place.trace.header, strategy.inits
+    answers = plan_answers(inits, header.root, header.cwd)
+    if not answers and len(inits) == 1 and not strategy.request_files and not writes_of(inits):
+        return _snapshot(strategy, place, progress)
+    request = msgspec.structs.replace(_request(strategy, place), store=False)
+    report = take_snapshot(header, request, progress)
+    made = Attempt(kind="replay", guard=guard_of("replay", strategy, report, place.trace), report=report)
+    if not answers:
+        cause = (
+            writes_of(inits)
+            or f"{inits[0].call.name} reads no tensor of which the traced events show that it is the same for all"
+        )
+        return msgspec.structs.replace(made, cause=cause)
+    sources = sources_of(answers, header.root)  # as the files are before they are read again
     order = {digest: place for place, digest in enumerate(use_digests(place.trace))}
-    ranked = sorted(answers, key=lambda answer: order.get(answer.digest, len(order)))
-    wanted = {answer.weight: answer.identity for answer in ranked if answer.weight}
+    ranked = sorted(answers, key=lambda planned: order.get(planned.digest, len(order)))
+    wanted = {planned.answer.weight: planned.identity for planned in ranked}
     captured = _captured(wanted, "", strategy, place, place.partial, "answers")
     if captured is None:
-        return msgspec.structs.replace(found, cause="init did not read the same tensors again")
-    usable = found.prefix is not None and not found.cause
-    if not usable:
-        clear(place, found)
-    return msgspec.structs.replace(
-        found,
-        kind="replay",
-        cause="",
-        guard=found.guard if usable else _of_the_process(found.guard),
-        prefix=found.prefix if usable else None,
-        report=found.report
-        if usable
-        else msgspec.structs.replace(found.report, placements=(), shards=(), digests={}, xxh3={}, globals=(), kept_globals=()),
-        answers=answers,
-        sources=sources,
-        notes=(),
-        captured=captured,
-    )
-
-
-def _of_the_process(guard: Guard) -> Guard:
-    """A guard for answers alone: init runs anew for each event, and what it drew or read of the event is its own affair."""
-    return msgspec.structs.replace(
-        guard, static=True, event_reads={}, event_whole="", generators={}, drawn=(), memo=False, memo_parts=False, once=False
-    )
+        return msgspec.structs.replace(made, cause="init did not read the same tensors again")
+    found = tuple(planned.answer for planned in answers)
+    return msgspec.structs.replace(made, answers=found, sources=sources, captured=captured)
 
 
 def _captured(

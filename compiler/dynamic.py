@@ -4,7 +4,6 @@ Where a program makes weights from the event, script.py writes the file instead.
 """
 
 import pprint
-from collections.abc import Sequence
 
 from tidalctl.artifacts.manifest import Guard
 from tidalctl.compiler.script_template import ALONE
@@ -62,22 +61,11 @@ def main(event):
 )
 
 
-def dynamic_init_source(
-    function: str,
-    init: str,
-    strategy: str,
-    guard: Guard,
-    *,
-    lines: tuple[int, int] | None = None,
-    carried: tuple[str, ...] = (),
-) -> str:
-    """The script's text. It needs nothing but the standard library, so that it can be run alone.
-
-    For the strategy `replay`, `lines` are those of init's source whose effect is restored, and `carried` the names that they leave.
-    """
+def dynamic_init_source(function: str, init: str, strategy: str, guard: Guard) -> str:
+    """The script's text. It needs nothing but the standard library, so that it can be run alone."""
     if strategy == "replay":
-        return prefix_source(function, init, guard, lines, carried)
-    if strategy != "snapshot":
+        says = f"{init} runs for every event, and takes the tensors that it reads for all of them from the bundle."
+    elif strategy != "snapshot":
         says = f"There is no snapshot: {init} runs for every event."
     elif guard.static:
         says = f"Nothing: {init} read nothing of the event, so that the snapshot is its state for every event."
@@ -86,46 +74,12 @@ def dynamic_init_source(
     else:
         keys = ", ".join(sorted(guard.event_reads))
         says = f"{init} read of the event: {keys}. The snapshot is the state of events that agree in that."
-    return _filled(
-        function,
-        says,
-        guard,
-        "the snapshot is that event's state",
-        "the snapshot is not the event's state",
-        "the snapshot is its state",
-    )
-
-
-def lines_text(lines: Sequence[int]) -> str:
-    """The first and the last of some lines, in words."""
-    return f"line {lines[0]}" if lines[0] == lines[1] else f"lines {lines[0]}–{lines[1]}"
-
-
-def prefix_source(function: str, init: str, guard: Guard, lines: tuple[int, int] | None, carried: tuple[str, ...] = ()) -> str:
-    """The script of a replay: the first, static statements of init are restored, and the rest of it runs for every event."""
-    if lines is None:
-        what = f"What {init} does that does not depend on the event is restored"
-    else:
-        what = f"The static statements of {init}, {lines_text(lines)}, are restored"
-    leaves = f", with what they leave in {', '.join(carried)}" if carried else ""
-    says = f"{what}{leaves}. The rest of {init} runs for every event."
-    return _filled(
-        function,
-        says,
-        guard,
-        "what is restored fits that event",
-        "what is restored does not fit the event",
-        "what is restored fits it",
-    )
-
-
-def _filled(function: str, says: str, guard: Guard, question: str, question_not: str, yes: str) -> str:
     return _TEMPLATE.format(
         function=function,
         says=says,
-        question=question,
-        question_not=question_not,
-        yes=yes,
+        question="the bundle serves that event",
+        question_not="the bundle does not serve the event",
+        yes="the bundle serves it",
         reads=pprint.pformat(dict(sorted(guard.event_reads.items())), width=120),
         whole=guard.event_whole,
     )

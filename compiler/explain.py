@@ -4,7 +4,6 @@ from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.program import GENERATOR
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import InitCall
-from tidalctl.compiler.dynamic import lines_text
 from tidalctl.compiler.snapshot import RNG
 from tidalctl.terminal import size_text
 
@@ -19,12 +18,11 @@ class Verdict(Record, frozen=True):
     traced_init_s: float = 0.0
 
 
-_ONE_EVENT = "with one traced event nobody can tell what depends on it"
 _GENERATOR = "the state of torch's random generator"
 _HOW = {
     "snapshot": "snapshot",
     "script": "script (a snapshot, of which dynamic_init.py makes what depends on the event)",
-    "replay": "replay (init's own code for what depends on the event)",
+    "replay": "replay (init as it is, with its reads answered from the bundle)",
     "eager": "eager (init as it is)",
 }
 
@@ -47,7 +45,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
         events = _plural(verdict.events, "event")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
     lines += [f"  fallback  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
-    lines += [f"  note      {note}" for note in notes]
+    lines += [f"  note      {_indented(note)}" for note in notes]
     lines += [f"  warning   {warning}" for warning in warnings]
     lines.append(f"  digest    {manifest.digest}")
     return lines
@@ -79,8 +77,8 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
     lines += [f"  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
-    if not manifest.fallbacks:  # a replay without one was decided by what was traced
-        lines.append(f"  state: replay; cause: {_ONE_EVENT}" if manifest.strategy == "replay" else "  nothing")
+    if not manifest.fallbacks:
+        lines.append("  nothing")
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]
@@ -97,8 +95,7 @@ def _lineage(weight: BundleWeight) -> str:
 
 def _parts(manifest: Manifest, call: InitCall) -> list[str]:
     """Each part of the state with its strategy and the reason for it."""
-    dynamic, prefix = len(manifest.dynamic), manifest.prefix
-    looked = "; ".join(f.cause for f in manifest.fallbacks if f.part == "dynamic init")
+    dynamic = len(manifest.dynamic)
     lines = []
     if manifest.strategy == "snapshot":
         serves = "any event" if manifest.guard.static else "events that agree with the traced one in what init read"
@@ -112,25 +109,22 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
             f"  {_plural(dynamic, 'weight')}: script, because the events differ there, and dynamic_init.py makes them from the event"
         )
     elif manifest.strategy == "replay":
-        why = looked or _ONE_EVENT
-        if prefix is not None:
-            # without a name they leave globals, settings or random generators
-            what = ", ".join(prefix.carried) or "what init sets in the process"
-            lines.append(f"  {what}: snapshot, because {lines_text(prefix.lines)} of init never looked at the event")
-        if manifest.answers:
-            lines.append(
-                f"  what init reads or computes, {_plural(len(manifest.answers), 'tensor')}: answered from the template"
-            )
-        lines.append(f"  the rest: replay, because {why}")
+        lines.append(f"  {_plural(len(manifest.answers), 'tensor')} that init reads for every event: answered from the bundle")
+        why = "; ".join(fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "replay")
+        lines.append(f"  the rest: init as it is, because {why}")
     else:
         lines.append(
             f"  all of it: eager; cause: {manifest.fallbacks[-1].cause if manifest.fallbacks else 'no state was taken'}"
         )
-    if manifest.strategy == "script" and prefix is not None:
-        lines.append(f"  for events that the script does not serve: replay from after {lines_text(prefix.lines)} of init")
-    elif manifest.strategy in ("script", "snapshot") and not manifest.guard.static:
+    if manifest.strategy == "script" or (manifest.strategy == "snapshot" and not manifest.guard.static):
         lines.append(f"  for other events: eager, {call.name} as it is")
     return lines
+
+
+def _indented(note: str) -> str:
+    """A note, the further lines of which stand below its first one."""
+    first, *rest = note.splitlines()
+    return "\n".join([first, *(" " * 12 + line if line else "" for line in rest)])
 
 
 def _plural(count: int, noun: str) -> str:

@@ -33,6 +33,7 @@ from tidalctl.compiler.processes import plain_run, run_from_bundle
 from tidalctl.compiler.ship import changed_since, copy_shipment, plan_shipment
 from tidalctl.compiler.snapshot import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
+from tidalctl.compiler.suggest import suggestion
 from tidalctl.outputs import first_difference, same_output
 
 Progress = Callable[[int, int], None]
@@ -133,9 +134,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         lower = "replay" if kind == "script" else "eager"
         fallbacks.append(Fallback(part="state", strategy=lower, cause=made.cause))
     if made.cause:
-        made = msgspec.structs.replace(
-            made, kind="eager", guard=of_the_event(made.guard), dynamic=(), prefix=None, answers=(), notes=()
-        )
+        made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
         if difference := _proof(place, manifest, made.report, say)[0]:
@@ -145,6 +144,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         notes.append(f"init also sets {', '.join(made.report.kept_globals)}: kept with the state")
     if manifest.strategy != "eager":
         notes += _clock_notes(trace, call)
+    notes += _suggestions(trace, strategy)
     verdict = Verdict(
         events=len(trace.header.events),
         reproducible=reproducible,
@@ -155,11 +155,27 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=(*notes, *made.notes), warnings=tuple(warnings))
 
 
-def _clock_notes(trace: Trace, call: InitCall) -> list[str]:
+def _source_of(trace: Trace, call: InitCall) -> tuple[Path, str]:
+    """The file of the module that defines init, and init's name in it."""
     module, _, name = call.name.partition(":")
     function = trace.header.function
     files = {record.name: record.file for record in trace.of(Import)}
     source = Path(trace.header.root, function.source) if module == function.module else Path(files.get(module) or os.devnull)
+    return source, name
+
+
+def _suggestions(trace: Trace, strategy: Strategy) -> list[str]:
+    """The change that marks what of init comes before its first read of the event, where there is any."""
+    calls = [init.call for init in strategy.inits]
+    lines = [call.first_event_line for call in calls if call.first_event_line is not None]
+    if not lines or any(call.static for call in calls):
+        return []
+    found = suggestion(*_source_of(trace, calls[0]), min(lines))
+    return [found] if found is not None else []
+
+
+def _clock_notes(trace: Trace, call: InitCall) -> list[str]:
+    source, name = _source_of(trace, call)
     return [
         f"{source.name}, line {line}: {call.name} looks at the clock ({text}); what it makes of that stays as of now"
         for line, text in clock_reads(source, name)

@@ -1,6 +1,5 @@
 """What the snapshot child, the capture child and the compiler tell each other."""
 
-from tidalctl.artifacts.manifest import Prefix
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.weights import Placement
 
@@ -11,9 +10,9 @@ class SnapshotRequest(Record, frozen=True):
     """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.
 
     `order` names the weights in access order, and `traced` gives their digests. `ambient` are digests of the settings that the traced
-    init left: only those that come out alike are kept. `prefix` asks for a snapshot of what init's static statements leave, and
-    `whole` allows one of the whole state where they leave nothing. `bases` is a weights file whose entries take the place of those
-    of the same name, or come besides; of `dynamic` weights nothing else is stored.
+    init left: only those that come out alike are kept. Without `store` nothing is written: what init finds and changes is noted all the
+    same. `bases` is a weights file whose entries take the place of those of the same name, or come besides; of `dynamic` weights
+    nothing else is stored.
     """
 
     function: Function
@@ -27,9 +26,7 @@ class SnapshotRequest(Record, frozen=True):
     shard_size: int | None = None
     ambient: dict[str, str] = {}
     generators: dict[str, str] = {}  # digests of the generators' states before the traced init
-    prefix: bool = False
-    beside: bool = False  # store what the static statements leave besides the whole state, over the same weights
-    whole: bool = True
+    store: bool = True
     bases: str = ""
     dynamic: tuple[str, ...] = ()
     redraws: bool = False  # torch's generator is left to the program
@@ -45,8 +42,8 @@ class ShardWritten(Record, frozen=True):
 class SnapshotReport(Record, frozen=True):
     """`digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
 
-    `states` are the digests of the weights of each event's state as the plain function made it, by name, and `aliases` the traced
-    names of stored weights that have another name there. `init_s` is how long the plain init took.
+    `states` are the digests of the weights of each event's state as the plain function made it, by name. `init_s` is how long the plain
+    init took.
     """
 
     outputs: tuple[str, ...]
@@ -57,7 +54,6 @@ class SnapshotReport(Record, frozen=True):
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
     xxh3: dict[str, str] = {}
-    aliases: dict[str, str] = {}
     shards: tuple[ShardWritten, ...] = ()
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
@@ -74,8 +70,6 @@ class SnapshotReport(Record, frozen=True):
     memo: bool = False
     memo_parts: bool = False
     once: bool = False
-    prefix: Prefix | None = None
-    no_prefix: str = ""
     init_s: float = 0.0
     states: dict[int, dict[str, str]] = {}
     skeleton: str = ""  # digest of the first state's skeleton, to tell whether two runs built the same

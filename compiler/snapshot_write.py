@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from tidalctl.artifacts.manifest import PREFIX, SKELETON
+from tidalctl.artifacts.manifest import SKELETON
 from tidalctl.artifacts.registries import noted
 from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
-from tidalctl.artifacts.storages import chunks_of, covers, digest_of, storage_names
+from tidalctl.artifacts.storages import chunks_of, covers, storage_names
 from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
 from tidalctl.compiler.snapshot import RNG, ShardWritten, SnapshotRequest
 
@@ -49,10 +49,9 @@ class Effects(NamedTuple):
 class SnapshotWriter:
     """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of SnapshotReport."""
 
-    def __init__(self, request: SnapshotRequest, extras: dict[str, torch.Tensor] | None = None) -> None:
+    def __init__(self, request: SnapshotRequest) -> None:
         self._request = request
         self._folder = Path(request.folder)
-        self._extras = extras or {}
         self.report: dict[str, Any] = {}
 
     def write(self, state: Any, effects: Effects) -> None:
@@ -67,13 +66,12 @@ class SnapshotWriter:
         self._write_weights(found, pickler.storages)
 
     def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
-        bases = {**(read_bases(Path(self._request.bases)) if self._request.bases else {}), **self._extras}
-        aliases = self._aliases(found, storages)
+        bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
         position = {name: index for index, name in enumerate(self._request.order)}
         stored = {name: storage for name, storage in storages.items() if name not in self._request.dynamic}
         names: list[str] = [name for name in storages if name in stored or name in bases]
         names += [name for name in bases if name not in storages]
-        ranks = {name: position.get(aliases.get(name) or name, len(position)) for name in names}
+        ranks = {name: position.get(name, len(position)) for name in names}
         ordered = sorted(names, key=ranks.__getitem__)
         entries: list[Entry] = []
         contents: dict[str, torch.UntypedStorage] = {}
@@ -102,61 +100,8 @@ class SnapshotWriter:
             "devices": {name: str(storage.device) for name, storage in contents.items()},
             "digests": digests,
             "xxh3": xxh3,
-            "aliases": aliases,
             "shards": tuple(written),
         }
-
-    def _aliases(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> dict[str, str]:
-        """The traced names of weights that go by another name here: of the same content, or else of the same end of the name."""
-        traced = self._request.traced
-        if not self._request.prefix or all(name in traced for name in storages):
-            return {}
-        by_digest = {digest: name for name, digest in reversed(traced.items())}
-        aliases: dict[str, str] = {}
-        for name, storage in storages.items():
-            same = by_digest.get(digest_of(storage)) or _alike(name, traced)
-            if same:
-                aliases[name] = same
-        return aliases
-
-
-class PrefixWriter:
-    """Writes what the static statements leave over the entries that the whole state has, each content in an entry of its own.
-
-    `extras` are contents that the whole state has no entry for, copied, since the rest of init may write over them.
-    """
-
-    def __init__(self, request: SnapshotRequest) -> None:
-        self._request = request
-        self.extras: dict[str, torch.Tensor] = {}
-        self.globals: tuple[str, ...] = ()
-
-    def write(self, carried: Any, effects: Effects) -> None:
-        """Raises NotStored."""
-        bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
-        entries: dict[str, list[str]] = {}
-        for name, digest in self._request.traced.items():
-            if name not in self._request.dynamic:
-                entries.setdefault(digest, []).append(name)
-        for name, tensor in bases.items():
-            entries.setdefault(digest_of(tensor.untyped_storage()), []).append(name)
-        names = {}
-        for address, (paths, _, storage) in storage_names(carried).items():
-            alike = entries.get(digest_of(storage), [])
-            end = paths[0].rpartition(".")[0].rpartition(".")[2] + "." + paths[0].rpartition(".")[2]
-            name = next((name for name in alike if name.endswith(end)), alike[0] if alike else "")
-            if name:
-                alike.remove(name)
-            else:
-                name = f".prefix.{len(self.extras)}"
-                empty = torch.empty(0, dtype=torch.uint8, device=storage.device)
-                self.extras[name] = empty.set_(storage.clone())  # type: ignore[call-overload]
-            names[address] = name
-        path = Path(self._request.folder) / PREFIX
-        pickler, self.globals = write_skeleton(path, carried, effects, names)
-        if unnamed := sorted(pickler.storages.keys() - set(names.values())):
-            path.unlink()
-            raise NotStored(f"{unnamed[0]} can't be reached by attributes and items")
 
 
 def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, str]) -> tuple[SkeletonPickler, tuple[str, ...]]:
@@ -200,16 +145,6 @@ def _rebound(new_globals: dict[str, dict[str, Any]], seen: set[str]) -> str:
         for name, value in values.items():
             if is_sentinel(value) or any(f"{asked}.".startswith(f"{module}:{name}.") for asked in seen):
                 return f"{module}.{name}"
-    return ""
-
-
-def _alike(name: str, traced: dict[str, str]) -> str:
-    """The one traced name that shares the most of its end with `name`; empty where there is none, or several."""
-    parts = name.split(".")
-    for begin in range(1, len(parts) - 1):
-        end = "." + ".".join(parts[begin:])
-        if len(ends := [other for other in traced if f".{other}".endswith(end)]) == 1:
-            return ends[0]
     return ""
 
 

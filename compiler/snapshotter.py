@@ -3,7 +3,6 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidalctl.ambient import (
@@ -15,7 +14,6 @@ from tidalctl.ambient import (
     read_ambient,
     torch_settings,
 )
-from tidalctl.artifacts.manifest import PREFIX, Prefix
 from tidalctl.compiler.first_call import FirstCall
 from tidalctl.compiler.snapshot import SnapshotRequest
 from tidalctl.compiler.watches import Threads, noting_imports, noting_seeds
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from tidalctl.compiler.memo import Held
     from tidalctl.compiler.module_state import Global, ModuleState
     from tidalctl.compiler.snapshot_write import Effects
-    from tidalctl.prefix import Split
 
 
 class Ambient(NamedTuple):
@@ -40,7 +37,7 @@ class Ambient(NamedTuple):
 
 
 class Snapshotter:
-    """Answers calls of init as it would itself. The first one's state is written, or what its static statements leave."""
+    """Answers calls of init as it would itself. The first one's state is written."""
 
     def __init__(self, request: SnapshotRequest) -> None:
         self._request = request
@@ -51,8 +48,6 @@ class Snapshotter:
         self._early: EarlyGlobals | None = None
         self._event_index = 0
         self._generators = FirstGenerators()
-        self._extras: dict[str, Any] = {}
-        self._prefix_globals: tuple[str, ...] = ()
         self._watched: tuple[ModuleState, list[Global]] | None = None
         self._left: dict[str, str] = {}
         self._call: FirstCall | None = None
@@ -123,10 +118,10 @@ class Snapshotter:
     def _first_noting_looks(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The first call, where the function has set globals before it: init must not have looked at them."""
         if self._early is None:
-            return self._first(mark, arguments, keywords)
+            return self._stored(mark, arguments, keywords)
         self._set_early(mark, self._early.held(mark.function))
         with self._early as early:
-            state = self._first(mark, arguments, keywords)
+            state = self._stored(mark, arguments, keywords)
         self._set_early(mark, early.looked_at())
         return state
 
@@ -154,20 +149,6 @@ class Snapshotter:
         """Of a state of which something lies in globals that init sets: what of it a further call gave again."""
         self.report |= {"memo": verdict == "same", "memo_parts": verdict == "parts", "once": not verdict}
 
-    def _first(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Take the snapshot of the static statements where the request wants that and there are any, else of the whole."""
-        self.report["init"] = mark.name
-        split = self._split(mark) if self._request.prefix or self._request.beside else None
-        if split is not None and self._request.beside:
-            both = split  # for the type checker
-            return self._stored(mark, lambda: self._beside(mark, both, arguments, keywords), True)
-        if split is None:
-            store = self._request.whole or not self._request.prefix
-            return self._stored(mark, lambda: self._timed(mark, arguments, keywords), store)
-        carried = self._stored(mark, split.prefix, True, whole=False)
-        self.report["prefix"] = Prefix(lines=split.lines, carried=split.carried)
-        return split.suffix(dict(carried), *arguments, **keywords)
-
     def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         began = time.perf_counter()
         state = mark.function(*arguments, **keywords)
@@ -175,47 +156,8 @@ class Snapshotter:
             self.report.setdefault("init_s", time.perf_counter() - began)
         return state
 
-    def _beside(self, mark: Init, split: "Split", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Make the whole state in two, and store what the first part leaves for events that the whole can't answer."""
-        from tidalctl.compiler.module_state import ModuleState
-        from tidalctl.compiler.snapshot_write import NotStored, PrefixWriter
-
-        modules, before = ModuleState(self._request.root), read_ambient()
-        with noting_imports(modules), noting_seeds() as seeded:
-            carried = split.prefix()
-        after = read_ambient()
-        ambient = self._ambient(before, after, seeded, alone=True)
-        held = [modules.holds(value) for value in _own_objects(carried.values())]
-        writer = PrefixWriter(self._request)
-        try:
-            if any(held) and not all(held):
-                raise NotStored("some of it is kept in a global")
-            writer.write(carried, _effects(modules, ambient, modules.kept(), modules.shared()))
-        except NotStored as reason:
-            self.report["no_prefix"] = str(reason)
-        else:
-            self._extras, self._prefix_globals = writer.extras, writer.globals
-            self.report["prefix"] = Prefix(
-                lines=split.lines,
-                carried=split.carried,
-                skeleton=PREFIX,
-                generators=ambient.generators,
-                drawn=ambient.drawn,
-                memo=bool(held) and all(held),
-            )
-        return split.suffix(dict(carried), *arguments, **keywords)
-
-    def _split(self, mark: Init) -> "Split | None":
-        from tidalctl.prefix import NoPrefix, split_init
-
-        try:
-            return split_init(mark.function)
-        except NoPrefix as reason:
-            self.report["no_prefix"] = str(reason)
-            return None
-
-    def _stored(self, mark: Init, make: Callable[[], Any], store: bool, whole: bool = True) -> Any:
-        """Make a state, and write it with what else making it has changed."""
+    def _stored(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Make a state, and write it with what else making it has changed, where the request wants it stored."""
         from tidalctl.compiler.holders import held_elsewhere
         from tidalctl.compiler.memo import Held, copied
         from tidalctl.compiler.module_state import ModuleState, is_atom
@@ -223,10 +165,10 @@ class Snapshotter:
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
         modules = ModuleState(self._request.root)
-        self.report["settings"] = torch_settings()
+        self.report |= {"init": mark.name, "settings": torch_settings()}
         before, directory, path, threads = read_ambient(), os.getcwd(), list(sys.path), Threads()
         with noting_imports(modules), noting_seeds() as seeded:
-            state = make()
+            state = self._timed(mark, arguments, keywords)
         if attribute := modules.changed_attribute():
             self.report.setdefault("cause", f"{mark.name} sets {attribute}, which no snapshot holds")
         elif cache := modules.cache_with(state, mark.function):
@@ -239,20 +181,13 @@ class Snapshotter:
             self.report.setdefault("cause", f"{mark.name} changes sys.path")
         elif os.getcwd() != directory:
             self.report.setdefault("cause", f"{mark.name} changes the working directory")
-        if "cause" in self.report or not store:
+        if "cause" in self.report or not self._request.store:
             return state
         after = read_ambient()
-        inside = [state] if whole else _own_objects(state.values())
-        held = [modules.holds(value) for value in inside]
-        self.report["memo"] = hasattr(mark.function, "cache_info") or any(held)
-        if any(held) and not all(held):
-            self.report["cause"] = (
-                f"{mark.name} keeps some of what its static statements make in a global, and makes the rest anew"
-            )
-            return state
-        ambient = self._ambient(before, after, seeded, alone=self._request.prefix)
+        self.report["memo"] = hasattr(mark.function, "cache_info") or modules.holds(state)
+        ambient = self._ambient(before, after, seeded)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
-        writer = SnapshotWriter(self._request, self._extras)
+        writer = SnapshotWriter(self._request)
         kept = modules.kept()  # before anybody looks into globals, which changes some: a StringIO gets a dict of attributes
         elsewhere = held_elsewhere(modules, kept, state)
         untouched = modules.untouched()
@@ -269,36 +204,28 @@ class Snapshotter:
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
-        if whole and not hasattr(mark.function, "cache_info"):
+        if not hasattr(mark.function, "cache_info"):
             self._held = Held(state, effects.values, shared) or None  # it keeps the state alive
         self._watched = (modules, effects.places)
         self._left = modules.digests(self._watched[1])
         self.report |= writer.report
-        self.report["globals"] = tuple(sorted({*self.report.get("globals", ()), *self._prefix_globals}))
         return state
 
-    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str], alone: bool) -> Ambient:
-        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right.
-
-        After the static statements `alone` there is nothing to compare with: settings are kept, and generators where it is known from
-        where they began.
-        """
+    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str]) -> Ambient:
+        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right."""
         before = begun(before, after, seeded)
         left = changed(before, after)
         left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
-        redrawn = {"torch.rng"} if self._request.redraws and not alone else set()
+        redrawn = {"torch.rng"} if self._request.redraws else set()
         advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded | redrawn]
         began = ambient_digests({name: before[name] for name in advanced})
         alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
-        if alone:
-            known = {name for name in left if name not in GENERATORS or name in seeded or name in alike}
-        else:
-            # one that init seeds as it was before is unchanged, in the trace as here
-            traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
-            known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
+        # one that init seeds as it was before is unchanged, in the trace as here
+        traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
+        known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
         kept = {name: value for name, value in left.items() if name in known - redrawn}
         # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
-        drawn = tuple(name for name in advanced if name not in alike and (alone or name not in kept))
+        drawn = tuple(name for name in advanced if name not in alike and name not in kept)
         return Ambient(kept, alike, drawn)
 
     def _note_state(self, mark: Init, state: Any) -> None:
@@ -338,8 +265,3 @@ def _weight_digests(state: Any) -> dict[str, str]:
     from tidalctl.artifacts.storages import digest_of, storage_names
 
     return {names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()}
-
-
-def _own_objects(values: Iterable[Any]) -> list[Any]:
-    """Those of which it matters whether two calls give the same one."""
-    return [value for value in values if not isinstance(value, str | bytes | int | float | bool | type(None) | type(sys))]

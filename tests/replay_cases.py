@@ -50,7 +50,7 @@ class Traced:
 
     @property
     def stored(self) -> list[str]:
-        return [answer.weight for answer in self.answers if answer.weight]
+        return [answer.weight for answer in self.answers]
 
     def matches(self, event: dict[str, Any] = OTHER) -> "Traced":
         """The replayed state is the plain one."""
@@ -67,17 +67,17 @@ def trace(load: Load, root: Path, *events: dict[str, Any]) -> Traced:
             made = record_init(Init(load, False), (event,), {}, event, tape)
         weights = tuple(weight for weight, _ in made.weights(0))
         inits.append(EventInit(event=event, call=made.call, weights=weights, records=tuple(tape.records), opened=()))
-    answers = plan_answers(inits, str(root), os.getcwd())
-    sources = sources_of(answers, str(root))
+    planned = plan_answers(inits, str(root), os.getcwd())
+    sources = {file: list(known) for file, known in sources_of(planned, str(root)).items()}
     contents: dict[str, torch.Tensor] = {}
     for event in events or EVENTS:
-        capture = CapturingTape({answer.identity for answer in answers if answer.weight}, root=str(root))
+        capture = CapturingTape({one.identity for one in planned}, root=str(root))
         with LoaderWatch(lambda file: None) as watch, recording(capture):
             watch.tape = capture
             load(event)
         contents |= capture.captured
-    stored = [answer for answer in answers if answer.weight]
-    return Traced(load, root, answers, written({answer.weight: contents[answer.identity] for answer in stored}, root), sources)
+    answers = tuple(one.answer for one in planned)
+    return Traced(load, root, answers, written({one.answer.weight: contents[one.identity] for one in planned}, root), sources)
 
 
 def written(tensors: dict[str, torch.Tensor], root: Path) -> EntryMemory:

@@ -14,7 +14,7 @@ import torch
 from conftest import Chain, python, tidalctl
 from sample_artifacts import sample_records, write_bundle
 
-from tidalctl.artifacts.manifest import Manifest, Prefix, decode_manifest, encode_manifest, seal
+from tidalctl.artifacts.manifest import Answer, Fallback, Manifest, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.skeleton import why_not_picklable
 from tidalctl.artifacts.trace import InitCall
 from tidalctl.compiler.explain import Verdict, explanation
@@ -315,31 +315,16 @@ def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain:
     assert (fallback["strategy"], fallback["cause"]) == ("eager", "the proof: event 0: the answer differs")
 
 
-@pytest.mark.parametrize(
-    ("prefix", "told"),
-    [
-        (
-            Prefix(lines=(25, 25), carried=()),
-            "what init sets in the process: snapshot, because line 25 of init never looked at",
-        ),
-        (
-            Prefix(lines=(7, 9), carried=("base", "tokenizer")),
-            "base, tokenizer: snapshot, because lines 7–9 of init never looked at",
-        ),
-    ],
-    ids=["nothing", "names"],
-)
-def test_a_replay_is_explained_by_what_its_static_lines_leave_and_by_why_it_is_no_snapshot(
-    tmp_path: Path, prefix: Prefix, told: str
-) -> None:
-    manifest = write_bundle(tmp_path / "app.bundle", strategy="replay", prefix=prefix, fallbacks=())
+def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(tmp_path: Path) -> None:
+    (read,) = [Answer(weight="m#w", file="project:m.safetensors", key="w", dtype="float32", shape=(2,), stride=(1,))]
+    fallbacks = (Fallback(part="dynamic init", strategy="replay", cause="it draws"),)
+    manifest = write_bundle(tmp_path / "app.bundle", strategy="replay", fallbacks=fallbacks)
+    manifest = msgspec.structs.replace(manifest, answers=(read,))
     (call,) = (record for record in sample_records() if isinstance(record, InitCall))
-    lines = explanation(manifest, call, Verdict(events=1, reproducible=True))
-    assert [line for line in lines if told in line], lines
-    assert (
-        lines[lines.index("fell back:") + 1]
-        == "  state: replay; cause: with one traced event nobody can tell what depends on it"
-    )
+    lines = explanation(manifest, call, Verdict(events=2, reproducible=True))
+    assert "  1 tensor that init reads for every event: answered from the bundle" in lines
+    assert "  the rest: init as it is, because it draws" in lines
+    assert lines[lines.index("fell back:") + 1] == "  dynamic init: replay; cause: it draws"
 
 
 def test_a_number_that_no_event_gives_is_told_with_what_would_help(tmp_path: Path) -> None:

@@ -60,14 +60,6 @@ def load(event):
         return {"model": built()}
 """
 
-STATEMENTS = """
-@tidalctl.init
-def load(event):
-    model = built()
-    more = [torch.ones(1) for _ in range(event.get("more", 1))]
-    return {"model": model, "more": more}
-"""
-
 ANSWERED = """
 @tidalctl.init
 def load(event):
@@ -90,7 +82,6 @@ CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
     "whole": (WHOLE, "snapshot", [{}]),
     "forked": (FORKED, "snapshot", [{}]),
     "of Python": (OF_PYTHON, "snapshot", [{}]),
-    "statements": (STATEMENTS, "replay", [{"more": 1}, {"more": 2}]),
     "answered": (ANSWERED, "replay", [{"more": 1}, {"more": 2}]),
     "scripted": (SCRIPTED, "script", [{"scale": 0.25}, {"scale": 1.5}]),
 }

@@ -1,4 +1,4 @@
-"""Random chains of reads, views, writes and operators: a replay gives the plain state, and knows the identities that a tape gives."""
+"""Random chains of reads, views, writes and operators: a replay gives the plain state."""
 
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,6 @@ from hypothesis import strategies as st
 from replay_cases import EVENTS, MODEL, OTHER, trace
 from safetensors import safe_open
 from safetensors.torch import save_file
-
-from tidalctl.artifacts.manifest import Answer
-from tidalctl.lineage.answered_reads import Answers
-from tidalctl.lineage.answering import Answering
-from tidalctl.lineage.loaders import LoaderWatch
-from tidalctl.lineage.mode import recording
-from tidalctl.lineage.tape import Tape
 
 CHAIN = st.lists(st.tuples(st.integers(0, 17), st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=14)
 
@@ -72,51 +65,19 @@ def made_by(chain: list[tuple[int, int, int]], model: Path, event: dict[str, Any
 
 
 def test_random_programs_replay_to_the_plain_state(tmp_path_factory: pytest.TempPathFactory) -> None:
-    answered = [0, 0]
+    answered = 0
 
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(chain=CHAIN)
     def check(chain: list[tuple[int, int, int]]) -> None:
+        nonlocal answered
         root = tmp_path_factory.mktemp("program", numbered=True)
         generator = torch.Generator().manual_seed(1)
         save_file({n: torch.randn(4, 4, generator=generator) for n in ("first.weight", "second.weight")}, root / MODEL)
         traced = trace(lambda event: made_by(chain, root / MODEL, event), root)
         for event in (*EVENTS, OTHER):
             traced.matches(event)
-        answered[0] += traced.last.answered
-        answered[1] += sum(1 for answer in traced.answers if not answer.file)
+        answered += traced.last.answered
 
     check()
-    assert min(answered) > 50
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(chain=CHAIN)
-def test_random_programs_have_the_identities_that_a_tape_gives(
-    tmp_path_factory: pytest.TempPathFactory, chain: list[Any]
-) -> None:
-    root = tmp_path_factory.mktemp("program", numbered=True)
-    save_file({n: torch.randn(4, 4) for n in ("first.weight", "second.weight")}, root / MODEL)
-    tape = Tape(0, str(root))
-    with LoaderWatch(lambda file: None) as watch, recording(tape):
-        watch.tape = tape
-        taped = made_by(chain, root / MODEL, OTHER)
-    reads = [record for record in tape.records if getattr(record, "key", "") and not record.operators]
-    known = [
-        Answer(
-            weight="", identity=r.identity, dtype=r.made.dtype, shape=r.made.shape, stride=r.made.stride, file=r.file, key=r.key
-        )
-        for r in reads
-    ]
-    status = (root / MODEL).stat()
-    never = Answer(weight="", identity="never", dtype="", shape=(), stride=())
-    sources = {str(root / MODEL): [status.st_size, status.st_mtime_ns]}
-    answers = Answers([*known, never], sources, "", lambda name: pytest.fail("nothing is stored"))
-    with LoaderWatch(lambda file: None, answers), Answering(answers):
-        replayed = made_by(chain, root / MODEL, OTHER)
-    slices = any(kind in (11, 10) for kind, _, _ in chain)  # which are reads of their own to a tape, and views in a replay
-    for one, other in zip(taped, replayed, strict=True):
-        history = tape.history(one.untyped_storage())
-        identity = answers.identities.of(other)
-        assert history is not None
-        assert slices or identity == ("" if history.identity.startswith("?") else history.identity)
+    assert answered > 50

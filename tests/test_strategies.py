@@ -73,15 +73,13 @@ def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp
 
 
 @pytest.mark.slow
-def test_an_event_that_a_script_does_not_serve_is_answered_from_the_static_statements(
-    chain: Callable[..., Chain], tmp_path: Path
-) -> None:
+def test_an_event_that_a_script_does_not_serve_runs_init(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5), event("b", 2.0))
     given = event("c", 1.0, head=True)
     report = made.run(given)
     assert report["output"] == plain(made, given)
-    assert report["strategy"] == "replay" and 'event["head"]' in report["fallback"]
+    assert report["strategy"] == "eager" and 'event["head"]' in report["fallback"]
 
 
 def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_the_request(
@@ -89,10 +87,10 @@ def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_t
 ) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5))
-    assert made.manifest["strategy"] == "replay"
+    assert made.manifest["strategy"] == "eager"
     assert "one traced event can't tell what depends on that" in made.said()
     report = made.run(event("b", 4.0))
-    assert (report["strategy"], report["output"]) == ("replay", plain(made, event("b", 4.0)))
+    assert (report["strategy"], report["output"]) == ("eager", plain(made, event("b", 4.0)))
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 import copy
 import hashlib
 import json
+import sys
 from collections.abc import Iterator
+from types import CodeType, FrameType
 from typing import Any
 
 from tidalctl.noted import noted
@@ -24,14 +26,24 @@ class EventProbe(dict[str, Any]):
     state than the plain run, and either is noticed. They are the event's own, so that what is written to the probe is written there.
     """
 
-    def __init__(self, event: dict[str, Any]) -> None:
+    def __init__(self, event: dict[str, Any], init: CodeType | None = None) -> None:
         super().__init__()
         self._values = event
+        self._init = init
+        self.first_line: int | None = None  # of `init`, where it first came to a read
         self.reads: dict[str, str] = {}
         self.compared: set[str] = set()
         self.whole = False
 
+    def _note_line(self) -> None:
+        if self.first_line is None and self._init is not None:
+            frame: FrameType | None = sys._getframe(1)
+            while frame is not None and frame.f_code is not self._init:
+                frame = frame.f_back
+            self.first_line = frame.f_lineno if frame is not None else None
+
     def _read(self, key: Any) -> None:
+        self._note_line()
         if isinstance(key, str) and key not in self.reads:
             self.reads[key] = digest_value([self._values[key]] if key in self._values else ABSENT)
 
@@ -52,16 +64,19 @@ class EventProbe(dict[str, Any]):
         return key in self._values
 
     def __iter__(self) -> Iterator[str]:
+        self._note_line()
         self.whole = True
         return iter(self._values)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        self._note_line()
         self.whole = True
         return dict, (self._values,)
 
 
 def _whole(name: str) -> Any:
     def method(self: EventProbe, *arguments: Any, **keywords: Any) -> Any:
+        self._note_line()
         self.whole = True
         return getattr(self._values, name)(*arguments, **keywords)
 

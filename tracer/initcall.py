@@ -1,5 +1,6 @@
 """One call of init, recorded: what it read of the event, what it made, and how each of its weights came to be."""
 
+import inspect
 import resource
 import sys
 import time
@@ -76,7 +77,8 @@ def record_init(
     `generators` names the random generators that were there before the first event (none: all that are here). One that an init
     brought since, by an import, would be brought by this one in a process of its own.
     """
-    probe, written = EventProbe(event), Written(event, arguments, keywords)
+    code = getattr(inspect.unwrap(mark.function), "__code__", None)
+    probe, written = EventProbe(event, code), Written(event, arguments, keywords)
     before = {
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }
@@ -108,6 +110,7 @@ def record_init(
         beyond=dict(sorted(probes.beyond.items())),
         skeleton=skeleton,
         writes=written.what(),
+        first_event_line=probe.first_line,
     )
     return RecordedInit(call, state, written.whole, tape)
 

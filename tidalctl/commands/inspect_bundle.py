@@ -12,7 +12,6 @@ from tidalctl.artifacts.errors import Corrupt, NewerSchema
 from tidalctl.artifacts.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
 from tidalctl.artifacts.recall import summary_of
 from tidalctl.commands.inspect_trace import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
-from tidalctl.compiler.dynamic import lines_text
 from tidalctl.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 
 if TYPE_CHECKING:
@@ -141,12 +140,8 @@ def _part_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
     facts = []
     if document["dynamic"]:
         facts.append(("dynamic", f"{count_text(len(document['dynamic']), 'weight')}, made by {DYNAMIC_INIT}"))
-    if prefix := document["prefix"]:
-        leaving = f", leaving {', '.join(prefix['carried'])}" if prefix["carried"] else ""
-        lower = " (for events that the script does not serve)" if document["strategy"] == "script" else ""
-        facts.append(("static part", f"{lines_text(prefix['lines'])} of init{leaving}{lower}"))
     if document["answers"]:
-        facts.append(("answers", f"{count_text(len(document['answers']), 'tensor')} that init need not read or compute"))
+        facts.append(("answers", f"{count_text(len(document['answers']), 'tensor')} that init need not read"))
     return facts
 
 
@@ -233,7 +228,7 @@ def _plan(document: dict[str, Any]) -> str:
     made = {
         "snapshot": "then it unpickles the skeleton over the mapped weights in place of init",
         "script": f"then {DYNAMIC_INIT} makes the dynamic weights, and the skeleton is unpickled over all of them in place of init",
-        "replay": "then init runs from what its static statements left, or with its reads answered from the weights",
+        "replay": "then init runs, with its reads answered from the weights",
     }[document["strategy"]]
     words = [
         f"A run reads {size_text(total)} of weights from {count_text(shards, 'file')} in the order of first use"
@@ -241,8 +236,6 @@ def _plan(document: dict[str, Any]) -> str:
         f" {made}, and calls the handler.",
         f"It does so for {_serves_text(document)}.",
     ]
-    if document["strategy"] == "script":
-        words.append(f"For other events init runs {'from its static lines' if document['prefix'] else 'the ordinary way'}.")
-    elif document["strategy"] == "snapshot" and not document["guard"]["static"]:
+    if document["strategy"] == "script" or (document["strategy"] == "snapshot" and not document["guard"]["static"]):
         words.append("For other events init runs the ordinary way.")
     return " ".join(words)

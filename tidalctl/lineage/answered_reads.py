@@ -10,13 +10,11 @@ from mmap import MAP_PRIVATE
 from typing import Any
 
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import _disable_current_modes
 
 from tidalctl.artifacts.manifest import Answer
-from tidalctl.artifacts.storages import storage_names, storage_of
+from tidalctl.artifacts.storages import storage_names
 from tidalctl.artifacts.tape import place_of
-from tidalctl.lineage.identity import Quiet
 
 
 def over(storage: torch.UntypedStorage, answer: Answer) -> torch.Tensor:
@@ -25,36 +23,6 @@ def over(storage: torch.UntypedStorage, answer: Answer) -> torch.Tensor:
         empty = torch.empty(0, dtype=getattr(torch, answer.dtype), device="cpu")
         # .data, because set_ counts as a write, and who looks at the version finds none in a tensor that was just made
         return empty.set_(storage, 0, answer.shape, answer.stride).data  # type: ignore[call-overload]
-
-
-class Identities:
-    """The identities of storages, as long as they are known. A storage's address is not given out twice meanwhile."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, tuple[str, StorageWeakRef]] = {}
-        self._exposed: set[int] = set()
-
-    def of(self, tensor: torch.Tensor) -> str:
-        """Empty where it is not known."""
-        storage = storage_of(tensor)
-        return self._known[storage._cdata][0] if storage is not None and storage._cdata in self._known else ""
-
-    def set(self, storage: torch.UntypedStorage, identity: str) -> None:
-        """Note it; an empty one is forgotten."""
-        known = self._known.get(storage._cdata)
-        if known is not None:
-            self._known[storage._cdata] = (identity if storage._cdata not in self._exposed else "", known[1])
-        elif identity:
-            self._known[storage._cdata] = (identity, StorageWeakRef(storage))
-
-    def expose(self, storage: torch.UntypedStorage) -> None:
-        """Somebody may write to it unseen from now on."""
-        self.set(storage, "exposed")
-        self._exposed.add(storage._cdata)
-        self.set(storage, "")
-
-    def forget_all(self) -> None:
-        self._known = {address: ("", pin) for address, (_, pin) in list(self._known.items())}
 
 
 class Answers:
@@ -70,25 +38,14 @@ class Answers:
         root: str,
         memory: Callable[[str], torch.UntypedStorage],
     ) -> None:
-        self.identities = Identities()
         self.count = self.nbytes = 0
         self._sources = sources
         self._root = os.path.abspath(root) if root else ""
         self._memory = memory
-        self._operators: dict[str, Answer] = {}
         self._reads: dict[str, dict[str, Answer]] = {}
         for answer in answers:
-            if answer.file:
-                self._reads.setdefault(answer.file, {})[answer.key] = answer
-            else:
-                self._operators[answer.identity] = answer
+            self._reads.setdefault(answer.file, {})[answer.key] = answer
         self._lock = threading.Lock()
-        self.quiet = Quiet()
-
-    @property
-    def follow(self) -> bool:
-        """Whether operators have to be looked at."""
-        return bool(self._operators)
 
     def of_file(self, file: str) -> dict[str, Answer]:
         """The answers by key, where the file is as it was when they were taken."""
@@ -101,9 +58,6 @@ class Answers:
         same = status is not None and [status.st_size, status.st_mtime_ns] == self._sources.get(place)
         return found if found and same else {}
 
-    def to_operator(self, identity: str) -> Answer | None:
-        return self._operators.get(identity)
-
     def storage(self, answer: Answer) -> torch.UntypedStorage:
         """Memory of its own with the answer's content."""
         storage = self._memory(answer.weight)
@@ -111,15 +65,6 @@ class Answers:
             self.count += 1
             self.nbytes += storage.nbytes()
         return storage
-
-    def give(self, answer: Answer) -> torch.Tensor:
-        storage = self.storage(answer)
-        self.note(storage, answer.identity)
-        return over(storage, answer)
-
-    def note(self, storage: torch.UntypedStorage, identity: str) -> None:
-        if self.follow:
-            self.identities.set(storage, identity)
 
 
 class AnsweredFile:
@@ -137,7 +82,7 @@ class AnsweredFile:
         answer = self._found.get(name)
         if answer is None or list(answer.shape) != list(inner.get_shape()):
             return None
-        return over(self._storage(answer, inner), answer)
+        return over(self._storage(answer), answer)
 
     def part(self, name: str, inner: Any, index: Any, whole: bool) -> Any:
         """A slice of it, as the stock reader makes one from memory that it shares."""
@@ -147,13 +92,11 @@ class AnsweredFile:
         tensor = self.whole(name, inner)
         return tensor if index is ... or tensor is None else tensor[index]
 
-    def _storage(self, answer: Answer, inner: Any) -> torch.UntypedStorage:
-        """The template's memory, or the reader's own where the template only knows the identity of what it holds."""
+    def _storage(self, answer: Answer) -> torch.UntypedStorage:
         with self._lock:
             storage = self._given.get(answer.key)
             if storage is None:
-                storage = self._answers.storage(answer) if answer.weight else inner[...].untyped_storage()
-                self._answers.note(storage, answer.identity)  # only now: it may be written to before it is read again
+                storage = self._answers.storage(answer)
             if self._shared:
                 self._given[answer.key] = storage
             return storage
@@ -168,14 +111,9 @@ def loaded_with(answers: Answers, original: Callable[..., Any], f: Any, *argumen
     found = answers.of_file(file) if isinstance(file, str) and not file.endswith(".safetensors") else {}
     storages = _storages_of(answers, found, original, file, *arguments, **keywords) if found else None
     if storages is None:
-        loaded = original(f, *arguments, **keywords)
-    else:
-        given = iter(storages)
-        loaded = original(file, map_location=lambda storage, place: next(given), weights_only=True, mmap=True)
-    for paths, _, storage in storage_names(loaded).values() if found else ():
-        if (answer := found.get(paths[0])) is not None:
-            answers.note(storage, answer.identity)
-    return loaded
+        return original(f, *arguments, **keywords)
+    given = iter(storages)
+    return original(file, map_location=lambda storage, place: next(given), weights_only=True, mmap=True)
 
 
 def _storages_of(
@@ -205,7 +143,7 @@ def _storages_of(
         return None
     names = {address: paths[0] for address, (paths, _, _) in storage_names(mapped).items()}
     wanted = [found.get(names.get(storage._cdata, "")) if place == "cpu" else None for storage, place in listed]
-    if not all(answer is not None and answer.weight for answer in wanted):
+    if any(answer is None for answer in wanted):
         return None
     storages = [answers.storage(answer) for answer in wanted if answer is not None]
     alike = all(one.nbytes() == other.nbytes() for one, (other, _) in zip(storages, listed, strict=True))

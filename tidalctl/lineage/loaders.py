@@ -144,8 +144,7 @@ class LoaderWatch:
             self.tape.note_source(tensor, source, operators)
 
     def _quiet(self) -> contextlib.AbstractContextManager[None]:
-        listener = self.tape or self.answers
-        return listener.quiet() if listener is not None else contextlib.nullcontext()
+        return self.tape.quiet() if self.tape is not None else contextlib.nullcontext()
 
     def _answered_file(
         self, file: str, framework: Any = "", device: Any = "cpu", *others: Any, backend: str = "mmap", **more: Any

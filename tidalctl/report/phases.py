@@ -32,7 +32,7 @@ PHASES = {
     "print": Phase(*OWN, "output printed"),
     "dynamic init": Phase("state", "dynamic init", "dynamic weights made"),
     "restore": Phase("state", "restore", "state restored"),
-    "init": Phase("state", "init", "init, or the rest of it"),
+    "init": Phase("state", "init", "init"),
     "prewarm": Phase("prewarm", "prewarm", "kernels launched ahead"),
     "compute": Phase("compute", "first forward", "handler"),
     "stall": Phase("stall", "stalls", "stopped for a weight"),

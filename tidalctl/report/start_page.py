@@ -14,7 +14,7 @@ LISTED = 300  # and in the table
 MADE_BY = {
     "snapshot": "restored from the snapshot",
     "script": "restored, and finished by the dynamic init",
-    "replay": "made by the rest of init over what its static statements left",
+    "replay": "made by init, its reads answered from the bundle",
     "eager": "made by init, the ordinary way",
 }
 
@@ -58,8 +58,7 @@ def _numbers(start: Start) -> str:
 
 def _notes(start: Start) -> Iterator[str]:
     if start.fallback:
-        how = "from its static statements" if start.strategy == "replay" else "the ordinary way"
-        yield f"init ran {how}: {start.fallback}"
+        yield f"init ran the ordinary way: {start.fallback}"
     if not start.verified:
         yield "the bundle’s digests were not checked"
     if start.ttft_s is None:

@@ -157,8 +157,7 @@ def _hint(template: Template, options: RunOptions) -> str | None:
         return None
     if not template.fallback:
         return "whether it does so without the bundle's state, too: the same command with --eager"
-    how = "from its static statements" if template.strategy == "replay" else "the ordinary way"
-    return f"init ran {how}, because {template.fallback}"
+    return f"init ran the ordinary way, because {template.fallback}"
 
 
 def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
@@ -224,8 +223,7 @@ def phase_table(report: dict[str, Any]) -> str:
     if modules["unusable"]:
         lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
     if report["fallback"]:
-        how = "from its static statements" if report["strategy"] == "replay" else "the ordinary way"
-        lines.append(f"  init ran {how}: {report['fallback']}")
+        lines.append(f"  init ran the ordinary way: {report['fallback']}")
     for name in report["other_inits"]:
         lines.append(f"  {name} ran, too: the bundle holds the state of one init")
     return "\n".join(lines)

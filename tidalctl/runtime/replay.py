@@ -1,4 +1,4 @@
-"""Replay: the user's own init runs, with reads and operators that the template knows answered by the template's weights.
+"""Replay: the user's own init runs, with its reads of what the bundle holds answered from the bundle's weights.
 
 The files are opened as ever, so that what is wrong with them is told as the plain function tells it; their data is not read. When init
 has returned, nothing of this is on the path any more.
@@ -17,7 +17,6 @@ import torch
 
 from tidalctl.artifacts.manifest import Answer, BundleWeight
 from tidalctl.lineage.answered_reads import Answers
-from tidalctl.lineage.answering import Answering
 from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.runtime.mapping import PrivateMapping
 
@@ -27,13 +26,11 @@ Memory = Callable[[str], torch.UntypedStorage]
 class Replay:
     """Answers for calls of init. `provenance["sources"]` holds [size, mtime_ns] of each file that answers stand for.
 
-    After `run`, for its call: `answered` tensors, of `answered_bytes`, came from the template, and `executed` operators ran (None where
-    the template answers for reads alone, since operators are not looked at then).
+    After `run`, for its call: `answered` tensors, of `answered_bytes`, came from the bundle.
     """
 
     def __init__(self, answers: Sequence[Answer], provenance: Mapping[str, Any], root: str, memory: Memory) -> None:
         self.answered = self.answered_bytes = 0
-        self.executed: int | None = None
         sources = provenance.get("sources")
         self._sources: Mapping[str, Any] = sources if isinstance(sources, Mapping) else {}
         self._answers = answers
@@ -47,13 +44,11 @@ class Replay:
             # init would import it; done before the watch looks for it, there is nothing to hook into later imports for
             with contextlib.suppress(ImportError):
                 importlib.import_module("safetensors")
-        answering = Answering(answers) if answers.follow else contextlib.nullcontext()
         try:
-            with LoaderWatch(lambda file: None, answers), answering:
+            with LoaderWatch(lambda file: None, answers):
                 return function(*args, **kwargs)
         finally:
             self.answered, self.answered_bytes = answers.count, answers.nbytes
-            self.executed = answering.executed if isinstance(answering, Answering) else None
 
 
 class EntryMemory:

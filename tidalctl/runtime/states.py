@@ -1,4 +1,4 @@
-"""The states that a bundle gives: restored from a skeleton over its weights, or made by init over what the bundle holds of one.
+"""The states that a bundle gives: restored from a skeleton over its weights, or made by init with its reads answered.
 
 Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where the guard says that init
 gives again what it gave.
@@ -39,44 +39,29 @@ class States:
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._project, self._import_late = project, import_late
-        self._kept: dict[str, Any] = {}
+        self._kept: list[Any] = []  # the state that later calls get again, where they do
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self._memory: EntryMemory | None = None
 
     def whole(self, script: types.ModuleType | None, event: Any) -> Any:
         """The state itself, of a `snapshot`, or of a `script` that makes its part of it for the event. Raises what unpickle does."""
-        return self._restored(SKELETON, self._manifest.guard.memo, script, event)
+        return self._restored(script, event)
 
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """What init gives over what its static statements left, and with its reads answered, whichever the bundle holds."""
-        manifest, function = self._manifest, mark.function
-        if (prefix := manifest.prefix) is not None:
-            from tidalctl.prefix import split_init
-
-            split = split_init(mark.function)
-            memo = prefix.memo if manifest.strategy == "script" else manifest.guard.memo
-            carried = self._restored(prefix.skeleton, memo)
-
-            def function(*given: Any, **named: Any) -> Any:
-                return split.suffix(dict(carried), *given, **named)
-
+        """What init gives, with its reads answered from the bundle."""
         replay = self._replay()
         with self._timeline.span("init"):
-            if replay is None:
-                return function(*arguments, **keywords)
-            return replay.run(function, arguments, keywords)
+            return replay.run(mark.function, arguments, keywords)
 
     def make_ready(self) -> None:
         """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
         guard = self._manifest.guard
         again = guard.memo or guard.memo_parts or guard.once
         if self.restored and not again and self._ahead is None:
-            self._ahead = self._unpickled(SKELETON)
+            self._ahead = self._unpickled()
 
-    def _replay(self) -> "Replay | None":
-        """What answers init's reads from the bundle, where it holds answers."""
-        if not self._manifest.answers:
-            return None
+    def _replay(self) -> "Replay":
+        """What answers init's reads from the bundle."""
         from tidalctl.runtime.replay import EntryMemory, Replay
 
         with self._timeline.span("map"):
@@ -90,30 +75,30 @@ class States:
             provenance, root = self._project()
         return Replay(self._manifest.answers, provenance, str(root), self._memory)
 
-    def _restored(self, skeleton: str, memo: bool, script: types.ModuleType | None = None, event: Any = None) -> Any:
-        """What a skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
-        parts = self._manifest.guard.memo_parts and skeleton == SKELETON
-        if skeleton in self._kept:
-            return copy.copy(self._kept[skeleton]) if parts else self._kept[skeleton]
+    def _restored(self, script: types.ModuleType | None, event: Any) -> Any:
+        """What the skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
+        guard = self._manifest.guard
+        if self._kept:
+            return copy.copy(self._kept[0]) if guard.memo_parts else self._kept[0]
         from tidalctl.runtime.restore import settle
 
         ahead, self._ahead = self._ahead, None
         with self._weights.kept_if_made():
-            state = settle(ahead or self._unpickled(skeleton, script, event), self._timeline)
+            state = settle(ahead or self._unpickled(script, event), self._timeline)
         if self._weights.on_device:
             self._prewarm.beside(lambda: not self._weights.done)
         self._import_late()
         self._prewarm.in_gap(lambda: not self._weights.may_begin)
-        self._weights.close_gate(state, complete=skeleton == SKELETON)
-        if memo or parts:
-            self._kept[skeleton] = copy.copy(state) if parts else state  # a container is the handler's own
+        self._weights.close_gate(state)
+        if guard.memo or guard.memo_parts:
+            self._kept = [copy.copy(state) if guard.memo_parts else state]  # a container is the handler's own
         return state
 
-    def _unpickled(self, skeleton: str, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
+    def _unpickled(self, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
         from tidalctl.runtime.restore import unpickle
 
         with self._timeline.span("map"):
             # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
             mappings = self._weights.mappings(again=bool(self.restored))
         self.restored += 1
-        return unpickle(self._path / skeleton, self._manifest, mappings, self._timeline, script, event, self._weights)
+        return unpickle(self._path / SKELETON, self._manifest, mappings, self._timeline, script, event, self._weights)

@@ -143,9 +143,7 @@ class Template:
 
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
-        prefix = self.manifest.prefix
-        drawn = {*self.manifest.guard.drawn, *(prefix.drawn if prefix is not None else ())}
-        if drawn:
+        if drawn := self.manifest.guard.drawn:
             from tidalctl.ambient import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
@@ -175,14 +173,9 @@ class Template:
         if self.fallback is None:
             self.fallback = self._not_served(event) or None
             if self.fallback:
-                self._step_down()
+                self.strategy = "eager"
         self._event_fallback = self.fallback if self.strategy == "eager" else None
         self._event_strategy = self.strategy
-
-    def _step_down(self) -> None:
-        """To what init's static statements leave, where a script's bundle holds that, and else to init itself."""
-        prefix = self.manifest.prefix
-        self.strategy = "replay" if self.strategy == "script" and prefix is not None else "eager"
 
     def _check_machine(self) -> None:
         """Refuse where there is no device, fall back for another, or another CPU. Late, so that the function imports torch, not we."""
@@ -239,14 +232,11 @@ class Template:
         self.strategy = self._event_strategy  # whatever became of an earlier call
         reason = self._event_fallback or self._refusal(mark, arguments, keywords)
         state = None
-        while not reason:
+        if not reason:
             try:
                 state = self._made(mark, arguments, keywords)
-                break
-            except self._not_made() as error:
-                self.fallback = f"{DYNAMIC_INIT} could not make its part: {error}"
-                self._step_down()
-                reason = self.fallback if self.strategy == "eager" else self._refusal(mark, arguments, keywords)
+            except self._not_built() as error:
+                reason = f"{DYNAMIC_INIT} could not make its part: {error}"
         if reason:
             self.strategy = "eager"
             self.fallback = self.fallback or reason
@@ -263,11 +253,11 @@ class Template:
         return state
 
     @staticmethod
-    def _not_made() -> tuple[type[Exception], ...]:
-        from tidalctl.prefix import NoPrefix
+    def _not_built() -> type[Exception]:
+        """The exception's class, whose module imports torch: asked for only where something was raised."""
         from tidalctl.runtime.restore import NotBuilt
 
-        return NotBuilt, NoPrefix
+        return NotBuilt
 
     def _made(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The state by the bundle's strategy."""
@@ -303,16 +293,14 @@ class Template:
 
     def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
         """Why the bundle's state is not what this call of init would give; empty where it is."""
-        manifest, prefix = self.manifest, self.manifest.prefix
+        manifest, guard = self.manifest, self.manifest.guard
         reason = ""
-        if manifest.guard.once and self.states.restored:
+        if guard.once and self.states.restored:
             reason = (
                 f"{mark.name} keeps some of what it gives in globals, and makes the rest anew: the bundle has its first state"
             )
         elif self.strategy != "replay":  # which runs what hangs on the event
             reason = other_call(manifest, mark, self._event, arguments, keywords)
-        stepped_down = prefix is not None and self.strategy != manifest.strategy
-        guard = prefix if prefix is not None and stepped_down else manifest.guard
         return (
             reason
             or (self._here.other() if self._here is not None else "")

@@ -276,17 +276,14 @@ class WeightStream:
         with self._unowned.call():
             return function(*arguments)
 
-    def close_gate(self, state: Any, *, complete: bool = True) -> None:
-        """The state is made: modules wait for what they own from now on, and operators for the rest; see gate and unowned.
-
-        Where it is not `complete`, init goes on with it: then the rest is waited for here.
-        """
+    def close_gate(self, state: Any) -> None:
+        """The state is made: modules wait for what they own from now on, and operators for the rest; see gate and unowned."""
         if self._making is not None:
             self._making.close_gates(state)
             self._made.append(self._making)
             self._making = None
         if self._gate is not None and not self.engine.done:
-            self._gate.close(state, self._unowned.hold if complete and self._unowned is not None else None)
+            self._gate.close(state, self._unowned.hold if self._unowned is not None else None)
             if self.engine.done:  # meanwhile
                 self._open()
 
