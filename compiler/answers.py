@@ -129,17 +129,18 @@ def _seen_texts(init: EventInit) -> Iterator[str]:
     """Yield the texts and whole numbers that init saw of the event."""
     for key, value in init.event.items():
         if init.call.event_whole or key in init.call.event_reads:
-            yield from _texts_in(value)
+            yield from texts_in(value)
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield the texts, and the whole numbers as texts, that a JSON value holds."""
     if isinstance(value, str):
         yield from {value, value.strip("/")} - {""}
     elif isinstance(value, int) and not isinstance(value, bool):
         yield str(value)
     elif isinstance(value, dict):
         for key, inner in value.items():
-            yield from _texts_in([key, inner])
+            yield from texts_in([key, inner])
     elif isinstance(value, list):
         for inner in value:
-            yield from _texts_in(inner)
+            yield from texts_in(inner)

@@ -1,6 +1,7 @@
 """What of the project goes into the bundle: its own source, found through imports, and the data files that it opens."""
 
 import ast
+import json
 import shutil
 import sys
 import sysconfig
@@ -12,6 +13,7 @@ from tidalctl.artifacts.pagecache import SMALL
 from tidalctl.artifacts.project import installed, is_own
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace import FileOpened, Import, SourcesRead, Trace
+from tidalctl.compiler.answers import texts_in
 
 _SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
@@ -39,7 +41,8 @@ def plan_shipment(trace: Trace) -> Shipment:
             if name not in sources:
                 sources.add(name)
                 waiting.append(name)
-    data, warnings = _data(trace.of(FileOpened), root, sources)
+    opened = [record for record in trace.of(FileOpened) if not _of_a_request(record.given, trace)]
+    data, warnings = _data(opened, root, sources)
     own = str(Path(__file__).parent.parent)
     for record in trace.of(Import):
         elsewhere = record.file.startswith("/") and not record.file.startswith((*installed(), *_SYSTEM, own, str(root)))
@@ -81,6 +84,12 @@ def _named_by(root: Path, source: str) -> Iterator[str]:
                 for candidate in (stem.with_suffix(".py"), stem / "__init__.py"):
                     if (root / candidate).is_file():
                         yield candidate.as_posix()
+
+
+def _of_a_request(given: str, trace: Trace) -> bool:
+    """Whether an event gave a file's absolute path, or its folder's: a run opens it there, wherever the bundle lies."""
+    texts = (text.rstrip("/") for event in trace.header.events for text in texts_in(json.loads(event.text)))
+    return any(text.startswith("/") and (given == text or given.startswith(f"{text}/")) for text in texts)
 
 
 def _data(opened: Iterable[FileOpened], root: Path, sources: set[str]) -> tuple[set[str], set[str]]:

@@ -76,6 +76,7 @@ class Case:
     odd: list[Event] = field(default_factory=list)
     bad: list[Event] = field(default_factory=list)
     handler: str = "handler"
+    init: str = ""
 
     @property
     def asked(self) -> list[Event]:
@@ -115,10 +116,11 @@ class Workshop:
         return self.folder / f"{case.name}.bundle"
 
     def make(self, case: Case, timeout: float = 300) -> Done:
-        """Trace the case on its two events and compile it. Returns what compile said."""
+        """Trace the case on its events and compile it. Returns what compile said."""
         events = [word for event in case.traced for word in ("--event", json.dumps(event))]
         target, trace = f"project/{case.name}.py:{case.handler}", f"{case.name}.trace"
-        tidalctl("trace", target, *events, "-o", trace, "--force", cwd=self.folder, env=self.env, timeout=timeout).ok()
+        named = ("--init", case.init) if case.init else ()
+        tidalctl("trace", target, *events, *named, "-o", trace, "--force", cwd=self.folder, env=self.env, timeout=timeout).ok()
         options = ("-o", self.bundle(case), "--force")
         return tidalctl("compile", trace, *options, cwd=self.folder, env=self.env, timeout=timeout).ok()
 
@@ -161,7 +163,7 @@ def ask_about(index: int) -> Event:
 
 
 def cases(shop: Workshop) -> dict[str, Case]:
-    """The six functions whose state depends on the event, 20 events each of which the trace sees two."""
+    """The functions whose state depends on the event, 20 events each of which the trace sees two, or one where the base is static."""
 
     def adapted(index: int, **more: Any) -> Event:
         return {"adapter": shop.adapter(f"{index:02}"), **more, **ask_about(index // 4)}
@@ -175,12 +177,15 @@ def cases(shop: Workshop) -> dict[str, Case]:
         "odd": [strange(name) for name in ("rank-16", "rank-1", "targets", "rslora")],
         "bad": [strange("missing"), strange("wide"), strange("liar"), ask_about(0)],
     }
+    nested: dict[str, Any] = {"traced": peft["traced"][:1], "unseen": [*peft["traced"][1:], *peft["unseen"]]}
     scales = (0.25, 1, -0.75, 0.0, 1e-3, 3.5, 2, 0.1, 1 / 3)
     dtypes, styles = ("float32", "bfloat16", "float16"), ("plain", "question", "poet", "translate")
     devices: tuple[Event, ...] = ({}, {"device": "cpu"})
     return {
         case.name: case
         for case in (
+            Case("lora_nested", strategies=("snapshot",), **(peft | nested)),
+            Case("lora_named", strategies=("snapshot",), init="basemodel:load_base", **(peft | nested)),
             Case("lora", strategies=("replay",), **peft),
             Case("lora_merged", strategies=("script",), **peft),
             Case(
@@ -216,7 +221,7 @@ def cases(shop: Workshop) -> dict[str, Case]:
                 traced=[{"model": model, **ask_about(0)} for model in ("fast", "good")],
                 unseen=[{"model": ("fast", "good")[index % 2], **ask_about(1 + index // 2)} for index in range(2, 20)],
                 bad=[{"model": "huge", **ask_about(0)}],
-                strategies=("snapshot", "replay", "script"),
+                strategies=("script", "eager"),
             ),
         )
     }

@@ -30,7 +30,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return shop
 
 
-@pytest.mark.parametrize(("name", "strategy"), [("lora", "replay"), ("lora_merged", "script")])
+@pytest.mark.parametrize(("name", "strategy"), [("lora_nested", "snapshot"), ("lora", "eager"), ("lora_merged", "script")])
 def test_20_adapters_of_which_two_were_traced(shop: Workshop, name: str, strategy: str) -> None:
     events = [
         {"adapter": shop.adapter(f"{index:02}"), "prompt": QUESTIONS[index // 2 % len(QUESTIONS)], "max_new_tokens": 6}
@@ -43,4 +43,5 @@ def test_20_adapters_of_which_two_were_traced(shop: Workshop, name: str, strateg
     assert results(bundled) == results(plainly)
     assert len({str(answer["output"]) for answer in plainly}) == 20
     assert shop.manifest(case)["strategy"] == strategy, said.err
-    assert all(answer["fallback"] is None for answer in bundled), said.err
+    served = strategy != "eager"  # what is read of a GGUF file is never answered
+    assert all((answer["fallback"] is None) == served for answer in bundled), said.err

@@ -76,3 +76,29 @@ def test_a_module_of_a_package_that_is_named_by_its_file_is_told_its_other_name(
     write_project(tmp_path, {"package/__init__.py": "", "package/a.py": "", "package/app.py": "from . import a\n"})
     done = tidalctl("trace", "package/app.py", "--event", "{}", cwd=tmp_path)
     done.one_error("app.py is a module of a package", "tidalctl trace package.app:handler")
+
+
+OPENS = """
+from pathlib import Path
+import tidalctl
+import torch
+
+@tidalctl.init(static=True)
+def load(event):
+    return torch.ones(2)
+
+def handler(event, context):
+    own = (Path(__file__).parent / "styles" / (event["style"] + ".txt")).read_text()
+    return [load(event).tolist(), own, Path(event["folder"], "given.txt").read_text()]
+"""
+
+
+def test_a_file_whose_absolute_path_an_event_gives_is_not_shipped_and_one_beside_the_source_is(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    folder = tmp_path / "project" / "requests"
+    files = {"app.py": OPENS, "styles/a.txt": "a", "styles/b.txt": "b", "requests/given.txt": "secret"}
+    made = chain(files, {"style": "a", "folder": str(folder)})
+    shipped = {path.name for path in (made.bundle / "code").rglob("*") if path.is_file()}
+    assert shipped == {"app.py", "a.txt", "b.txt"}
+    assert made.run({"style": "b", "folder": str(folder)})["output"] == [[1.0, 1.0], "b", "secret"]
