@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.directory.manifest import Manifest
-from tidalctl.function.target.event_probe import agrees, arguments_digest
-from tidalctl.function.target.init_mark import Init
-from tidalctl.function.target.working_environment import Surroundings, variable_digest
+from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.function.event_probe import agrees, arguments_digest
+from tidalctl.function.init_mark import Init
+from tidalctl.function.working_environment import Surroundings, variable_digest
 
 
 def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distributions: Sequence[str]) -> str | None:
@@ -62,7 +62,7 @@ class CallConditions:
 
     def mismatch(self) -> str | None:
         """Return the first condition that differs from the trace, or None."""
-        from tidalctl.function.target.process_settings import torch_settings
+        from tidalctl.function.process_settings import torch_settings
 
         guard, roots = self._guard, [os.path.realpath(root) for root in self._where()]
         if (self._since.moved() or guard.moved) and self._since.place(roots) != guard.directory:

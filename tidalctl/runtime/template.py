@@ -147,7 +147,7 @@ class Template:
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         if drawn := self.manifest.guard.drawn:
-            from tidalctl.function.target.process_settings import seeds
+            from tidalctl.function.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
 
