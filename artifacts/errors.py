@@ -1,5 +1,7 @@
 """The errors a person can do something about. They are caught once, at the top of the command line."""
 
+COMPILE_AGAIN = "compile the bundle again"  # the hint where the files of a bundle are not what compile wrote
+
 
 class TidalError(Exception):
     """A message, a hint that says what to do next, and the process's exit code (2: usage or a bad artifact)."""

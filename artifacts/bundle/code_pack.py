@@ -12,14 +12,13 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.hashing import code_hasher
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
 SCHEMA = 2
 _HEAD = len(MAGIC) + 8
-_AGAIN = "compile the bundle again"
 
 
 class Segment(Record, frozen=True, array_like=True):
@@ -112,19 +111,19 @@ class PackFile:
         path, size = self.path, os.fstat(self._handle).st_size
         head = os.pread(self._handle, _HEAD, 0)
         if head[: len(MAGIC)] != MAGIC[: len(head)]:
-            raise NotAnArtifact(f"{path} is not a code pack", _AGAIN)
+            raise NotAnArtifact(f"{path} is not a code pack", COMPILE_AGAIN)
         length = int.from_bytes(head[len(MAGIC) :], "little")
         if len(head) < _HEAD or length > size - _HEAD:
-            raise Truncated(f"{path} ends before its index does", _AGAIN)
+            raise Truncated(f"{path} ends before its index does", COMPILE_AGAIN)
         text = _read(self._handle, length, _HEAD)
         if hashlib.sha256(head + text).hexdigest() != digest:
-            raise Corrupt(f"{path} is not what compile wrote (the digest of its index differs)", _AGAIN)
+            raise Corrupt(f"{path} is not what compile wrote (the digest of its index differs)", COMPILE_AGAIN)
         index = decode_index(text, path)
         begin = _HEAD + length
         end = begin + sum(segment.length for segment in index.segments)
         if size != end:
             kind = Truncated if size < end else Corrupt
-            raise kind(f"{path} has {size} bytes, {end} were written", _AGAIN)
+            raise kind(f"{path} has {size} bytes, {end} were written", COMPILE_AGAIN)
         return index, begin
 
     def read(self, number: int, verify: bool = True) -> bytes:
@@ -133,11 +132,11 @@ class PackFile:
         try:
             data = _read(self._handle, segment.length, self._begin + segment.offset)
         except OSError as error:
-            raise Corrupt(f"{self.path} could not be read: {error}", _AGAIN) from None
+            raise Corrupt(f"{self.path} could not be read: {error}", COMPILE_AGAIN) from None
         if len(data) < segment.length:
-            raise Truncated(f"{self.path} ends before its segment {number} does", _AGAIN)
+            raise Truncated(f"{self.path} ends before its segment {number} does", COMPILE_AGAIN)
         if verify and _digest(data) != segment.blake3:
-            raise Corrupt(f"{self.path} is not what compile wrote (the blake3 of its segment {number} differs)", _AGAIN)
+            raise Corrupt(f"{self.path} is not what compile wrote (the blake3 of its segment {number} differs)", COMPILE_AGAIN)
         return data
 
     def close(self) -> None:
@@ -159,10 +158,10 @@ def decode_index(text: bytes, path: Path) -> PackIndex:
         if schema > SCHEMA:
             raise NewerSchema(f"{path} has code pack schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
         if schema < SCHEMA:
-            raise OlderSchema(f"{path} has code pack schema {schema}; this tidalctl reads {SCHEMA}", _AGAIN)
+            raise OlderSchema(f"{path} has code pack schema {schema}; this tidalctl reads {SCHEMA}", COMPILE_AGAIN)
         index = msgspec.json.decode(text, type=PackIndex)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Corrupt(f"{path}: its index does not fit the schema: {error}", _AGAIN) from None
+        raise Corrupt(f"{path}: its index does not fit the schema: {error}", COMPILE_AGAIN) from None
     _check(index, path)
     return index
 
@@ -175,27 +174,27 @@ def _check(index: PackIndex, path: Path) -> None:
     end = 0
     for number, segment in enumerate(index.segments):
         if segment.offset != end or segment.length <= 0:
-            raise Corrupt(f"{path}: segment {number} does not begin where the one before it ends", _AGAIN)
+            raise Corrupt(f"{path}: segment {number} does not begin where the one before it ends", COMPILE_AGAIN)
         end += segment.length
     following = [0] * len(index.segments)
     for module in index.modules:
         if not 0 <= module.segment < len(index.segments):
-            raise Corrupt(f"{path}: module {module.name} lies in a segment that is not there", _AGAIN)
+            raise Corrupt(f"{path}: module {module.name} lies in a segment that is not there", COMPILE_AGAIN)
         if module.place != following[module.segment]:
-            raise Corrupt(f"{path}: module {module.name} does not lie behind the one before it", _AGAIN)
+            raise Corrupt(f"{path}: module {module.name} does not lie behind the one before it", COMPILE_AGAIN)
         following[module.segment] += 1
         _check_file(module, path)
     if len({module.name for module in index.modules}) != len(index.modules):
-        raise Corrupt(f"{path} lists two modules of one name", _AGAIN)
+        raise Corrupt(f"{path} lists two modules of one name", COMPILE_AGAIN)
 
 
 def _check_file(module: PackedModule, path: Path) -> None:
     file = module.file
     parts = file.split("/")  # PurePosixPath takes three times as long, at every start
     if "" in parts or "." in parts or ".." in parts or "\\" in file or "\0" in file:
-        raise PathEscapes(f"{path} names {file!r}, which leads out of its folder", _AGAIN)
+        raise PathEscapes(f"{path} names {file!r}, which leads out of its folder", COMPILE_AGAIN)
     if file != f"code/{file_of(module.name, module.package)}" and file != file_of(module.name, module.package):
-        raise Corrupt(f"{path}: {file!r} is no file of the module {module.name}", _AGAIN)
+        raise Corrupt(f"{path}: {file!r} is no file of the module {module.name}", COMPILE_AGAIN)
 
 
 def file_of(name: str, package: bool) -> str:

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, Manifest, decode_manifest
-from tidalctl.artifacts.errors import ArtifactError, Corrupt, NotAnArtifact, PathEscapes, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, ArtifactError, Corrupt, NotAnArtifact, PathEscapes, Truncated
 
 CHUNK = 4 * 2**20
 
@@ -33,15 +33,15 @@ def open_bundle(path: Path) -> Manifest:
         try:
             found = file.stat()
         except OSError:
-            raise Truncated(f"{path}: {name} is missing", "compile the bundle again") from None
+            raise Truncated(f"{path}: {name} is missing", COMPILE_AGAIN) from None
         if not stat.S_ISREG(found.st_mode):
-            raise Corrupt(f"{path}: {name} is not a file", "compile the bundle again")
+            raise Corrupt(f"{path}: {name} is not a file", COMPILE_AGAIN)
         size = found.st_size
         if not file.resolve().is_relative_to(root):
-            raise PathEscapes(f"{path}: {name} is a link that leads out of the bundle", "compile the bundle again")
+            raise PathEscapes(f"{path}: {name} is a link that leads out of the bundle", COMPILE_AGAIN)
         if size != stored.size:
             kind = Truncated if size < stored.size else Corrupt
-            raise kind(f"{path}: {name} has {size} bytes, {stored.size} were written", "compile the bundle again")
+            raise kind(f"{path}: {name} has {size} bytes, {stored.size} were written", COMPILE_AGAIN)
     return manifest
 
 
@@ -65,7 +65,7 @@ def file_digest(path: Path) -> str:
 def check_file(path: Path, manifest: Manifest, name: str, digest: str | None = None) -> None:
     """Raise Corrupt unless the file's sha256 is the manifest's. Pass `digest` where it is known already."""
     if (digest or file_digest(path / name)) != manifest.files[name].sha256:
-        raise Corrupt(f"{path}: {name} is not what compile wrote (its sha256 differs)", "compile the bundle again")
+        raise Corrupt(f"{path}: {name} is not what compile wrote (its sha256 differs)", COMPILE_AGAIN)
 
 
 def read_checked(path: Path, manifest: Manifest, name: str, *, check: bool = True) -> bytes:
@@ -73,7 +73,7 @@ def read_checked(path: Path, manifest: Manifest, name: str, *, check: bool = Tru
     try:
         data = (path / name).read_bytes()
     except OSError as error:
-        raise Truncated(f"{path}: {name} can't be read: {error.strerror}", "compile the bundle again") from None
+        raise Truncated(f"{path}: {name} can't be read: {error.strerror}", COMPILE_AGAIN) from None
     if check:
         check_file(path, manifest, name, hashlib.sha256(data).hexdigest())
     return data

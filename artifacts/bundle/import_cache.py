@@ -20,14 +20,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 
 MAGIC = b"tidalrc2"
 MODES = ("exec", "eval")
 # functions, each cached by functools, which make plain data of what lies below the path that is their only argument
 SCANS = {"transformers.utils.import_utils": "create_import_structure_from_path"}
 CACHED: Any = type(functools.cache(abs))  # what functools makes of a function that it caches
-_AGAIN = "compile the bundle again"
 _HEAD = MAGIC + importlib.util.MAGIC_NUMBER
 _LENGTH = 4
 
@@ -117,7 +116,7 @@ def _split(data: bytes, where: Path) -> tuple[memoryview, memoryview] | None:
 
 
 def _no_recall(where: Path, why: str) -> Corrupt:
-    return Corrupt(f"{where} is not what compile wrote: {why}", _AGAIN)
+    return Corrupt(f"{where} is not what compile wrote: {why}", COMPILE_AGAIN)
 
 
 def load(data: bytes | memoryview, where: Path) -> Any:

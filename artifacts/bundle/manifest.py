@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
 SCHEMA = 9
@@ -154,48 +154,48 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
 
     Raises NotAnArtifact, Truncated, OlderSchema, NewerSchema, Corrupt or PathEscapes.
     """
-    again = "compile the bundle again"
     if not data.strip():
-        raise Truncated(f"{where} is empty", again)
+        raise Truncated(f"{where} is empty", COMPILE_AGAIN)
     try:
         body: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{where} is not JSON: {error}", again) from None
+        raise Corrupt(f"{where} is not JSON: {error}", COMPILE_AGAIN) from None
     if not isinstance(body, dict) or body.get("format", FORMAT) != FORMAT:
         raise NotAnArtifact(f"{where} is not the manifest of a bundle", "make one: tidalctl compile app.trace")
     schema = body.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
         raise NewerSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
     if isinstance(schema, int) and schema < SCHEMA:
-        raise OlderSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", again)
+        raise OlderSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", COMPILE_AGAIN)
     stated = body.pop("digest", "")
     try:
         computed = digest_json(body)
     except (ValueError, RecursionError) as error:
-        raise Corrupt(f"{where} holds a value that no manifest has: {error}", again) from None
+        raise Corrupt(f"{where} holds a value that no manifest has: {error}", COMPILE_AGAIN) from None
     if stated != computed:
-        raise Corrupt(f"{where} is not what compile wrote (its digest differs)", again)
+        raise Corrupt(f"{where} is not what compile wrote (its digest differs)", COMPILE_AGAIN)
     try:
         manifest = msgspec.convert({**body, "digest": stated}, Manifest)
     except (msgspec.ValidationError, RecursionError) as error:
-        raise Corrupt(f"{where} does not fit the schema: {error}", again) from None
+        raise Corrupt(f"{where} does not fit the schema: {error}", COMPILE_AGAIN) from None
     _check_paths(manifest, where)
     return manifest
 
 
 def _check_paths(manifest: Manifest, where: Path) -> None:
-    again = "compile the bundle again"
     for name in (*manifest.files, manifest.function.source, *manifest.readahead, *manifest.touched):
         if "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):  # an absolute one begins with ""
-            raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", again)
+            raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", COMPILE_AGAIN)
     if len({weight.name for weight in manifest.weights}) != len(manifest.weights):
-        raise Corrupt(f"{where} lists two weights of one name", again)
+        raise Corrupt(f"{where} lists two weights of one name", COMPILE_AGAIN)
     for weight in manifest.weights:
         stored = manifest.files.get(weight.file)
         if stored is None:
-            raise Corrupt(f"{where}: weight {weight.name} lies in {weight.file!r}, which the bundle does not hold", again)
+            raise Corrupt(
+                f"{where}: weight {weight.name} lies in {weight.file!r}, which the bundle does not hold", COMPILE_AGAIN
+            )
         if weight.offset < 0 or weight.nbytes < 0 or weight.offset + weight.nbytes > stored.size:
-            raise Corrupt(f"{where}: weight {weight.name} reaches past the end of {weight.file}", again)
+            raise Corrupt(f"{where}: weight {weight.name} reaches past the end of {weight.file}", COMPILE_AGAIN)
     if manifest.strategy not in STRATEGIES:
         raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
     needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
@@ -204,6 +204,6 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
     names = {weight.name for weight in manifest.weights}
     for answer in manifest.answers:
         if answer.weight not in names:
-            raise Corrupt(f"{where} answers with a weight that it does not list: {answer.weight}", again)
+            raise Corrupt(f"{where} answers with a weight that it does not list: {answer.weight}", COMPILE_AGAIN)
     for name in sorted(needed - manifest.files.keys()):
-        raise Corrupt(f"{where} lists no {name}", again)
+        raise Corrupt(f"{where} lists no {name}", COMPILE_AGAIN)

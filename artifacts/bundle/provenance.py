@@ -6,7 +6,7 @@ from typing import Any
 
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.bundle.manifest import CODE, PROVENANCE, Manifest
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, TidalError
 
 
 def read_provenance(bundle: Path) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def read_provenance(bundle: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise TidalError(f"{bundle / PROVENANCE} does not say where the plain function lies", "compile the bundle again")
+        raise TidalError(f"{bundle / PROVENANCE} does not say where the plain function lies", COMPILE_AGAIN)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, Truncated
 from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.artifacts.records import Record
 
@@ -175,15 +175,14 @@ def check_header(path: Path) -> dict[str, Any]:
 
     Raises Truncated or Corrupt.
     """
-    again = "compile the bundle again"
     size = path.stat().st_size
     with open(path, "rb") as file:
         prefix = file.read(8)
         if len(prefix) < 8:
-            raise Truncated(f"{path} is shorter than its header", again)
+            raise Truncated(f"{path} is shorter than its header", COMPILE_AGAIN)
         length = int.from_bytes(prefix, "little")
         if length > min(MAX_HEADER, size - 8):
-            raise Truncated(f"{path}: its header claims {length} bytes", again)
+            raise Truncated(f"{path}: its header claims {length} bytes", COMPILE_AGAIN)
         data = file.read(length)
     try:
         header = json.loads(data.decode())
@@ -194,12 +193,12 @@ def check_header(path: Path) -> dict[str, Any]:
         position = 0
         for key, start, end in sorted(spans, key=lambda span: (span[1], span[2])):
             if start != position or end < start:
-                raise Corrupt(f"{path}: tensor {key!r} does not follow the one before it", again)
+                raise Corrupt(f"{path}: tensor {key!r} does not follow the one before it", COMPILE_AGAIN)
             position = end
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise Corrupt(f"{path}: its header is not that of a safetensors file: {error}", again) from None
+        raise Corrupt(f"{path}: its header is not that of a safetensors file: {error}", COMPILE_AGAIN) from None
     if 8 + length + position != size:
-        raise Truncated(f"{path}: its header covers {8 + length + position} bytes of {size}", again)
+        raise Truncated(f"{path}: its header covers {8 + length + position} bytes of {size}", COMPILE_AGAIN)
     return header
 
 

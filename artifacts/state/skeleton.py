@@ -18,7 +18,7 @@ from typing import IO, Any
 
 import torch
 
-from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 from tidalctl.artifacts.state.pickling_loss import dropped, order_lost
 from tidalctl.artifacts.state.storages import storage_names
 
@@ -174,7 +174,7 @@ class SkeletonUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         shown = f"{module}:{name}"
         if self._allowed is not None and shown not in self._allowed:
-            raise Corrupt(f"the skeleton asks for {shown}, which the manifest does not list", "compile the bundle again")
+            raise Corrupt(f"the skeleton asks for {shown}, which the manifest does not list", COMPILE_AGAIN)
         self.seen.add(shown)
         return _rebuild_tensor_v3 if shown == "torch._utils:_rebuild_tensor_v3" else super().find_class(module, name)
 

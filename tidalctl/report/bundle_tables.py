@@ -10,7 +10,7 @@ from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
-from tidalctl.artifacts.errors import Corrupt, NewerSchema
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
 
@@ -71,7 +71,7 @@ def _prewarm(manifest: Manifest, path: Path) -> list[Any] | None:
         body = json.loads((path / PREWARM).read_bytes())
         schema, kernels = body["schema"], list(body["kernels"])
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise Corrupt(f"{path}: {PREWARM} is no prewarm list: {error}", "compile the bundle again") from None
+        raise Corrupt(f"{path}: {PREWARM} is no prewarm list: {error}", COMPILE_AGAIN) from None
     if schema != PREWARM_SCHEMA:
         raise NewerSchema(f"{path}: {PREWARM} has schema {schema}; this tidalctl reads {PREWARM_SCHEMA}", "upgrade tidalctl")
     return kernels

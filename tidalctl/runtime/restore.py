@@ -11,7 +11,7 @@ import torch
 
 from tidalctl.artifacts.bundle.directory import read_checked
 from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
-from tidalctl.artifacts.errors import Corrupt
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 from tidalctl.artifacts.state.contents import restore_contents
 from tidalctl.artifacts.state.library_registries import note
 from tidalctl.artifacts.state.skeleton import SkeletonUnpickler
@@ -41,9 +41,7 @@ class Storages:
     def _of(self, name: str) -> torch.UntypedStorage:
         weight = self._weights.get(name)
         if weight is None:
-            raise Corrupt(
-                f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again"
-            )
+            raise Corrupt(f"the skeleton asks for the weight {name}, which the manifest does not list", COMPILE_AGAIN)
         if weight.nbytes == 0:
             return torch.UntypedStorage(0, device=weight.device)
         if self._arrival is not None and self._arrival.carries(name):

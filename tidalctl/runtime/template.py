@@ -15,7 +15,7 @@ from typing import Any
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle, read_checked, unlisted_files
 from tidalctl.artifacts.bundle.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.function.event_probe import digest_value
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.target import Handler, enter_project, import_handler
@@ -89,7 +89,7 @@ class Template:
             name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/") and importable(name)
         ]
         if planted:
-            raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", "compile the bundle again")
+            raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", COMPILE_AGAIN)
 
     def prepare(self, event: Any, argv: tuple[str, ...] | None = (), eager: bool = False) -> Handler:
         """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way.

@@ -22,7 +22,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile
 from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE, Manifest
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.runtime.process.timeline import Timeline
 
 
@@ -130,7 +130,7 @@ class PackReader:
         return codes
 
     def _no_bytecode(self, what: str) -> TidalError:
-        self.error = Corrupt(f"{self._path} holds no bytecode: {what}", "compile the bundle again")
+        self.error = Corrupt(f"{self._path} holds no bytecode: {what}", COMPILE_AGAIN)
         return self.error
 
     def own_code(self, file: str, path: str) -> CodeType | None:

@@ -19,7 +19,7 @@ import torch
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.runtime.weights.direct_io import BLOCK
 
@@ -203,9 +203,7 @@ class CudaDevice:
     def check(self, group: Group) -> None:
         for weight in group.weights if self._hashes else ():
             if self._digests.pop(weight.name) != weight.xxh3:
-                raise Corrupt(
-                    f"{weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", "compile the bundle again"
-                )
+                raise Corrupt(f"{weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", COMPILE_AGAIN)
 
     def hurry(self, group: Group) -> None:
         """Nothing that would: its copies are on the stream."""

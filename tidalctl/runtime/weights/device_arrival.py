@@ -12,7 +12,7 @@ import torch
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.runtime.weights.cuda import CudaDevice, pin, view_of
 from tidalctl.runtime.weights.direct_io import Reads
 from tidalctl.runtime.weights.engine import Engine
@@ -43,7 +43,7 @@ class BundleSource:
     def read(self, file: str, begin: int, end: int, memory: memoryview) -> int:
         at = self.reads[file].read(begin, end, memory)
         if self._files[file].changed():
-            raise Corrupt(f"{self._bundle}: {file} was changed while it was read", "compile the bundle again")
+            raise Corrupt(f"{self._bundle}: {file} was changed while it was read", COMPILE_AGAIN)
         return at
 
     def pinned(self, group: Group) -> torch.Tensor | None:

@@ -3,7 +3,7 @@
 import errno
 import os
 
-from tidalctl.artifacts.errors import Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Truncated
 from tidalctl.runtime.weights.file_mapping import PAGE, WeightsFile
 
 BLOCK = 4096  # what direct reads want memory, offset and length to be multiples of, on any disk
@@ -55,7 +55,7 @@ class Reads:
         while begin + done < end:
             count = os.preadv(handle, [memory[done:]], begin + done)
             if count == 0 or (handle == self._aside and count % BLOCK and begin + done + count < end):
-                raise Truncated(f"the weights end after {begin + done + count} bytes, before {end}", "compile the bundle again")
+                raise Truncated(f"the weights end after {begin + done + count} bytes, before {end}", COMPILE_AGAIN)
             done += count
 
 

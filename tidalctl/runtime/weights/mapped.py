@@ -12,12 +12,11 @@ from pathlib import Path
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group
-from tidalctl.artifacts.errors import Corrupt, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, Truncated
 from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.runtime.weights.file_mapping import PrivateMapping, WeightsFile
 
 STEP = 16 * 2**20  # bytes a call
-AGAIN = "compile the bundle again"
 
 
 class MappedDevice:
@@ -58,14 +57,14 @@ class MappedDevice:
     def bring(self, group: Group) -> None:
         file = self.files[group.file]
         if file.changed():
-            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", COMPILE_AGAIN)
         if self._all_here() or file.holds(group.begin, group.end):
             return
         self._turn()
         for begin in range(group.begin, group.end, STEP):
             length = min(STEP, group.end - begin)
             if file.read(begin, length) != length:
-                raise Truncated(f"{self._bundle}: {group.file} can't be read to its end", AGAIN)
+                raise Truncated(f"{self._bundle}: {group.file} can't be read to its end", COMPILE_AGAIN)
 
     def check(self, group: Group) -> None:
         """Look at a group where compute will, so that it finds the pages there; what differs there may have been written since."""
@@ -73,10 +72,10 @@ class MappedDevice:
         for weight in group.weights:
             if _digest(mapping.view, weight) != weight.xxh3 and _digest(file.view, weight) != weight.xxh3:
                 raise Corrupt(
-                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", AGAIN
+                    f"{self._bundle}: {weight.name} in {group.file} is not what compile wrote (its xxh3 differs)", COMPILE_AGAIN
                 )
         if file.changed():
-            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", AGAIN)
+            raise Corrupt(f"{self._bundle}: {group.file} was changed while it was read", COMPILE_AGAIN)
 
     def hurry(self, group: Group) -> None:
         """Enter it in the page table, which would hold up imports, which change the table too, but not who stands still."""
@@ -89,7 +88,7 @@ class MappedDevice:
         """Raise Corrupt where somebody has written to a file since it was opened: its pages are the weights."""
         for name, file in self.files.items():
             if file.changed():
-                raise Corrupt(f"{self._bundle}: {name} was changed while it was in use", AGAIN)
+                raise Corrupt(f"{self._bundle}: {name} was changed while it was in use", COMPILE_AGAIN)
 
 
 def _digest(view: Callable[[int, int], memoryview], weight: BundleWeight) -> str:

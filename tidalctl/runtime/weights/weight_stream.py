@@ -12,12 +12,12 @@ import msgspec
 from tidalctl.artifacts.bundle.directory import check_file
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.bundle.weight_groups import GROUP_SIZE, Group, plan_groups
-from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError, Truncated
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.direct_io import too_large_to_cache
 from tidalctl.runtime.weights.engine import WORKERS, Engine
 from tidalctl.runtime.weights.file_mapping import PrivateMapping
-from tidalctl.runtime.weights.mapped import AGAIN, MappedDevice
+from tidalctl.runtime.weights.mapped import MappedDevice
 
 if TYPE_CHECKING:
     import torch
@@ -143,9 +143,9 @@ class WeightStream:
         for name, file in self.device.files.items():
             expected = self._manifest.files[name].size
             if file.size < expected:
-                raise Truncated(f"{self._bundle}: {name} has {file.size} of {expected} bytes", AGAIN)
+                raise Truncated(f"{self._bundle}: {name} has {file.size} of {expected} bytes", COMPILE_AGAIN)
             if file.size > expected:
-                raise Corrupt(f"{self._bundle}: {name} is longer than compile wrote it", AGAIN)
+                raise Corrupt(f"{self._bundle}: {name} is longer than compile wrote it", COMPILE_AGAIN)
 
     def _order(self, groups: Sequence[Group]) -> list[int] | None:
         if self.options.order == "reversed":
