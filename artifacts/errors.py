@@ -1,5 +1,7 @@
 """The errors a person can do something about. They are caught once, at the top of the command line."""
 
+import sys
+
 COMPILE_AGAIN = "compile the bundle again"  # the hint where the files of a bundle are not what compile wrote
 
 
@@ -56,6 +58,13 @@ class PathEscapes(ArtifactError):
 
 class WrongFingerprint(ArtifactError):
     """Made for another Python, platform or device, so that nothing in it may be loaded here."""
+
+
+def print_error(error: TidalError) -> None:
+    """Print the message and the hint on standard error."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
 
 
 def output_full(error: OSError) -> TidalError:

@@ -1,24 +1,16 @@
 """`trace`: run the function once in a fresh process and leave its execution path in a file."""
 
-import contextlib
 import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import msgspec
 
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, try_to_write
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import Failure
+from tidalctl.function.child_process import run_child
 from tidalctl.function.target import locate
 from tidalctl.tracer.child import Request
-
-GRACE_S = 5.0  # that an interrupted function has, to end by itself
-CHILD = "import sys; from tidalctl.tracer.child import main; main(sys.argv[1])"
 
 
 def record_trace(
@@ -54,19 +46,11 @@ def record_trace(
         vary=tuple(vary),
         tensorboard=str(tensorboard.absolute()) if tensorboard else "",
     )
-    handle, path = tempfile.mkstemp(suffix=".json")
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(request))
     try:
-        code = run_child([sys.executable, "-P", "-c", CHILD, path])
-    except KeyboardInterrupt:
-        code = 130
-    Path(path).unlink(missing_ok=True)
-    if code in (2, 130):
+        code = run_child("tidalctl.tracer.child", request)
+    except (KeyboardInterrupt, SystemExit):
         partial.unlink(missing_ok=True)
-        if code == 130:
-            raise KeyboardInterrupt
-        raise SystemExit(2)  # the child has said what was wrong
+        raise
     if code != 0:
         kept = f"what it did until then: tidalctl inspect {partial}" if partial.exists() else None
         if code < 0:
@@ -85,19 +69,3 @@ def _failed(partial: Path, kept: str | None) -> FunctionError:
     if failure.hint:
         return FunctionError(failure.message, failure.hint)
     return FunctionError(f"the function raised {failure.message.splitlines()[-1]}, so the trace is incomplete", kept)
-
-
-def run_child(command: list[str]) -> int:
-    """Run a process whose standard output is talk, as its errors are. An interrupt reaches it too, and it is given a while to end."""
-    sys.stderr.flush()
-    process = subprocess.Popen(command, stdout=2, env={"KINETO_LOG_LEVEL": "99", **os.environ, "PYTHONHASHSEED": "0"})
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(GRACE_S)
-        finally:  # the function may have caught it, Python may have dropped it in a callback, and a second one ends the grace
-            process.kill()
-            process.wait()
-        raise

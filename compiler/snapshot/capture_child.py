@@ -1,7 +1,6 @@
 """The capture's process: runs init under lineage and writes what some of its tensors held before later steps wrote over them."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import msgspec
 from tidalctl.artifacts.bundle.weights_file import Entry, kept_address, plan_shards, write_shard
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.side_effects.watches import after_imports
-from tidalctl.compiler.snapshot.child import leave
 from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, ShardWritten
+from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.outputs import pieces
 from tidalctl.function.process_settings import FirstGenerators
@@ -53,12 +52,11 @@ class Capturer:
 
 
 def main(path: str) -> None:
-    request = msgspec.json.decode(Path(path).read_bytes(), type=CaptureRequest)
-    os.unlink(path)
-    leave(lambda: _run(request), request.folder)
+    request = read_request(path, CaptureRequest)
+    end_child(lambda: _run(request), request.folder)
 
 
-def _run(request: CaptureRequest) -> None:
+def _run(request: CaptureRequest) -> int:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
     capturer = Capturer(request)
     generators = FirstGenerators()
@@ -75,6 +73,7 @@ def _run(request: CaptureRequest) -> None:
     if missing:
         raise CheckFailed(f"init did not make {missing[0]} again as it was made in the trace")
     _write(request, capturer.tensors, capturer.addresses)
+    return 0
 
 
 def _write(request: CaptureRequest, tensors: dict[str, Any], addresses: dict[str, int]) -> None:

@@ -1,53 +1,23 @@
 """The snapshot's process: runs the function plainly, as `python app.py` would, with a Snapshotter in the way of its init."""
 
-import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.errors import TidalError
 from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
+from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.init_mark import answer_inits_with
 from tidalctl.function.outputs import is_stream, json_text, pieces
 from tidalctl.function.target import enter_project, import_handler
 
 
 def main(path: str) -> None:
-    request = msgspec.json.decode(Path(path).read_bytes(), type=SnapshotRequest)
-    os.unlink(path)
-    leave(lambda: _run(request), request.folder)
+    request = read_request(path, SnapshotRequest)
+    end_child(lambda: _run(request), request.folder)
 
 
-def leave(work: Callable[[], None], folder: str) -> None:
-    """Do the work of a child, say what went wrong, and end the process without torch's teardown."""
-    code = 0
-    try:
-        work()
-    except TidalError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
-        code = 130
-    except Exception as error:  # noqa: BLE001 - the user's function may raise anything
-        if isinstance(error, OSError) and (error.filename is not None or error.errno is not None):
-            print(f"error: {error.strerror}: {error.filename or folder}", file=sys.stderr)
-            code = 2
-        else:
-            from tidalctl.function.tracebacks import show_traceback
-
-            show_traceback(error)
-            code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
-
-
-def _run(request: SnapshotRequest) -> None:
+def _run(request: SnapshotRequest) -> int:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
     snapshotter = Snapshotter(request)
     answer_inits_with(snapshotter.answer)  # before the import, which may call init itself
@@ -67,3 +37,4 @@ def _run(request: SnapshotRequest) -> None:
     snapshotter.report["outputs"] = tuple(outputs)
     report = SnapshotReport(**snapshotter.report)
     Path(request.report).write_bytes(msgspec.json.encode(report))
+    return 0

@@ -4,23 +4,16 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from tidalctl.artifacts.errors import FunctionError
-from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import Header
 from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
-
-CHILD = "import sys; from tidalctl.compiler.snapshot.child import main; main(sys.argv[1])"
-CAPTURE = "import sys; from tidalctl.compiler.snapshot.capture_child import main; main(sys.argv[1])"
-
-# Whatever depends on the hash seed (the order of a set in the skeleton) must come out alike each time.
-STEADY = {"PYTHONHASHSEED": "0"}
+from tidalctl.function.child_process import run_child
 
 
 def working_directory(header: Header) -> str:
@@ -33,12 +26,22 @@ def take_snapshot(
 ) -> SnapshotReport:
     """Run the snapshot's process. Raises FunctionError where the function raises, SystemExit where the child said what was wrong."""
     read_end, write_end = os.pipe()
-    try:
-        process, path = _start(CHILD, header, msgspec.structs.replace(request, progress=write_end), [write_end])
-    finally:
+
+    def follow() -> None:
         os.close(write_end)
+        for line in told:
+            done, total = map(int, line.split())
+            if progress:
+                progress(done, total)
+
     with open(read_end, encoding="ascii") as told:
-        code = _outcome(process, path, told, progress)
+        code = run_child(
+            "tidalctl.compiler.snapshot.child",
+            msgspec.structs.replace(request, progress=write_end),
+            directory=working_directory(header),
+            descriptors=(write_end,),
+            meanwhile=follow,
+        )
     if code != 0:
         how = f"its process was killed by signal {-code}" if code < 0 else "its traceback is above"
         raise FunctionError(
@@ -49,47 +52,9 @@ def take_snapshot(
 
 def take_capture(header: Header, request: CaptureRequest) -> CaptureReport | None:
     """Run the capture's process. None where init did not make what was wanted again."""
-    process, path = _start(CAPTURE, header, request, [])
-    if _outcome(process, path, (), None) != 0:
+    if run_child("tidalctl.compiler.snapshot.capture_child", request, directory=working_directory(header)) != 0:
         return None
     return msgspec.json.decode(Path(request.report).read_bytes(), type=CaptureReport)
-
-
-def _start(code: str, header: Header, request: Record, descriptors: list[int]) -> tuple[subprocess.Popen[bytes], Path]:
-    handle, path = tempfile.mkstemp(suffix=".json")
-    with os.fdopen(handle, "wb") as file:
-        file.write(msgspec.json.encode(request))
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, path],
-        stdout=2,
-        cwd=working_directory(header),
-        env={**os.environ, **STEADY},
-        pass_fds=descriptors,
-    )
-    return process, Path(path)
-
-
-def _outcome(
-    process: subprocess.Popen[bytes], path: Path, told: Iterable[str], progress: Callable[[int, int], None] | None
-) -> int:
-    """The child's exit code, once it has ended. One that has said what was wrong ends this process too, as its own end would."""
-    try:
-        for line in told:
-            done, total = map(int, line.split())
-            if progress:
-                progress(done, total)
-        code = process.wait()
-    except BaseException:  # raised again: an interrupt, too, must not leave the child behind
-        process.terminate()
-        process.wait()
-        raise
-    finally:
-        path.unlink(missing_ok=True)
-    if code == 2:
-        raise SystemExit(2)
-    if code == 130:
-        raise KeyboardInterrupt
-    return code
 
 
 def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = True) -> dict[str, Any]:
