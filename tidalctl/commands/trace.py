@@ -33,6 +33,12 @@ def trace(
     init: Annotated[
         str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
     ] = "",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Promise of that function what @tidalctl.init(static=True) does: its state depends on no request."
+        ),
+    ] = False,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
@@ -47,7 +53,9 @@ def trace(
     events = [parse_event(text)[1] for text in event]
     if len(event) > 1 and event.count("-") > 1:
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
-    recorded = record_trace(target, events, output, init=init, argv=context.args, tensorboard=tensorboard, force=force)
+    recorded = record_trace(
+        target, events, output, init=init, static=static, argv=context.args, tensorboard=tensorboard, force=force
+    )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:
         typer.echo(json.dumps(_report(recorded, output), ensure_ascii=False))
