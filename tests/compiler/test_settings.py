@@ -42,37 +42,28 @@ def load(event):
     weight = torch.nn.Parameter(torch.ones(4, 4) / 3)
     product = weight @ weight
     recorded, product = product.requires_grad, product.detach()
-    more = [torch.ones(1) for _ in range(event["more"])]
     fill = torch.utils.deterministic.fill_uninitialized_memory and torch.are_deterministic_algorithms_enabled()
-    return {"weight": weight, "product": product, "more": more, "fill": [fill, recorded]}
+    return {"weight": weight, "product": product, "fill": [fill, recorded]}
 
 
 def handler(event, context):
     with SETTINGS[event["set"]]():
         state = load(event)
-    tensors = state["weight"], state["product"], *state["more"]
+    tensors = state["weight"], state["product"]
     return [state["fill"], [[str(t.dtype), t.device.type, t.requires_grad, t.is_inference()] for t in tensors]]
 """
 OTHERS = ("dtype", "device", "gradients", "inference", "autocast", "deterministic")
 
 
-@pytest.mark.parametrize(
-    ("strategy", "events", "others"),
-    [
-        pytest.param("snapshot", [{"more": 1}], ("dtype", "autocast"), id="snapshot"),
-        pytest.param("snapshot", [{"more": 1}], OTHERS, marks=pytest.mark.slow, id="snapshot, all"),
-        pytest.param("replay", [{"more": 1}, {"more": 2}], OTHERS, marks=pytest.mark.slow, id="replay, all"),
-    ],
-)
+@pytest.mark.parametrize("others", [("dtype", "autocast"), pytest.param(OTHERS, marks=pytest.mark.slow)], ids=["two", "all"])
 def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
-    chain: Callable[..., Chain], strategy: str, events: list[dict[str, Any]], others: tuple[str, ...]
+    chain: Callable[..., Chain], others: tuple[str, ...]
 ) -> None:
-    app = APP.replace('event["more"]', "1") if strategy == "snapshot" else APP
-    made = chain(app, *({**event, "set": ""} for event in events))
-    assert made.manifest["strategy"] == strategy
-    assert made.run({"more": 1, "set": ""})["fallback"] is None
+    made = chain(APP, {"set": ""})
+    assert made.manifest["strategy"] == "snapshot"
+    assert made.run({"set": ""})["fallback"] is None
     for name in others:
-        event = {"more": 1, "set": name}
+        event = {"set": name}
         report = made.run(event)
         assert report["output"] == made.plain(event), name
         assert report["fallback"] and "in the trace" in report["fallback"], name
@@ -95,7 +86,7 @@ def told(script: str, *arguments: Any, made: Chain) -> Any:
 def test_where_init_leaves_torch_set_otherwise_a_later_call_in_the_process_runs_it(
     place: str, chain: Callable[..., Chain]
 ) -> None:
-    made = chain(APP.replace('event["more"]', "1").replace(place, SETS + place), {"set": ""})
+    made = chain(APP.replace(place, SETS + place), {"set": ""})
     events = [{"set": name} for name in ("", "", "autocast")]
     answers = told(WARM, made.bundle, json.dumps(events), made=made)
     assert [served for _, served in answers] == [True, False, False]
