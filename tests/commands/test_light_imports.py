@@ -42,7 +42,7 @@ def test_completion_of_a_verb_does_not_import_torch(tmp_path: Path) -> None:
 
 def test_import_tidalctl_costs_nothing(tmp_path: Path) -> None:
     script = "import sys; before = set(sys.modules); import tidalctl; print(*sorted(set(sys.modules) - before))"
-    assert python(script, cwd=tmp_path).ok().out.split() == ["tidalctl", "tidalctl.function.init_mark"]
+    assert python(script, cwd=tmp_path).ok().out.split() == ["tidalctl", "tidalctl.function", "tidalctl.function.init_mark"]
 
 
 def assert_no_torch(arguments: list[str], cwd: Path, environment: dict[str, str]) -> str:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from conftest import Chain, Done, plain, python
+from streams import within
 from test_cuda_device import GPU, arrival, files, weight
 from test_cuda_runs import APP, EVENTS
-from test_stream import within
 
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError

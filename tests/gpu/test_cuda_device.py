@@ -15,7 +15,7 @@ import torch
 from cuda_standin import Computing, StandIn, install
 from hypothesis import given
 from hypothesis import strategies as st
-from test_stream import digest, within
+from streams import digest, within
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from bench_samples import sample
 from conftest import Chain, tidalctl
-from test_bench_numbers import sample
 
 from tidalctl.bench.report_page import bench_page, middle_parts
 from tidalctl.bench.samples import CACHES, VARIANTS, Measured

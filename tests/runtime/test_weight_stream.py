@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from streams import digest, within
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
-from tidalctl.artifacts.hashing import weight_hasher
 from tidalctl.runtime.weights import file_mapping as mapping
 from tidalctl.runtime.weights.engine import WORKERS, Engine
 from tidalctl.runtime.weights.file_mapping import PAGE
@@ -63,24 +63,6 @@ class Slow:
 
     def wait(self, group: Group) -> None:
         pass
-
-
-def within(seconds: float, call: Callable[[], None]) -> BaseException | None:
-    """What a call raises, if it ends in time; a test that would hang fails instead."""
-    found: list[BaseException | None] = []
-
-    def run() -> None:
-        try:
-            call()
-            found.append(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the test
-            found.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    assert found, "it waits for ever"
-    return found[0]
 
 
 LAYOUTS = st.lists(
@@ -297,10 +279,6 @@ def test_a_paced_link_brings_no_more_than_its_bytes_a_second_beyond_the_resident
     assert time.monotonic() - begin < 0.1
     engine.wait()
     assert 0.29 <= time.monotonic() - begin < 0.6, "600 bytes at 2000 a second"
-
-
-def digest(data: bytes) -> str:
-    return weight_hasher(data).hexdigest()
 
 
 def mapped(folder: Path, data: bytes, size: int = 5000) -> tuple[MappedDevice, tuple[Group, ...]]:

@@ -28,6 +28,7 @@ from tidalctl.artifacts.bundle.manifest import (
 from tidalctl.artifacts.bundle.weights_file import Entry, Placement, plan_shards, write_shard
 from tidalctl.artifacts.errors import ArtifactError
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, digest_json
+from tidalctl.artifacts.trace import file as trace_file
 from tidalctl.artifacts.trace import records as tr
 
 FUNCTION = Function(module="app", handler="handler", source="app.py", init="app:load")
@@ -137,7 +138,7 @@ def sample_records() -> list[tr.AnyRecord]:
 
 
 def write_trace(path: Path, records: list[tr.AnyRecord], complete: bool = True) -> bytes:
-    writer = tr.TraceWriter(path)
+    writer = trace_file.TraceWriter(path)
     for record in records:
         writer.write(record)
     writer.close(complete)
