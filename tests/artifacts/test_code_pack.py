@@ -90,7 +90,7 @@ def test_the_same_sources_give_the_same_pack_in_any_process(tmp_path: Path) -> N
     copy_of_standard_modules(one.library)
     other = shutil.copytree(one.library, tmp_path / "elsewhere" / "site-packages")
     python("import compileall, sys; compileall.compile_dir(sys.argv[1], quiet=1)", other, cwd=tmp_path).ok()
-    here = os.path.dirname(__file__)
+    here = str(Path(__file__).parents[1] / "support")
     makes = [
         (one.library, {"PYTHONHASHSEED": "1", "PYTHONDONTWRITEBYTECODE": "1"}, ()),
         (other, {"PYTHONHASHSEED": "2"}, ("busy",)),

@@ -22,8 +22,8 @@ from sample_artifacts import (
 )
 
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, Truncated
-from tidalctl.artifacts.trace import file as trace_file
 from tidalctl.artifacts.trace import records as tr
+from tidalctl.artifacts.trace.file import TraceWriter, read_trace
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def trace_file(tmp_path: Path) -> Path:
 
 
 def _records_of(path: Path) -> Any:
-    return outcome(lambda: trace_file.read_trace(path).records)
+    return outcome(lambda: read_trace(path).records)
 
 
 def _agrees(found: Any, written: list[tr.AnyRecord]) -> bool:
@@ -42,17 +42,17 @@ def _agrees(found: Any, written: list[tr.AnyRecord]) -> bool:
 
 
 def test_a_trace_comes_back_as_it_was_written(trace_file: Path) -> None:
-    trace = trace_file.read_trace(trace_file)
+    trace = read_trace(trace_file)
     assert trace.complete
     assert trace.records[:-1] == sample_records()
 
 
 def test_a_trace_cut_anywhere_is_refused_or_incomplete(trace_file: Path) -> None:
-    data, written = trace_file.read_bytes(), trace_file.read_trace(trace_file).records
+    data, written = trace_file.read_bytes(), read_trace(trace_file).records
     seen = set()
     for length in range(len(data)):
         trace_file.write_bytes(data[:length])
-        found = outcome(lambda: trace_file.read_trace(trace_file))
+        found = outcome(lambda: read_trace(trace_file))
         if isinstance(found, type):
             assert found is Truncated
         else:
@@ -64,18 +64,18 @@ def test_a_trace_cut_anywhere_is_refused_or_incomplete(trace_file: Path) -> None
 
 def test_a_growing_trace_can_be_read_after_each_record(tmp_path: Path) -> None:
     path, records = tmp_path / "app.trace", sample_records()
-    writer = trace_file.TraceWriter(path)
-    assert outcome(lambda: trace_file.read_trace(path)) is Truncated
+    writer = TraceWriter(path)
+    assert outcome(lambda: read_trace(path)) is Truncated
     for count, record in enumerate(records, 1):
         writer.write(record)
-        trace = trace_file.read_trace(path)
+        trace = read_trace(path)
         assert (len(trace.records), trace.complete) == (count, False)
     writer.close(complete=False)
-    assert trace_file.read_trace(path).records == records
+    assert read_trace(path).records == records
 
 
 def test_a_damaged_trace_is_refused_or_read_right(trace_file: Path) -> None:
-    data, written = trace_file.read_bytes(), trace_file.read_trace(trace_file).records
+    data, written = trace_file.read_bytes(), read_trace(trace_file).records
     refused = 0
     for damaged in mutations(data, MUTATIONS):
         trace_file.write_bytes(damaged)
@@ -119,7 +119,7 @@ def test_a_trace_of_another_schema_is_refused_as_such(tmp_path: Path, schema: in
     file = tmp_path / "new.trace"
     file.write_bytes(raw_trace({**BODIES[0], "schema": schema, "unheard": "of"}))
     with pytest.raises(error, match=f"schema {schema}"):
-        trace_file.read_trace(file)
+        read_trace(file)
 
 
 def test_records_dropped_doubled_or_moved_are_noticed(trace_file: Path, tmp_path: Path) -> None:
@@ -127,13 +127,13 @@ def test_records_dropped_doubled_or_moved_are_noticed(trace_file: Path, tmp_path
     data = trace_file.read_bytes()
     with pytest.raises(Corrupt):  # each CRC is right by itself, but they are chained
         trace_file.write_bytes(b"".join(items))
-        trace_file.read_trace(trace_file)
+        read_trace(trace_file)
     with pytest.raises(Corrupt):
         trace_file.write_bytes(data + raw_trace({"type": "closing", "records": 1}))
-        trace_file.read_trace(trace_file)
+        read_trace(trace_file)
     with pytest.raises(Corrupt):
         trace_file.write_bytes(raw_trace(BODIES[0], {"type": "closing", "records": 7}))
-        trace_file.read_trace(trace_file)
+        read_trace(trace_file)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_lengths_that_lie_are_refused_without_memory_or_time(tmp_path: Path, cla
     file = tmp_path / "lie.trace"
     file.write_bytes(claim)
     with pytest.raises(ArtifactError):
-        trace_file.read_trace(file)
+        read_trace(file)
     file.write_bytes(raw_trace(BODIES[0]) + claim)
     found = _records_of(file)
     assert isinstance(found, type) or found == sample_records()[:1]
@@ -166,7 +166,7 @@ def test_what_is_no_file_is_no_trace(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.trace")
     for path in (tmp_path, tmp_path / "pipe.trace", Path("/dev/zero")):
         with pytest.raises(NotAnArtifact):
-            trace_file.read_trace(path)
+            read_trace(path)
 
 
 # Manifests

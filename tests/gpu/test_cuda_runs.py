@@ -104,7 +104,7 @@ def as_on_gpu(made: Path, bundle: Path) -> Path:
 def run(bundle: Path, event: dict[str, Any], *options: str, seconds: float = 0.0) -> Done:
     size = (bundle / "weights.safetensors").stat().st_size
     pace = size / seconds if seconds else 0
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "support"
     return python(RUN, here, pace, 20_000, "run", bundle, "--event", json.dumps(event), "--json", *options, cwd=bundle.parent)
 
 
@@ -162,7 +162,7 @@ weights.wait()
 print(json.dumps([answers, len(standin.allocated), weights.done, len(torch.nn.modules.module._global_forward_pre_hooks)]))
 """
     events = [{"prompt": [8, 16], "overwrite": [2]}, {"prompt": list(range(30))}, {"prompt": [5, 2]}]
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1] / "support"
     done = python(script, here, on_gpu, *map(json.dumps, events), cwd=experts.folder).ok()
     answers, slabs, finished, hooks = json.loads(done.out.splitlines()[-1])
     assert answers == [experts.plain(event) for event in events]
