@@ -29,10 +29,10 @@ from tidalctl.artifacts.bundle.manifest import PACK
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 
 MAKE = """
-import sys
+import os, sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = [sys.argv[3], os.path.dirname(sys.argv[3])]
 from pack_cases import imported, library_imports, trace_of
 from tidalctl.compiler.code.code_pack import pack_code
 
