@@ -13,8 +13,8 @@ from tidalctl.function.outputs import is_stream, json_text, pieces
 from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.process.exit import watch_writes
-from tidalctl.runtime.process.frame_stack import with_room
-from tidalctl.runtime.process.report_output import Reported
+from tidalctl.runtime.process.frame_stack import with_frame_stack
+from tidalctl.runtime.process.report_output import ReportOutput
 from tidalctl.runtime.process.timeline import Timeline, process_start_ns
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.weights.weight_stream import StreamOptions
@@ -47,7 +47,7 @@ def start(fields: dict[str, Any]) -> int:
     timeline.add("start", entered, time.monotonic_ns())
     watch_writes()
     options = RunOptions(**fields)
-    return run(options, timeline) if options.eager else with_room(lambda: run(options, timeline))
+    return run(options, timeline) if options.eager else with_frame_stack(lambda: run(options, timeline))
 
 
 def run(options: RunOptions, timeline: Timeline) -> int:
@@ -59,7 +59,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
-    reported = Reported() if options.json else None
+    reported = ReportOutput() if options.json else None
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
@@ -195,7 +195,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
         "misses": len(unforeseen),
         "unforeseen_modules": unforeseen,
         "modules": template.module_counts(),
-        "recalled": template.recall.counts(),
+        "import_cache": template.import_cache.counts(),
         **({"state": template.state_digests} if options.state else {}),
     }
 
@@ -219,7 +219,7 @@ def phase_table(report: dict[str, Any]) -> str:
     modules = report["modules"]
     if modules["changed"]:
         lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")
-    if report["recalled"]["changed"]:
+    if report["import_cache"]["changed"]:
         lines.append("  a folder that a library looks through has changed since compile: it looked through it itself")
     if modules["unusable"]:
         lines.append(f"  modules imported the ordinary way: {modules['unusable']}")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle, read_checked, unlisted_files
-from tidalctl.artifacts.bundle.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
+from tidalctl.artifacts.bundle.manifest import CODE, DYNAMIC_INIT, IMPORT_CACHE, PACK, PROVENANCE, Manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.function.event_probe import digest_value
 from tidalctl.function.init_mark import Init, answer_inits_with
@@ -23,9 +23,9 @@ from tidalctl.function.working_environment import environ_changes
 from tidalctl.runtime.conditions import CallConditions, call_mismatch, environ_mismatch, generators_mismatch, unusable_here
 from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
 from tidalctl.runtime.imports.counts import module_counts, unforeseen_modules
-from tidalctl.runtime.imports.import_cache import Recall
+from tidalctl.runtime.imports.import_cache import ImportCache
 from tidalctl.runtime.imports.project_modules import import_from, importable, module_names
-from tidalctl.runtime.imports.read_ahead import CodeReader
+from tidalctl.runtime.imports.read_ahead import CodeReadAhead
 from tidalctl.runtime.imports.shared_libraries import LibraryLoader
 from tidalctl.runtime.kernels.prewarm import Prewarm
 from tidalctl.runtime.process.collector import CollectorPaused
@@ -59,11 +59,11 @@ class Template:
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
-            self.code = CodeReader(self.path, self.manifest, timeline, forks=forks)
+            self.code = CodeReadAhead(self.path, self.manifest, timeline, forks=forks)
             self.pack = PackReader(self.path, self.manifest, verify, timeline)
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.code.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
-            self.recall = Recall(self.path, self.manifest)
+            self.import_cache = ImportCache(self.path, self.manifest)
             self.states = States(self.path, self.manifest, self.weights, self.prewarm, timeline, self._noted, self._import_late)
         if verify:
             with timeline.span("check"):
@@ -81,7 +81,7 @@ class Template:
 
     def _check_code(self) -> None:
         """Check everything that will be imported or unpickled. Weights, code pack and what is recalled are checked by their readers."""
-        others = {*self.weights.device.files, PACK, RECALL}
+        others = {*self.weights.device.files, PACK, IMPORT_CACHE}
         for name in self.manifest.files:
             if name not in others:
                 check_file(self.path, self.manifest, name)
@@ -116,7 +116,7 @@ class Template:
             self._finder.install()
             if not self.pack.unusable:
                 with timeline.span("start"):
-                    self._finder.after = self.recall.begin(self.weights.options.verify != "off")
+                    self._finder.after = self.import_cache.begin(self.weights.options.verify != "off")
             LibraryLoader(manifest, self._finder, timeline).install()
         if answer_inits_with(None if eager else self._answer) is not None:  # before the import, which may call init itself
             raise TidalError(
@@ -271,9 +271,9 @@ class Template:
     @staticmethod
     def _not_built() -> type[Exception]:
         """The exception's class, whose module imports torch: asked for only where something was raised."""
-        from tidalctl.runtime.restore import NotBuilt
+        from tidalctl.runtime.restore import ScriptFailed
 
-        return NotBuilt
+        return ScriptFailed
 
     def _made(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The state by the bundle's strategy."""
@@ -304,7 +304,7 @@ class Template:
 
     def over(self) -> None:
         """The start is over, however it went: the interpreter is as it was."""
-        self.recall.end()
+        self.import_cache.end()
         self.collector.resume()
 
     def _mismatch(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:

@@ -26,19 +26,19 @@ from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.runtime.process.timeline import Timeline
 
 
-class Times(msgspec.Struct, frozen=True):
+class PackTimes(msgspec.Struct, frozen=True):
     """What the provenance says of packed sources (seconds) and of the folders that they lie in (nanoseconds)."""
 
     module_times: dict[str, int] = {}
     folder_times: dict[str, int] = {}
 
 
-def read_times(bundle: Path) -> Times:
+def read_pack_times(bundle: Path) -> PackTimes:
     """None of them where the provenance is gone or says something else."""
     try:
-        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=Times)
+        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=PackTimes)
     except (OSError, ValueError, RecursionError):
-        return Times()
+        return PackTimes()
 
 
 class PackReader:
@@ -50,7 +50,7 @@ class PackReader:
 
     def __init__(self, bundle: Path, manifest: Manifest, verify: bool, timeline: Timeline) -> None:
         self.modules: dict[str, PackedModule] = {}
-        self.times = Times()
+        self.times = PackTimes()
         self.unusable = ""
         self.error: TidalError | None = None
         self.served: set[str] = set()
@@ -74,7 +74,7 @@ class PackReader:
         self._decoded = [None] * len(index.segments)
         self._read = [threading.Event() for _ in index.segments]
         threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
-        self.times = read_times(bundle)
+        self.times = read_pack_times(bundle)
         self._own = {module.file: module for module in index.modules if module.own}
         self.modules = {module.name: module for module in index.modules if module.file in self.times.module_times}
 

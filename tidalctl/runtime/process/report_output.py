@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 
-class Reported:
+class ReportOutput:
     """From now on what is printed goes where talk goes: by Python, by C code, by child processes. `give` writes the report."""
 
     def __init__(self) -> None:
