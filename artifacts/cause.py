@@ -33,6 +33,9 @@ class Cause(enum.Enum):
     )
     GLOBAL_DIFFERS_BY_EVENT = "{init} sets {name} otherwise for another event"
     GLOBAL_DELETED = "{init} deletes {name}"
+    GLOBAL_NOT_FILLABLE = "{init} changes {name} in place, and no snapshot fills a {kind}"
+    GLOBAL_BOUND_ANEW = "init binds {name} anew, and a snapshot would find what it was at import by that name"
+    STATE_KEPT = "{init} keeps its state, and may give it again for another event"
     THREAD_STARTED = "{init} starts a thread that runs {work}, and no snapshot holds a thread"
     SYS_PATH_CHANGED = "{init} changes sys.path"
     DIRECTORY_CHANGED = "{init} changes the working directory"
@@ -40,27 +43,31 @@ class Cause(enum.Enum):
     INIT_IN_CLOSURE = "{init} is defined in a function, and takes variables of it"
 
     # -- the state can't be put on disk
-    NOT_PICKLABLE = "the state can't be pickled: {what}"
-    COPIED_FROM_GLOBAL = (
-        "the state holds a {kind} from deep inside a global that {init} leaves alone, and would get a copy of it"
-    )
+    NOT_PICKLABLE = "what init leaves can't be pickled without loss: {what}"
+    NOT_UNPICKLABLE = "the state can be pickled but not unpickled: {error}"
+    COPIED_FROM_GLOBAL = "the state holds a {kind} from deep inside a global that init leaves alone, and would get a copy of it"
 
     # -- the state is not the same each time
     UNSEEDED = "{weight}: {init} draws it at random without a seed"
-    NOT_REPRODUCIBLE = "two runs of init differ: {what}"
-    STATIC_BROKEN = "{init} {mark}gave another state for event {event}, though it read nothing of it that differs"
+    NOT_REPRODUCIBLE = "two runs of {init} differ in {what} (random numbers without a seed, times or addresses?)"
+    STATE_DIFFERS_BY_EVENT = "{init} {mark}gave another state for event {event}, though it read nothing of it that differs"
     PROOF_FAILED = "the proof: {what}"
 
     # -- no script makes what depends on the event
     VARY_NOT_PROMISED = (
-        "{fields} differ between the traced events: if init takes the same steps for any value, say so with {options}"
+        "the traced events differ in {fields}: if init takes the same steps for any value of that, say so with {options}"
     )
     EVENT_READ_WHOLE = "{init} looks at all of the event"
-    STEPS_DIFFER = "init does not do the same for each traced event: {what}"
-    NOT_EXPLAINED = "nothing in the event explains what init does: {what}"
+    FIELD_NOT_SCALAR = "{fields} is not a text, and not a number, in every traced event"
+    FIELD_WITHOUT_USE = "nothing that init does shows what it makes of {fields}: no path, and no number that torch is given"
+    NOT_EXPLAINED = "nothing in the traced events gives {what}: make it a field of the event, in every traced one"
+    STEPS_DIFFER = "init takes other steps for one event than for another: they differ in {what}"
+    STRUCTURE_DIFFERS = "the traced events differ in {what}, which no script makes"
+    VALUES_READ = (
+        "init looks at the values of a tensor that depends on the event, or gives its memory to something outside of torch"
+    )
     NOT_IN_A_SCRIPT = "no script can do what init does: {what}"
     NOTHING_STATIC = "{init} reads no tensor of which the traced events show that it is the same for all"
-    NOT_READ_AGAIN = "init did not read the same tensors again"
 
     # -- a start that is not as the trace was
     EAGER_ASKED_FOR = "--eager was given"
@@ -93,3 +100,11 @@ class Cause(enum.Enum):
     def of(self, **names: object) -> Reason:
         """The cause in one case, with the names that its text has fields for."""
         return Reason(cause=self.code, text=self.value.format(**names))
+
+
+class Refused(Exception):
+    """Raised where something can't be done but in the plain way. `reason` says why."""
+
+    def __init__(self, cause: Cause, **names: object) -> None:
+        self.reason = cause.of(**names)
+        super().__init__(self.reason.text)

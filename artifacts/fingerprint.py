@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Fingerprint
 
@@ -109,22 +110,18 @@ def refuse_missing_device(fingerprint: Fingerprint) -> None:
         )
 
 
-def other_device(fingerprint: Fingerprint) -> str:
-    """What differs in the device that the state lives on, empty where nothing does. Call it once torch is imported."""
+def device_mismatch(fingerprint: Fingerprint) -> Reason | None:
+    """Return how the device that the state lives on differs, or None. Call it once torch is imported."""
     import torch
 
     if fingerprint.device == "cpu" or not torch.cuda.is_available() or torch.cuda.get_device_name() == fingerprint.device:
-        return ""
-    return f"the device is {torch.cuda.get_device_name()}, the bundle was made on {fingerprint.device}"
+        return None
+    return Cause.DEVICE_DIFFERS.of(here=torch.cuda.get_device_name(), traced=fingerprint.device)
 
 
-def other_cpu(fingerprint: Fingerprint) -> str:
-    """What differs in the CPU, empty where nothing does. Call it once torch is imported."""
+def cpu_mismatch(fingerprint: Fingerprint) -> Reason | None:
+    """Return how the CPU differs, or None. Call it once torch is imported."""
     import torch
 
     here = torch.backends.cpu.get_cpu_capability()
-    return (
-        ""
-        if here == fingerprint.cpu_capability
-        else f"the CPU offers {here}, the bundle was made with {fingerprint.cpu_capability}"
-    )
+    return None if here == fingerprint.cpu_capability else Cause.CPU_DIFFERS.of(here=here, traced=fingerprint.cpu_capability)

@@ -7,13 +7,12 @@ import msgspec
 
 from tidalctl.artifacts.bundle.directory import remove
 from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import Environment
 from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.conditions import guard_of, refusal
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
-from tidalctl.compiler.dynamic.program import Program
 from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
 from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
@@ -27,7 +26,7 @@ class Attempt(Record, frozen=True):
     kind: str
     guard: Guard
     report: SnapshotReport
-    cause: str = ""
+    cause: Reason | None = None
     source: str = ""  # of the script
     dynamic: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
@@ -95,40 +94,26 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     """The whole state's skeleton, with what the program starts from in the place of the weights that it makes."""
     planned = strategy.planned
     assert planned is not None
-    try:
-        source = _source(planned.program, strategy, place.trace)
-    except ValueError as error:
-        return _impossible(f"the program can't be written down: {error}")
     request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic)
+    again = None
     if planned.bases:
         captured = _captured({base.name: base.identity for base in planned.bases}, strategy, place, place.work, "bases")
-        if captured is None:
-            return _impossible("init did not make the tensors again from which it makes the dynamic ones")
-        request = msgspec.structs.replace(request, bases=str(place.work / captured.shards[0].file))
+        again = _not_again(strategy) if captured is None else None
+        bases = str(place.work / captured.shards[0].file) if captured is not None else ""
+        request = msgspec.structs.replace(request, bases=bases, store=captured is not None)
     report = take_snapshot(place.trace.header, request, progress)
     return Attempt(
         kind="script",
         guard=guard_of("script", strategy, report, place.trace),
         report=report,
-        cause=refusal("script", strategy, report),
-        source=source,
+        cause=again or refusal("script", strategy, report),
+        source=strategy.source,
         dynamic=planned.dynamic,
     )
 
 
-def _impossible(cause: str) -> Attempt:
-    return Attempt(kind="script", guard=Guard(static=False), report=SnapshotReport(outputs=()), cause=cause)
-
-
-def _source(program: Program, strategy: Strategy, trace: Trace) -> str:
-    """The text of dynamic_init.py. Raises ValueError."""
-    from tidalctl.compiler.script.writer import program_source  # which looks operators up in torch
-
-    function = trace.header.function
-    environment = trace.one(Environment)
-    versions = environment.fingerprint.distributions if environment is not None else {}
-    requirements = [f"{name}=={version}" for name, version in versions.items() if name in ("torch", "safetensors")]
-    return program_source(f"{function.module}:{function.handler}", strategy.inits[0].call.name, program, requirements)
+def _not_again(strategy: Strategy) -> Reason:
+    return Cause.NOT_REPRODUCIBLE.of(init=strategy.inits[0].call.name, what="the tensors that it makes on its way")
 
 
 def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
@@ -144,18 +129,14 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     report = take_snapshot(header, request, progress)
     made = Attempt(kind="replay", guard=guard_of("replay", strategy, report, place.trace), report=report)
     if not answers:
-        cause = (
-            writes_of(inits)
-            or f"{inits[0].call.name} reads no tensor of which the traced events show that it is the same for all"
-        )
-        return msgspec.structs.replace(made, cause=cause)
+        return msgspec.structs.replace(made, cause=writes_of(inits) or Cause.NOTHING_STATIC.of(init=inits[0].call.name))
     sources = sources_of(answers, header.root)  # as the files are before they are read again
     order = {digest: place for place, digest in enumerate(use_digests(place.trace))}
     ranked = sorted(answers, key=lambda planned: order.get(planned.digest, len(order)))
     wanted = {planned.answer.weight: planned.identity for planned in ranked}
     captured = _captured(wanted, strategy, place, place.partial, "answers")
     if captured is None:
-        return msgspec.structs.replace(made, cause="init did not read the same tensors again")
+        return msgspec.structs.replace(made, cause=_not_again(strategy))
     found = tuple(planned.answer for planned in answers)
     return msgspec.structs.replace(made, answers=found, sources=sources, captured=captured)
 

@@ -5,11 +5,12 @@ second event: it took the same path as for any other.
 """
 
 from tidalctl.artifacts.bundle.manifest import Guard
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import EnvironReads, InitCall
+from tidalctl.artifacts.trace.records import EnvironReads
 from tidalctl.artifacts.trace.tape import DRAWN
 from tidalctl.compiler.snapshot.records import SnapshotReport
-from tidalctl.compiler.strategy import Strategy, writes_of
+from tidalctl.compiler.strategy import Strategy
 from tidalctl.function.event_probe import digest_value
 
 
@@ -40,24 +41,26 @@ def of_the_event(guard: Guard) -> Guard:
     return Guard(static=guard.static, event_reads=guard.event_reads, event_whole=guard.event_whole, arguments=guard.arguments)
 
 
-def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
-    """Why the snapshot that was taken can't be used; empty where it can."""
+def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> Reason | None:
+    """Return why the snapshot that was taken, as a whole state or for a script, can't be used."""
     call = strategy.inits[0].call
-    if report.cause:
+    if report.cause is not None:
         return report.cause
-    if kind != "replay" and (cause := writes_of(strategy.inits)):
-        return cause
-    if kind != "replay" and not call.arguments:
-        return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
+    if not call.arguments:
+        return Cause.ARGUMENTS_NOT_JSON.of(init=call.name)
     if kind == "script" and report.later_calls != "fresh":
-        return f"{call.name} keeps its state, and may give it again for another event"
-    if kind == "script" and report.globals_differ:
-        return f"{call.name} sets {report.globals_differ} otherwise for another event"
-    return not_reproducible(strategy, report) or _drawn(kind, call, strategy, report)
+        return Cause.STATE_KEPT.of(init=call.name)
+    if kind == "script" and report.globals_differ is not None:
+        return Cause.GLOBAL_DIFFERS_BY_EVENT.of(init=call.name, name=report.globals_differ)
+    drawn = next((weight.names[0] for weight in strategy.inits[0].weights if weight.identity.startswith(DRAWN)), None)
+    # such a weight is never static, even where two runs drew the same
+    return not_reproducible(strategy, report) or (
+        Cause.UNSEEDED.of(weight=drawn, init=call.name) if drawn is not None else None
+    )
 
 
-def not_reproducible(strategy: Strategy, report: SnapshotReport) -> str:
-    """Which weight of which event came out otherwise in the plain run than in the trace; empty where all came out alike."""
+def not_reproducible(strategy: Strategy, report: SnapshotReport) -> Reason | None:
+    """Return the first weight of an event that came out otherwise in the plain run than in the trace."""
     recorded = {init.call.event: init for init in strategy.inits}
     first = strategy.inits[0]
     for event, state in sorted(report.states.items()):
@@ -70,15 +73,6 @@ def not_reproducible(strategy: Strategy, report: SnapshotReport) -> str:
             if state.get(name, weight.digest) != weight.digest:
                 if event != init.call.event:
                     mark = "is marked static=True, and " if init.call.static else ""
-                    return f"{init.call.name} {mark}gave another state for event {event}, though it read nothing of it that differs"
-                return f"{name}: init gave another content in a second run, so that it is not static (random numbers without a seed?)"
-    return ""
-
-
-def _drawn(kind: str, call: InitCall, strategy: Strategy, report: SnapshotReport) -> str:
-    """Weights that hold random numbers drawn without a seed are never static, even where two runs drew the same."""
-    stored = set(report.digests.values())
-    for weight in strategy.inits[0].weights:
-        if weight.identity.startswith(DRAWN) and (kind != "replay" or weight.digest in stored):
-            return f"{weight.names[0]}: {call.name} draws it at random without a seed, so that it is not reproducible"
-    return ""
+                    return Cause.STATE_DIFFERS_BY_EVENT.of(init=init.call.name, mark=mark, event=event)
+                return Cause.NOT_REPRODUCIBLE.of(init=init.call.name, what=f"the content of {name}")
+    return None

@@ -1,6 +1,7 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.snapshot.records import RNG
@@ -44,7 +45,9 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     else:
         events = _plural(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
-    lines += [f"  fallback  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
+    lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
+    if manifest.fallbacks:
+        lines[-1] += f"; see {PAGE}#{manifest.fallbacks[-1].code}"
     lines += [f"  note      {_indented(note)}" for note in notes]
     lines += [f"  warning   {warning}" for warning in warnings]
     lines.append(f"  digest    {manifest.digest}")
@@ -76,9 +79,7 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     plainly = f", and {verdict.init_s:.1f} s plainly" if verdict.init_s else ""
     lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
-    lines += [f"  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
-    if not manifest.fallbacks:
-        lines.append("  nothing")
+    lines += [f"  {fallback}" for fallback in manifest.fallbacks] or ["  nothing"]
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]
@@ -113,9 +114,7 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
         why = "; ".join(fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "replay")
         lines.append(f"  the rest: init as it is, because {why}")
     else:
-        lines.append(
-            f"  all of it: eager; cause: {manifest.fallbacks[-1].cause if manifest.fallbacks else 'no state was taken'}"
-        )
+        lines.append(f"  all of it: eager; cause: {manifest.fallbacks[-1].cause}")
     if manifest.strategy == "script" or (manifest.strategy == "snapshot" and not manifest.guard.static):
         lines.append(f"  for other events: eager, {call.name} as it is")
     return lines

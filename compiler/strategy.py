@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 
 from tidalctl.artifacts.bundle.manifest import Fallback
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import FileOpened, InitCall, Weight
+from tidalctl.artifacts.trace.records import Environment, FileOpened, InitCall, Weight
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 from tidalctl.compiler.dynamic.derivation import Planned, plan_program, static_weights
 from tidalctl.compiler.dynamic.expressions import bounded
+from tidalctl.compiler.dynamic.program import Program
 from tidalctl.compiler.dynamic.recorded_init import EventInit
 from tidalctl.compiler.dynamic.slicing import NotSliced
 
@@ -20,6 +22,7 @@ class Strategy(Record, frozen=True):
     kind: str
     inits: tuple[EventInit, ...]
     planned: Planned | None = None
+    source: str = ""  # of the script
     static: tuple[str, ...] = ()
     request_files: tuple[str, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
@@ -63,8 +66,8 @@ def decide(trace: Trace) -> Strategy:
     files = request_files(inits)
     static = tuple(sorted(static_weights(inits, files)))
     name = calls[0].name
-    if cause := writes_of(inits):
-        fallback = Fallback(part="dynamic init", strategy="replay", cause=cause)
+    if reason := writes_of(inits):
+        fallback = Fallback.of("dynamic init", "replay", reason)
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,))
     if not looked:
         return Strategy(kind="snapshot", inits=inits, static=static)
@@ -76,18 +79,35 @@ def decide(trace: Trace) -> Strategy:
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, notes=tuple(notes))
     try:
         planned = plan_program(inits, trace.header.cwd, trace.header.vary, files)
-    except NotSliced as error:
-        fallback = Fallback(part="dynamic init", strategy="replay", cause=str(error))
+        source = _source(planned.program, name, trace)
+    except NotSliced as refused:
+        fallback = Fallback.of("dynamic init", "replay", refused.reason)
         return Strategy(
             kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,), notes=tuple(notes)
         )
-    return Strategy(kind="script", inits=inits, planned=planned, static=static, request_files=files, notes=tuple(notes))
+    return Strategy(
+        kind="script", inits=inits, planned=planned, source=source, static=static, request_files=files, notes=tuple(notes)
+    )
 
 
-def writes_of(inits: Sequence[EventInit]) -> str:
-    """Why no state may stand for what init does: the handler finds what it writes to its arguments. Empty where it writes nothing."""
+def _source(program: Program, init: str, trace: Trace) -> str:
+    """Return the text of dynamic_init.py. Raise NotSliced where the program can't be written down."""
+    from tidalctl.compiler.script.writer import program_source  # which looks operators up in torch
+
+    function = trace.header.function
+    environment = trace.one(Environment)
+    versions = environment.fingerprint.distributions if environment is not None else {}
+    requirements = [f"{name}=={version}" for name, version in versions.items() if name in ("torch", "safetensors")]
+    try:
+        return program_source(f"{function.module}:{function.handler}", init, program, requirements)
+    except ValueError as error:
+        raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=error) from error
+
+
+def writes_of(inits: Sequence[EventInit]) -> Reason | None:
+    """Return why no state may stand for what init does, if it writes to its arguments, which the handler finds changed."""
     writing = next((init.call for init in inits if init.call.writes), None)
-    return f"{writing.name} writes to {writing.writes}, which the handler may read" if writing is not None else ""
+    return Cause.ARGUMENT_WRITTEN.of(init=writing.name, what=writing.writes) if writing is not None else None
 
 
 def _seen(calls: Sequence[InitCall]) -> str:

@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 import msgspec
 
+from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 9
+SCHEMA = 10
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -96,11 +97,19 @@ class Answer(Record, frozen=True):
 
 
 class Fallback(Record, frozen=True):
-    """A part that is done again the ordinary way, and why."""
+    """A part that is done the plain way, and why: the text of the cause in this case, and the code of the `Cause`."""
 
     part: str
     strategy: str
     cause: str
+    code: str
+
+    @classmethod
+    def of(cls, part: str, strategy: str, reason: Reason) -> "Fallback":
+        return cls(part=part, strategy=strategy, cause=reason.text, code=reason.cause)
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.strategy}; cause: {self.cause} ({self.code})"
 
 
 class Manifest(Record, frozen=True):

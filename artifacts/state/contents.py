@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tidalctl.artifacts.state.pickling_loss import order_lost
+from tidalctl.artifacts.state.pickling_loss import order_loss
 
 _MAPPINGS = (dict, collections.OrderedDict, collections.defaultdict, collections.Counter)
 _SEQUENCES = (list, collections.deque)
@@ -23,7 +23,7 @@ def contents_of(value: Any) -> dict[Any, Any] | list[Any] | None:
     if type(value) in _SEQUENCES:
         return list(value)
     if type(value) is set:
-        return None if order_lost(value) else list(value)  # in order
+        return None if order_loss(value) else list(value)  # in order
     if isinstance(value, torch.nn.Module) and vars(value).get("_compiled_call_impl") is not None:
         return None  # which pickle would drop
     return dict(vars(value)) if _is_plain(type(value)) else None

@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
-from tidalctl.artifacts.state.pickling_loss import dropped, order_lost
+from tidalctl.artifacts.state.pickling_loss import order_loss, pickling_loss
 from tidalctl.artifacts.state.storages import storage_names
 
 PROTOCOL = 5
@@ -51,7 +51,7 @@ class SkeletonPickler(pickle.Pickler):
         if (place := self._shared.get(id(value))) is not None:
             return ("global", *place)
         if self._whole:
-            _refuse_other_order(value)
+            _refuse_order_loss(value)
         if type(value).__name__ == "ndarray" and value.nbytes:
             begin = value.__array_interface__["data"][0]
             reach = [(count - 1) * stride for count, stride in zip(value.shape, value.strides, strict=True)]
@@ -74,25 +74,25 @@ class SkeletonPickler(pickle.Pickler):
 
     def reducer_override(self, value: Any) -> Any:
         if self._whole:
-            _refuse_dropped(value)
+            _refuse_loss(value)
         return _reduced(value)
 
-    def overlap(self) -> str:
-        """What shares memory in a way that torch does not know of, and so would not share it when restored; empty if nothing."""
+    def overlap(self) -> str | None:
+        """Name what shares memory in a way that torch does not know of, and so would not share it when restored."""
         spans = [(s.data_ptr(), s.data_ptr() + s.nbytes(), name) for name, s in self.storages.items() if s.nbytes()]
         for (_, end, one), (begin, _, other) in itertools.pairwise(sorted([*spans, *self._arrays.values()])):
             if begin < end:
                 return f"{one} and {other} share memory, but not as views of one tensor"
-        return ""
+        return None
 
 
-def _refuse_dropped(value: Any) -> None:
-    if reason := dropped(value):
+def _refuse_loss(value: Any) -> None:
+    if reason := pickling_loss(value):
         raise pickle.PicklingError(reason)
 
 
-def _refuse_other_order(value: Any) -> None:
-    if type(value) in (set, frozenset) and (reason := order_lost(value)):  # for which no reducer is asked
+def _refuse_order_loss(value: Any) -> None:
+    if type(value) in (set, frozenset) and (reason := order_loss(value)):  # for which no reducer is asked
         raise pickle.PicklingError(reason)
 
 
@@ -215,11 +215,11 @@ class _PathPickler(pickle._Pickler):  # type: ignore[name-defined,misc]
 
     def persistent_id(self, value: Any) -> Any:
         if id(value) not in self._shared:
-            _refuse_other_order(value)
+            _refuse_order_loss(value)
         return 0 if id(value) in self._shared or isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage) else None
 
     def reducer_override(self, value: Any) -> Any:
-        _refuse_dropped(value)
+        _refuse_loss(value)
         return _reduced(value)
 
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.trace.tape import values_in
 from tidalctl.compiler.dynamic.slicing import NotSliced, Slice
 
@@ -18,10 +19,10 @@ class Alignment:
         self.slices = slices
         self._to_first: list[dict[int, int]] = [{} for _ in slices]
         if len({len(cut.steps) for cut in slices}) > 1 or len({tuple(sorted(cut.results)) for cut in slices}) > 1:
-            raise NotSliced("init takes other steps for one event than for another")
+            raise NotSliced(Cause.STEPS_DIFFER, what="their number")
         for row in zip(*(cut.steps for cut in slices), strict=True):
             if len({(step.operator, len(step.outputs), len(step.arguments), tuple(sorted(step.keywords))) for step in row}) > 1:
-                raise NotSliced(f"init takes {row[0].operator} for one event where it takes {row[1].operator} for another")
+                raise NotSliced(Cause.STEPS_DIFFER, what=f"{row[0].operator} where it takes {row[1].operator}")
             used = [values_in([step.arguments, [value for _, value in sorted(step.keywords.items())]]) for step in row]
             self._match(used)
             self._match([list(step.outputs) for step in row])
@@ -30,15 +31,15 @@ class Alignment:
         self.reads = [self._others(read.value, "reads") for read in self.first.reads]
         for leaf in self.first.leaves:
             if len({other.identity for other in self._others(leaf.value, "leaves")}) > 1:
-                raise NotSliced("a tensor that does not depend on the event stands in another place for another")
+                raise NotSliced(Cause.STEPS_DIFFER, what="where it uses static tensors")
 
     def _match(self, rows: Sequence[Sequence[int]]) -> None:
         if len({len(row) for row in rows}) > 1:
-            raise NotSliced("an operator takes other tensors for one event than for another")
+            raise NotSliced(Cause.STEPS_DIFFER, what="the tensors that an operator takes")
         for index, row in enumerate(rows):
             for number, first in zip(row, rows[0], strict=True):
                 if self._to_first[index].setdefault(number, first) != first:
-                    raise NotSliced("an operator takes other tensors for one event than for another")
+                    raise NotSliced(Cause.STEPS_DIFFER, what="the tensors that an operator takes")
 
     def _others(self, value: int, kind: str) -> list[Any]:
         """The reads, or leaves, of all events that stand where the first's `value` stands."""
@@ -46,7 +47,7 @@ class Alignment:
         for cut, names in zip(self.slices, self._to_first, strict=True):
             alike = [record for record in getattr(cut, kind) if names.get(record.value) == value]
             if len(alike) != 1:
-                raise NotSliced("a tensor is read for one event and not for another")
+                raise NotSliced(Cause.STEPS_DIFFER, what="the tensors that it reads")
             found.append(alike[0])
         return found
 
@@ -67,8 +68,8 @@ class Alignment:
             return first  # matched already
         if isinstance(first, list | tuple):
             if any(not isinstance(value, list | tuple) or len(value) != len(first) for value in values):
-                raise NotSliced(f"{where} takes a list of another length for another event")
+                raise NotSliced(Cause.STEPS_DIFFER, what=f"the length of a list that {where} takes")
             return [self._merged([value[place] for value in values], explain, where) for place in range(len(first))]
         if isinstance(first, dict) and ("opaque" in first or "generator" in first or "meta" in first):
-            raise NotSliced(f"{where} takes a {next(iter(first.values()))}, which can't be written down")
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{where} takes a {next(iter(first.values()))}")
         return explain(tuple(values), where)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.tape import DOUBT, TapeRead, TapeStep, values_in
 from tidalctl.compiler.dynamic.alignment import Alignment
@@ -55,7 +56,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
     is no program.
     """
     if whole := next((init.call.name for init in inits if init.call.event_whole), None):
-        raise NotSliced(f"{whole} looks at all of the event")
+        raise NotSliced(Cause.EVENT_READ_WHOLE, init=whole)
     fields = event_fields(inits, vary)
     _refuse_other_skeletons(inits)
     _refuse_other_draws(inits)
@@ -93,9 +94,9 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
                 agreements.append(Agreement(expressions=(repr(first), *found[:8])))
             return first
         if not found:
-            cause = f"{where} takes {', '.join(map(repr, values[:3]))}, which nothing that the events name explains"
             numbers = all(type(value) in (int, float) for value in values)
-            raise NotSliced(cause + (": give the number that differs as a field in every traced event" if numbers else ""))
+            shown = f"what {where} takes ({', '.join(map(repr, values[:3]))})"
+            raise NotSliced(Cause.NOT_EXPLAINED if numbers else Cause.STEPS_DIFFER, what=shown)
         if len(found) > 1:
             agreements.append(Agreement(expressions=tuple(found[:8])))
         taken.append(found[0])
@@ -141,15 +142,13 @@ def _varied_types(varied: dict[str, str], cut: Slice, steps: Sequence[ProgramSte
 def _refuse_other_skeletons(inits: Sequence[EventInit]) -> None:
     first = inits[0]
     for init in inits:
-        if not init.call.skeleton:
-            raise NotSliced("the state can't be pickled")
         if init.call.skeleton != first.call.skeleton:
-            raise NotSliced("what is not a tensor in the state (its structure, sizes, settings) differs between the events")
+            raise NotSliced(Cause.STRUCTURE_DIFFERS, what="what the state holds besides tensors, or how it is built")
         if init.call.arguments != first.call.arguments:
-            raise NotSliced(f"{init.call.name} was called with other arguments for another event")
+            raise NotSliced(Cause.STRUCTURE_DIFFERS, what=f"the arguments of {init.call.name}")
         one, other = ({k: v for k, v in i.call.ambient.items() if k != "torch.rng"} for i in (first, init))
         if one != other:
-            raise NotSliced("init leaves other process-wide settings for one event than for another")
+            raise NotSliced(Cause.STRUCTURE_DIFFERS, what="the process-wide settings that init leaves")
 
 
 def _refuse_other_draws(inits: Sequence[EventInit]) -> None:
@@ -163,19 +162,20 @@ def _refuse_other_draws(inits: Sequence[EventInit]) -> None:
     }
     if len({init.call.ambient.get("torch.rng") for init in inits}) > 1 or len(draws) > 1:
         raise NotSliced(
-            "init draws random numbers otherwise for one event than for another: where it overwrites what it draws, "
-            "build that on the meta device (for PEFT: low_cpu_mem_usage=True)"
+            Cause.STEPS_DIFFER,
+            what="the random numbers that it draws; where it overwrites them, "
+            "build that on the meta device (for PEFT: low_cpu_mem_usage=True)",
         )
 
 
 def _read(row: Sequence[TapeRead], file: str) -> ProgramRead:
     first = row[0]
     if any(read.operators for read in row):
-        raise NotSliced(f"{first.key} is read by way of {', '.join(first.operators)}")
+        raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{first.key} is read by way of {', '.join(first.operators)}")
     if len({read.key for read in row}) > 1 or not first.key:
-        raise NotSliced("a tensor is read under another name for another event")
+        raise NotSliced(Cause.STEPS_DIFFER, what="the names of the tensors that it reads")
     if len({(read.made.dtype, len(read.made.shape)) for read in row}) > 1:
-        raise NotSliced(f"{first.key} has another dtype or number of dimensions for another event")
+        raise NotSliced(Cause.STEPS_DIFFER, what=f"the dtype, or number of dimensions, of {first.key}")
     sizes = [sorted(set(column)) for column in zip(*(read.made.shape for read in row), strict=True)]
     shape = tuple(column[0] if len(column) == 1 else tuple(column) for column in sizes)
     return ProgramRead(value=first.value, file=file, key=first.key, dtype=first.made.dtype, shape=shape)

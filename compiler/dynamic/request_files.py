@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.tape import TapeRead
 from tidalctl.compiler.dynamic.expressions import Atom, around, bounded, path_parts
@@ -57,19 +58,11 @@ def event_fields(inits: "Sequence[EventInit]", vary: Iterable[str]) -> EventFiel
         if key in differing and (key in texts or _numeric(values)):
             varied[key] = _one_type(values)
     if promised := [key for key in differing if key not in set(vary)]:
-        raise NotSliced(_without_promise(promised))
+        options = " ".join(f"--vary {shlex.quote(key)}" for key in promised)
+        raise NotSliced(Cause.VARY_NOT_PROMISED, fields=_fields(promised), options=options)
     if other := [key for key in differing if key not in varied]:
-        raise NotSliced(f"{_fields(other)} is not a text, and not a number, in every traced event")
+        raise NotSliced(Cause.FIELD_NOT_SCALAR, fields=_fields(other))
     return EventFields(equal=equal, varied=varied, texts=texts, numbers=tuple(numbers))
-
-
-def _without_promise(keys: Sequence[str]) -> str:
-    several = len(keys) > 1
-    options = " ".join(f"--vary {shlex.quote(key)}" for key in keys)
-    return (
-        f"{_fields(keys)} {'differ' if several else 'differs'} between the traced events: if init takes the same steps "
-        f"for any value of {'them' if several else 'it'}, say so with {options}"
-    )
 
 
 def _fields(keys: Iterable[str]) -> str:
@@ -84,9 +77,7 @@ def refuse_unused(fields: EventFields, files: Iterable[ProgramFile], expressions
     used = {part[1] for file in files for part in file.path if not isinstance(part, str)}
     used |= {key for key in fields.varied for expression in expressions if f"event[{key!r}]" in expression}
     if unused := [key for key in fields.varied if key not in used]:
-        raise NotSliced(
-            f"nothing that init does shows what it makes of {_fields(unused)}: no path, and no number that torch is given"
-        )
+        raise NotSliced(Cause.FIELD_WITHOUT_USE, fields=_fields(unused))
 
 
 class RequestFiles:
@@ -127,14 +118,14 @@ class RequestFiles:
         """The name of the file that a tensor is read from."""
         parts = path_parts([read.file for read in row], self._texts)
         if parts is None:
-            raise NotSliced(f"nothing in the event gives the path {row[0].file}")
+            raise NotSliced(Cause.NOT_EXPLAINED, what=f"the path {row[0].file}")
         return self._add(parts, [read.file for read in row]).name
 
     def read_rows(self) -> list[list[TapeRead]]:
         """Each tensor that init read from a file that the event names, for all events, whether a weight needs it or not."""
         columns = [self._request_reads(init) for init in self._inits]
         if len({frozenset(column) for column in columns}) > 1:
-            raise NotSliced("init reads other tensors of the event's files for one event than for another")
+            raise NotSliced(Cause.STEPS_DIFFER, what="the tensors that it reads")
         return [[column[place] for column in columns] for place in columns[0]]
 
     def _request_reads(self, init: "EventInit") -> dict[Any, TapeRead]:
@@ -154,7 +145,7 @@ class RequestFiles:
             if named := self._named(given):
                 self._add(*named)
             elif any(bounded(given, value) for values in self._texts.values() for value in values):
-                raise NotSliced(f"init opens {given} for one event, and no such file for another")
+                raise NotSliced(Cause.STEPS_DIFFER, what=f"the files that it opens ({given} for one event alone)")
 
     def _named(self, given: str) -> tuple[tuple[Any, ...], list[str]] | None:
         """A way from the event to the path, where it leads to a path that was opened for every event; and those paths."""
@@ -186,7 +177,7 @@ class RequestFiles:
         if loaded and suffix == ".safetensors":
             found = {_safetensors_keys(path) for path in paths}
             if len(found) > 1:
-                raise NotSliced(f"{paths[0].name} holds other tensors for one event than for another")
+                raise NotSliced(Cause.STEPS_DIFFER, what=f"the tensors that {paths[0].name} holds")
             rest = _sorted(map(metadata_digest, paths))
             return ProgramFile(name=name, path=parts, kind="safetensors", keys=found.pop(), rest=rest)
         if loaded:
@@ -239,7 +230,7 @@ def _safetensors_keys(path: Path) -> tuple[str, ...]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > path.stat().st_size:
-            raise NotSliced(f"{path.name} is no safetensors file")
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{path.name} is no safetensors file")
         return tuple(sorted(json.loads(file.read(length)).keys() - {"__metadata__"}))
 
 
@@ -247,4 +238,4 @@ def _torch_digest(path: Path) -> str:
     try:
         return torch_digest(load_torch(path))
     except Exception as error:  # whatever a file's objects raise, the script could not read it either
-        raise NotSliced(f"{path.name} can't be read by torch.load(…, weights_only=True)") from error
+        raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{path.name} can't be read by torch.load(…, weights_only=True)") from error

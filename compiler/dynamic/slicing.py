@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from tidalctl.artifacts.cause import Cause, Refused
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.tape import DOUBT, HOST_READ, OVERWRITES, TapeRead, TapeStep, Value, values_in
 
@@ -15,8 +16,8 @@ from tidalctl.artifacts.trace.tape import DOUBT, HOST_READ, OVERWRITES, TapeRead
 _ALLOCATIONS = ("aten.empty.", "aten.empty_like.", "aten.empty_strided.", "aten.new_empty.", "aten.new_empty_strided.")
 
 
-class NotSliced(Exception):
-    """Why no slice can be derived, in words."""
+class NotSliced(Refused):
+    """No script can be derived."""
 
 
 class Leaf(Record, frozen=True):
@@ -125,7 +126,7 @@ class _Walk:
     def need(self, value: int) -> None:
         storage = self.storage(value)
         if storage in self.leaves:
-            raise NotSliced("a static tensor is used as it was at two times")
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what="it uses a static tensor as that was at two times")
         self._allocated.discard(storage)  # whose memory comes with the content that is needed
         self._needed.add(storage)
         self.seen.add(storage)
@@ -145,7 +146,9 @@ class _Walk:
         if storage not in self._needed or self._leave(storage, record.value, record.identity):
             return
         if record.identity.startswith(DOUBT):
-            raise NotSliced("a tensor in it comes from where nobody saw it made (NumPy, a list, an extension)")
+            raise NotSliced(
+                Cause.NOT_IN_A_SCRIPT, what="it takes a tensor that was made outside of torch (NumPy, a list, an extension)"
+            )
         self._needed.discard(storage)
         self.reads.append(record)
 
@@ -155,7 +158,7 @@ class _Walk:
         if not hit:
             return
         if record.operator.startswith("host."):
-            raise NotSliced("something outside of torch has the memory of a tensor that depends on the event")
+            raise NotSliced(Cause.VALUES_READ)
         before = {self.storage(n) for n in values_in([record.arguments, list(record.keywords.values())])}
         allocation = record.operator.startswith(_ALLOCATIONS)
         simple = not before and not record.draws  # a factory: made again more easily than kept
@@ -171,7 +174,7 @@ class _Walk:
                     self._allocate(record, number, made)
             return
         if record.draws:
-            raise NotSliced("random numbers are drawn into what depends on the event")
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what="it draws random numbers into what depends on the event")
         self.steps.append(_plain_allocation(record) if allocation else record)
         overwritten = self._overwritten(record)
         for storage in created:
@@ -192,7 +195,7 @@ class _Walk:
             return
         self._allocated.discard(made.storage)
         if not whole(made):
-            raise NotSliced("a part of a larger tensor is filled anew")
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what="it fills a part of a larger tensor anew")
         self.steps.append(
             TapeStep(
                 event=record.event,
@@ -273,7 +276,7 @@ def refuse_host_reads(records: Sequence[TapeRead | TapeStep], common: set[str]) 
         elif record.operator.startswith((HOST_READ, "host.")):
             looked = (now.get(geometry[number].storage, "") for number in values_in(list(record.arguments)))
             if any(identity not in common for identity in looked):
-                raise NotSliced("init looks at the values of a tensor that depends on the event")
+                raise NotSliced(Cause.VALUES_READ)
         now.update(record.identities if isinstance(record, TapeStep) else ())
 
 

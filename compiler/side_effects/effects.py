@@ -7,6 +7,7 @@ import types
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.state.contents import contents_of
 from tidalctl.artifacts.state.skeleton import Place
 from tidalctl.artifacts.state.slots import Slot
@@ -61,19 +62,19 @@ class EffectsWatch:
         self._untouched = self.globals.untouched(self._changed)
         self._paths = object_paths(self._untouched)
 
-    def cause(self) -> str | None:
-        """Return the first effect that no snapshot holds, as what init does."""
+    def cause(self, init: str) -> Reason | None:
+        """Return the first effect of `init` that no snapshot holds."""
         if work := self._threads.started(self.globals.owns_file):
-            return f"starts a thread that runs {work}, and no snapshot holds a thread"
+            return Cause.THREAD_STARTED.of(init=init, work=work)
         if deleted := self.globals.deleted():
-            return f"deletes {deleted}"
+            return Cause.GLOBAL_DELETED.of(init=init, name=deleted)
         if sys.path != self._path:
-            return "changes sys.path"
+            return Cause.SYS_PATH_CHANGED.of(init=init)
         if os.getcwd() != self._directory:
-            return "changes the working directory"
+            return Cause.DIRECTORY_CHANGED.of(init=init)
         for slot, value in self._changed.items():
             if self._in_place(slot, value) and contents_of(value) is None:
-                return f"changes {slot} in place, and no snapshot fills a {type(value).__qualname__}"
+                return Cause.GLOBAL_NOT_FILLABLE.of(init=init, name=slot, kind=type(value).__qualname__)
         return None
 
     def effects(self, ambient: dict[str, Any]) -> Effects:

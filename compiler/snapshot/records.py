@@ -2,6 +2,7 @@
 
 from tidalctl.artifacts.bundle.manifest import LaterCalls
 from tidalctl.artifacts.bundle.weights_file import Placement
+from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.records import Function, Record
 
 RNG = ".torch.rng"  # what init left of torch's generator lies among the weights under this name
@@ -48,7 +49,7 @@ class SnapshotReport(Record, frozen=True):
 
     outputs: tuple[str, ...]
     init: str = ""
-    cause: str = ""
+    cause: Reason | None = None
     placements: tuple[Placement, ...] = ()
     names: dict[str, tuple[str, ...]] = {}
     devices: dict[str, str] = {}
@@ -57,7 +58,7 @@ class SnapshotReport(Record, frozen=True):
     shards: tuple[ShardWritten, ...] = ()
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
-    globals_differ: str = ""  # one that init sets otherwise for another event
+    globals_differ: str | None = None  # one that init sets otherwise for another event
     settings: dict[str, str] = {}  # this and what follows: as in manifest.Guard
     moved: bool = False
     directory: str = ""

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidalctl.artifacts.bundle.manifest import LaterCalls
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.compiler.snapshot.records import SnapshotRequest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import GENERATORS, FirstGenerators, ambient_digests, begun, changed
@@ -63,11 +64,7 @@ class Snapshotter:
     def _look_around(self, mark: Init, at_import: "ProjectGlobals", surroundings: Surroundings) -> None:
         """Note what the function has set since its import, before it calls init for the first time."""
         if not mark.static and (slot := next(iter(at_import.changed()), None) or at_import.deleted()):
-            self.report.setdefault(
-                "cause",
-                f"{slot} is set before {mark.name} is called, which may look at it: if it does not, mark it with static=True, "
-                "or name it with --init and --static",
-            )
+            self._refuse(Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
         roots = [os.path.realpath(self._request.root)]
         directory = surroundings.place(roots)
         self.report |= {
@@ -76,11 +73,9 @@ class Snapshotter:
             "assigned": surroundings.digests(surroundings.assigned(), roots),
         }
         if directory.startswith(os.sep):
-            self.report.setdefault(
-                "cause", f"the working directory is {directory} when {mark.name} is called, outside of the project"
-            )
+            self._refuse(Cause.OUTSIDE_PROJECT.of(directory=directory, init=mark.name))
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
-            self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
+            self._refuse(Cause.INIT_IN_CLOSURE.of(init=mark.name))
 
     def _stored(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make a state, and write it with what else making it has changed, where the request wants it stored."""
@@ -91,8 +86,8 @@ class Snapshotter:
         self.report |= {"init": mark.name, "settings": watch.settings}
         with watch:
             state = self._timed(mark, arguments, keywords)
-        if cause := watch.cause():
-            self.report.setdefault("cause", f"{mark.name} {cause}")
+        if cause := watch.cause(mark.name):
+            self._refuse(cause)
         if "cause" in self.report or not self._request.store:
             return state
         ambient = self._ambient(watch.before, watch.after, watch.seeded)
@@ -102,16 +97,20 @@ class Snapshotter:
         writer = SnapshotWriter(self._request)
         try:
             if kind := watch.copied(state):
-                raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
+                raise NotStored(Cause.COPIED_FROM_GLOBAL, kind=kind)
             writer.write(state, effects)
-        except NotStored as reason:
-            self.report["cause"] = str(reason)
+        except NotStored as refused:
+            self._refuse(refused.reason)
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
         self._watched = (watch.globals, watch.globals.digests(effects.slots))
         self.report |= writer.report
         return state
+
+    def _refuse(self, reason: Reason) -> None:
+        """Note why there is no snapshot, unless something was noted before."""
+        self.report.setdefault("cause", reason)
 
     def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         began = time.perf_counter()

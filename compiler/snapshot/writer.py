@@ -12,6 +12,7 @@ import torch
 
 from tidalctl.artifacts.bundle.manifest import SKELETON
 from tidalctl.artifacts.bundle.weights_file import DTYPES, Entry, kept_address, plan_shards, write_shard
+from tidalctl.artifacts.cause import Cause, Refused
 from tidalctl.artifacts.state.library_registries import noted
 from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
 from tidalctl.artifacts.state.slots import Slot
@@ -22,8 +23,8 @@ from tidalctl.compiler.snapshot.records import RNG, ShardWritten, SnapshotReques
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
 
 
-class NotStored(Exception):
-    """Why a state can't be stored, with the path to the culprit."""
+class NotStored(Refused):
+    """A state can't be stored."""
 
 
 class SnapshotWriter:
@@ -102,20 +103,17 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
             with shallow():
                 pickler.dump(skeleton)
         except Exception as error:  # a state is pickled by code of its own, which may raise anything
-            raise NotStored(_cause(state, effects, error)) from error
+            raise NotStored(Cause.NOT_PICKLABLE, what=_culprit(state, effects, error)) from error
     if overlap := pickler.overlap():
-        raise NotStored(f"state: {overlap}")
+        raise NotStored(Cause.NOT_PICKLABLE, what=overlap)
     with open(path, "rb") as file:
         unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
         try:
             unpickler.load()
         except Exception as error:  # and built again by such
-            raise NotStored(f"state: it can be pickled but not unpickled: {type(error).__name__}: {error}") from error
-    local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
-    if local:
-        raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
+            raise NotStored(Cause.NOT_UNPICKLABLE, error=f"{type(error).__name__}: {error}") from error
     if rebound := _rebound(effects.bound, unpickler.seen):
-        raise NotStored(f"{rebound}: init binds it anew, and a snapshot would find what it was at import by that name")
+        raise NotStored(Cause.GLOBAL_BOUND_ANEW, name=rebound)
     return pickler, tuple(sorted(unpickler.seen))
 
 
@@ -163,7 +161,8 @@ class Progress:
             os.write(self._descriptor, f"{self._done} {self._total}\n".encode())
 
 
-def _cause(state: Any, effects: Effects, error: Exception) -> str:
+def _culprit(state: Any, effects: Effects, error: Exception) -> str:
+    """Return the path to the object that can't be pickled, in the state or in a global that init has set, and what it is."""
     found: str = why_not_picklable(state, effects.paths)
     if "second time" not in found:
         return found
@@ -171,4 +170,4 @@ def _cause(state: Any, effects: Effects, error: Exception) -> str:
         inner: str = why_not_picklable(value, effects.paths)
         if "second time" not in inner:
             return inner.replace("state", str(slot), 1)
-    return f"state: {type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {error}"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tidalctl.artifacts.state.contents import contents_of, restore_contents
-from tidalctl.artifacts.state.pickling_loss import order_lost
+from tidalctl.artifacts.state.pickling_loss import order_loss
 
 SERVICE = """
 import tidalctl
@@ -75,7 +75,7 @@ def test_filling_gives_back_what_was_held(held: Any, other: Any, items: list[int
     for kind in (list, set, collections.deque):
         value, now = kind(items), kind(others)
         if (what := contents_of(value)) is None:
-            assert order_lost(value), "a set whose order would be another"
+            assert order_loss(value), "a set whose order would be another"
             continue
         restore_contents(now, what)
         assert list(now) == list(value), "in order"

@@ -97,7 +97,7 @@ def write_bundle(folder: Path, app: str = APP, reproducible: bool = True, **prov
         modules=(),
         executed=(),
         readahead=(),
-        fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda'),),
+        fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda', code="not-picklable"),),
     )
     (bundle / MANIFEST).write_bytes(encode_manifest(seal(manifest)))
     where = {"root": str(project), "cwd": str(project), "argv": [], "read": [], "code_files": [str(project / "app.py")]}

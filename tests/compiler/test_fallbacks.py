@@ -318,7 +318,7 @@ def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain:
 
 def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(tmp_path: Path) -> None:
     (read,) = [Answer(weight="m#w", file="project:m.safetensors", key="w", dtype="float32", shape=(2,), stride=(1,))]
-    fallbacks = (Fallback(part="dynamic init", strategy="replay", cause="it draws"),)
+    fallbacks = (Fallback(part="dynamic init", strategy="replay", cause="it draws", code="steps-differ"),)
     manifest = write_bundle(tmp_path / "app.bundle", strategy="replay", fallbacks=fallbacks)
     manifest = msgspec.structs.replace(manifest, answers=(read,))
     (call,) = (record for record in sample_records() if isinstance(record, InitCall))

@@ -9,6 +9,7 @@ from sample_artifacts import fingerprint, write_bundle
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.manifest import Guard
+from tidalctl.artifacts.cause import Cause
 from tidalctl.compiler.side_effects.watches import noting_seeds
 from tidalctl.function.process_settings import (
     CUDA_RNG,
@@ -156,7 +157,7 @@ def test_a_device_that_init_made_the_default_takes_no_part_in_that(
 def test_another_model_of_the_device_is_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H100 PCIe")
-    assert fp.other_device(fingerprint(device="NVIDIA H100 PCIe")) == ""
-    assert fp.other_device(fingerprint(device="cpu")) == ""
-    other = fp.other_device(fingerprint(device="NVIDIA H200"))
-    assert "H100" in other and "H200" in other
+    assert fp.device_mismatch(fingerprint(device="NVIDIA H100 PCIe")) is None
+    assert fp.device_mismatch(fingerprint(device="cpu")) is None
+    other = fp.device_mismatch(fingerprint(device="NVIDIA H200"))
+    assert other == Cause.DEVICE_DIFFERS.of(here="NVIDIA H100 PCIe", traced="NVIDIA H200")

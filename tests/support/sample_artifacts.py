@@ -219,7 +219,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         modules=("app", "heavy", "heavy.core"),
         executed=("app", "heavy.core"),
         readahead=(),
-        fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda'),),
+        fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda', code="not-picklable"),),
     )
     manifest = seal(msgspec.structs.replace(manifest, **changed))
     (path / MANIFEST).write_bytes(encode_manifest(manifest))

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from tidalctl.artifacts.errors import TidalError
@@ -102,7 +103,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "events": compiled.verdict.events,
         "weights": len(weights),
         "weights_bytes": sum(weight.nbytes for weight in weights),
-        "fallbacks": [{"part": f.part, "strategy": f.strategy, "cause": f.cause} for f in manifest.fallbacks],
+        "fallbacks": msgspec.to_builtins(manifest.fallbacks),
         "notes": list(compiled.notes),
         "warnings": list(compiled.warnings),
     }

@@ -118,7 +118,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
     rows = [(file["name"], size_text(file["size"]), file["sha256"][:12]) for file in document["files"]]
     print_table(console, "files", ("name", "size>", "sha256>"), rows, JSON_HAS_ALL)
     _show_weights(document["weights"], console)
-    rows = [(lost["part"], lost["strategy"], lost["cause"]) for lost in document["fallbacks"]]
+    rows = [(lost["part"], lost["strategy"], f"{lost['cause']} ({lost['code']})") for lost in document["fallbacks"]]
     print_table(console, "done again the ordinary way", ("part", "how", "cause"), rows, JSON_HAS_ALL)
     _show_modules(document["modules"], console)
     _show_prewarm(document["prewarm"], console)

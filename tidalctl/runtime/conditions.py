@@ -26,8 +26,8 @@ def unusable_here(manifest: Manifest, argv: tuple[str, ...] | None, distribution
         return f"the bundle was made with {', '.join(distributions[:3])}, which is not installed here"
     if argv is not None and argv != manifest.guard.argv:
         return f"the function was traced with the arguments {list(manifest.guard.argv)}"
-    if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.other_cpu(manifest.fingerprint)):
-        return other_cpu  # found out before the function's import, since it decides where its files are looked for
+    if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.cpu_mismatch(manifest.fingerprint)):
+        return other_cpu.text  # found out before the function's import, since it decides where its files are looked for
     return environ_mismatch(manifest)
 
 

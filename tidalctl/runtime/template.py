@@ -184,8 +184,8 @@ class Template:
         """Refuse where there is no device, fall back for another, or another CPU. Late, so that the function imports torch, not we."""
         fp.refuse_missing_device(self.manifest.fingerprint)
         fingerprint = self.manifest.fingerprint
-        if not self._never and (other := fp.other_cpu(fingerprint) or fp.other_device(fingerprint)):
-            self._never = self.fallback = self._event_fallback = other
+        if not self._never and (other := fp.cpu_mismatch(fingerprint) or fp.device_mismatch(fingerprint)):
+            self._never = self.fallback = self._event_fallback = other.text
 
     def _import_foreseen(self) -> None:
         """Import what unpickling will ask for, so that its time is seen as what it is. A module that is gone shows later."""

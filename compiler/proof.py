@@ -1,0 +1,150 @@
+"""The proof of a bundle: fresh processes answer events from it, and what they give is compared with what the plain function gives."""
+
+import json
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.start_times import StartTimes
+from tidalctl.artifacts.cause import Cause
+from tidalctl.artifacts.errors import FunctionError
+from tidalctl.artifacts.records import Record, digest_json
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import InitCall, Invocation
+from tidalctl.compiler.attempt import Attempt, Workplace
+from tidalctl.compiler.snapshot.processes import plain_run, run_from_bundle
+from tidalctl.compiler.snapshot.records import SnapshotReport
+from tidalctl.function.output_comparison import first_difference, same_output
+
+Say = Callable[[str], None]
+
+DIFFERS = "the answer differs"
+SHOWN = 80  # characters of an event that a message shows
+PLANNED = 64 * 2**20  # bytes of weights from which on it is worth two more starts to plan their loading well
+
+
+class Expected(Record, frozen=True):
+    """What the plain function makes of an event: its answer as JSON, and the digests of its state's weights by name."""
+
+    name: str  # of the event, in messages
+    event: str
+    output: str
+    state: dict[str, str]
+    traced: int | None = None  # the number of a traced event, which the bundle must answer by its strategy
+
+
+def run_plainly(place: Workplace, events: Sequence[str]) -> list[Expected]:
+    """Run the plain function on each event of `--check-event`, in a process of its own. Raises FunctionError where it fails."""
+    found = []
+    for event in events:
+        name = f"--check-event {event[:SHOWN]}"
+        try:
+            found.append(_expected(name, event, plain_run(place.trace.header, [event], place.work)))
+        except FunctionError as error:
+            raise FunctionError(f"{name}: {error.message}", "name events that the function answers") from None
+    return found
+
+
+def _expected(name: str, event: str, report: SnapshotReport, index: int = 0, traced: int | None = None) -> Expected:
+    return Expected(name=name, event=event, output=report.outputs[index], state=report.states.get(index, {}), traced=traced)
+
+
+def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say) -> tuple[bool, Attempt]:
+    """Return whether two plain runs answer alike, and the attempt, with a cause where they do not build alike.
+
+    The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason.
+    """
+    trace, report = place.trace, made.report
+    traced = [invocation.output for invocation in trace.of(Invocation)]
+    alike = [digest_json(json.loads(text)) for text in report.outputs] == traced
+    if alike and (made.cause or call.skeleton == report.skeleton):
+        return True, made
+    say(f"its {'state' if alike else 'answer'} is not the traced one; running it again to see whether it ever is the same")
+    again = plain_run(trace.header, [event.text for event in trace.header.events], place.work)
+    if again.skeleton != report.skeleton and made.kind != "replay":
+        differs = Cause.NOT_REPRODUCIBLE.of(init=call.name, what="what the state holds besides tensors, or how it is built")
+        made = msgspec.structs.replace(made, cause=made.cause or differs)
+    pairs = zip(report.outputs, again.outputs, strict=True)
+    return all(same_output(json.loads(one), json.loads(other)) for one, other in pairs), made
+
+
+def prove(
+    place: Workplace, manifest: Manifest, report: SnapshotReport, checks: Sequence[Expected], say: Say
+) -> tuple[str | None, StartTimes | None]:
+    """Return what the bundle makes otherwise than the plain function, or None, and how the first event's start went."""
+    say(f"answering the traced events{' and the check events' if checks else ''} from the bundle in a fresh process")
+    events = enumerate(place.trace.header.events)
+    traced = [_expected(f"event {index}", event.text, report, index, traced=index) for index, event in events]
+    times = None
+    for expected in (*traced, *checks):
+        answer = run_from_bundle(place.partial, place.trace.header, expected.event)
+        if expected.traced == 0:
+            times = _start_times(place.trace, answer)
+        if difference := _difference(place, manifest, expected, answer, say):
+            return f"{expected.name}: {difference}", None
+    return None, times
+
+
+def _difference(place: Workplace, manifest: Manifest, expected: Expected, answer: dict[str, Any], say: Say) -> str | None:
+    """Return what an answer from the bundle has otherwise than the plain function's.
+
+    A check event may be answered another way than the traced ones, but not otherwise.
+    """
+    if "failed" in answer:
+        return str(answer["failed"])
+    index = expected.traced
+    if answer["strategy"] != manifest.strategy and (index == 0 or (index is not None and manifest.strategy == "script")):
+        return str(answer["fallback"])
+    if not manifest.reproducible:
+        return None
+    found = _unlike(manifest, answer, expected)
+    if found and index:  # the plain run answered all events in one process, and the function may remember
+        alone = plain_run(place.trace.header, [expected.event], place.work)
+        expected = _expected(expected.name, expected.event, alone)
+        found = _unlike(manifest, answer, expected)
+    if found == DIFFERS:  # how is said, and not kept: a bundle holds no answers
+        say(f"it answers {expected.name} otherwise: {first_difference(answer['output'], json.loads(expected.output))}")
+    return found
+
+
+def _unlike(manifest: Manifest, answer: dict[str, Any], expected: Expected) -> str | None:
+    if not same_output(answer["output"], json.loads(expected.output)):
+        return DIFFERS
+    made, state = answer["state"], expected.state
+    if manifest.strategy == "eager" or made is None or made == state:
+        return None
+    return f"{min(name for name in {*state, *made} if state.get(name) != made.get(name))} is not what init makes"
+
+
+def steadier_times(place: Workplace, manifest: Manifest, first: StartTimes | None, say: Say) -> StartTimes | None:
+    """Return medians of three starts, where there are weights enough to plan for: a machine's times vary by a tenth and more."""
+    if first is None or sum(weight.nbytes for weight in manifest.weights) < PLANNED:
+        return first
+    say("starting it twice more, for the times that plan goes by")
+    event = place.trace.header.events[0].text
+    answers = [run_from_bundle(place.partial, place.trace.header, event, state=False) for _ in range(2)]
+    again = [_start_times(place.trace, answer) for answer in answers]
+    starts = [first, *(times for times in again if times is not None)]
+    return StartTimes(
+        **{name: statistics.median(getattr(start, name) for start in starts) for name in StartTimes.__struct_fields__}
+    )
+
+
+def _start_times(trace: Trace, answer: dict[str, Any]) -> StartTimes | None:
+    """Return the times of the start that a proof's report tells of, without what the proof itself took.
+
+    None where no state was restored.
+    """
+    traced = trace.one(Invocation)
+    if traced is None or answer.get("ready_s") is None or answer.get("opened_s") is None:
+        return None
+    own = answer["phases"].get("state digests", 0.0) + answer["stalled_s"]
+    return StartTimes(
+        begin_s=answer["opened_s"],
+        ready_s=answer["ready_s"],
+        compute_s=max(answer["ttft_s"] - answer["ready_s"] - own, 0.0),
+        traced_compute_s=traced.first_piece_s or traced.first_call_s,
+    )
