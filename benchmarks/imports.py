@@ -54,14 +54,14 @@ now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now))  # pauses the collector
 {pause}
 if not {recalls}:
-    template.import_cache.begin = lambda check: {{}}
+    template.imports.import_cache.begin = lambda check: {{}}
 template.prepare(json.loads(event))
 ended = time.monotonic_ns()
 spans = [end - begin for name, begin, end, thread in template.timeline.spans if name == "imports"]
 modules = sorted(name for name in sys.modules if not name.startswith("tidalctl"))
 report = {{"imports_s": sum(spans) / 1e9, "imported_ns": ended, "modules": modules}}
-counts = template.module_counts()
-fallback = template.fallback or counts["unusable"] or template.pack.unusable or None
+counts = template.imports.counts()
+fallback = template.fallback.text if template.fallback else counts["unusable"]
 template.wait()
 print(json.dumps({{**report, "packed": counts["packed"], "fallback": fallback}}))
 """

@@ -42,7 +42,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -
         if is_stream(result):
             return _dropped_or_read(guarded(result, template), template)
         template.wait()
-        template.pack.drop()
+        template.imports.pack.drop()
         return result
 
     function.template = template  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
     try:
         while (piece := template.weights.call(next, stream, end)) is not end:
             template.wait()
-            template.pack.drop()
+            template.imports.pack.drop()
             yield piece
     finally:
         template.over()

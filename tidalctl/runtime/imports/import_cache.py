@@ -24,7 +24,8 @@ from tidalctl.artifacts.bundle.import_cache import (
     scanned_folder,
     scans_in,
 )
-from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, Manifest
+from tidalctl.artifacts.bundle.provenance import provenance_fields
 
 
 class ImportCache:
@@ -115,7 +116,7 @@ class ImportCache:
         if cached.cache_info().currsize:
             return  # it has been asked already
         entry = str(module.__file__).removesuffix(f"{module.__name__.replace('.', '/')}.py")
-        stamps = _stamps(self._bundle)
+        stamps = provenance_fields(self._bundle, _Scanned).scanned
         answers: dict[Any, Any] = {}
         alike: dict[str, bool] = {}
         for scan in scans:
@@ -142,12 +143,6 @@ def _answer(path: Any, answers: Any) -> Any:
 
 
 class _Scanned(msgspec.Struct, frozen=True):
+    """What the provenance says of the folders: sizes and times of the files in them, at compile."""
+
     scanned: dict[str, dict[str, tuple[int, int]]] = {}
-
-
-def _stamps(bundle: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """What the folders were at compile; nothing where the provenance is gone or says something else."""
-    try:
-        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=_Scanned).scanned
-    except (OSError, ValueError, RecursionError):
-        return {}
