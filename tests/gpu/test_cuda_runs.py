@@ -70,8 +70,8 @@ import torch
 sys.path.append(tests)
 from cuda_standin import StandIn, install
 standin = install(StandIn(pace=pace or None))
-report = launch._report
-launch._report = lambda *given: {**report(*given), "slabs": standin.allocated}
+report = launch.start_report
+launch.start_report = lambda *given, **named: {**report(*given, **named), "slabs": standin.allocated}
 from tidalctl.__main__ import main
 main()
 """

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from tidalctl.runtime.weights import cuda
-from tidalctl.runtime.weights import device_arrival as arrival
 
 PATIENCE_S = 20
 
@@ -118,7 +117,6 @@ def install(made: StandIn, put: Callable[[Any, str, Any], None] = setattr) -> St
     put(cuda, "_memory", lambda device: (made.room, 2**40))
     put(cuda, "_copy_async", made.copy)
     put(cuda, "pin", pin)
-    put(arrival, "pin", pin)
     put(torch.cuda, "Stream", Stream)
     put(torch.cuda, "Event", Event)
     put(torch.cuda, "stream", made.stream)

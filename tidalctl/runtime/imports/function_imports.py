@@ -1,7 +1,8 @@
 """Imports of a function from its bundle: its own modules from `code/`, libraries' from the code pack, with the import cache."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.function.target import Handler, enter_project, import_handler
 from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
-from tidalctl.runtime.imports.counts import module_counts, unforeseen_modules
 from tidalctl.runtime.imports.import_cache import ImportCache
 from tidalctl.runtime.imports.project_modules import import_from, importable, module_names
 from tidalctl.runtime.imports.read_ahead import CodeReadAhead
@@ -87,11 +87,21 @@ class FunctionImports:
 
     def counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""
-        changed = self._finder.changed if self._finder is not None else ()
+        changed, packed = self._finder.changed if self._finder is not None else (), self.pack.served
         unusable = self.pack.unusable
-        counted = module_counts(self._modules_before, self.pack.served, changed)
-        return {**counted, "unusable": unusable.text if unusable else None}
+        found = {"packed": len(packed), "changed": 0, "ordinary": 0, "unusable": unusable.text if unusable else None}
+        for name in _new_modules(self._modules_before | packed):
+            spec = getattr(sys.modules.get(name), "__dict__", {}).get("__spec__")
+            source = isinstance(getattr(spec, "loader", None), SourceFileLoader)
+            if source and getattr(spec, "name", None) == name:  # and not here by another name
+                found["changed" if name in changed else "ordinary"] += 1
+        return found
 
     def unforeseen(self) -> list[str]:
         """Return modules that this process imported and the trace did not list: the misses of a start."""
-        return unforeseen_modules(self._modules_before.union(self._manifest.modules))
+        return _new_modules(self._modules_before.union(self._manifest.modules))
+
+
+def _new_modules(known: Collection[str]) -> list[str]:
+    """Return the names of modules that are here, are not tidalctl's own, and are not among `known`."""
+    return sorted(name for name in list(sys.modules) if name not in known and not name.startswith("tidalctl"))
