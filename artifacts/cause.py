@@ -79,12 +79,10 @@ class Cause(enum.Enum):
     EVENT_NOT_SERVED = "the bundle does not serve this event: {what}"
     SCRIPT_FAILED = "dynamic_init.py could not make its part: {error}"
     CALL_DIFFERS = "{init} was called with other arguments than in the trace"
-    FIELDS_DIFFER = "{init} reads fields of the event that differ from the traced ones"
     DIRECTORY_DIFFERS = "the working directory is another one when {init} is called than in the trace"
     SETTING_DIFFERS = "{name} is {now} where {init} is called, and was {traced} in the trace"
     VARIABLE_SET_BEFORE_INIT = "the environment variable {name} is set before {init}, otherwise than in the trace"
     GENERATOR_DIFFERS = "{init} draws from {name}, which was seeded, or used, otherwise before it"
-    LATER_CALL = "{init} leaves its state in globals, which a further call of it finds"
 
     # -- modules that are imported the ordinary way
     OTHER_BYTECODE = "the code pack's bytecode is of another Python"

@@ -1,4 +1,4 @@
-"""What do imports cost: as they are, with the collector paused, from the bundle's code pack, with both, and with what is recalled?
+"""What do imports cost: as they are, with the collector paused, from the bundle's code pack, with both, and with the import cache?
 
     python benchmarks/imports.py [-n 7] [--cache warm|cold|both] [--only ROW …] [--shape tiny|1b] [--output FILE]
 
@@ -27,7 +27,7 @@ ROWS = {
     "paused": "garbage collector paused",
     "pack": "code pack",
     "both": "code pack, and the collector paused",
-    "all": "what is recalled besides, as `tidalctl run` has it",
+    "all": "the import cache besides, as `tidalctl run` has it",
 }
 
 # arguments: root, module, handler, event, bundle, the modules that the state needs
@@ -54,14 +54,14 @@ now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now))  # pauses the collector
 {pause}
 if not {recalls}:
-    template.recall.begin = lambda check: {{}}
+    template.imports.import_cache.begin = lambda check: {{}}
 template.prepare(json.loads(event))
 ended = time.monotonic_ns()
 spans = [end - begin for name, begin, end, thread in template.timeline.spans if name == "imports"]
 modules = sorted(name for name in sys.modules if not name.startswith("tidalctl"))
 report = {{"imports_s": sum(spans) / 1e9, "imported_ns": ended, "modules": modules}}
-counts = template.module_counts()
-fallback = template.fallback or counts["unusable"] or template.pack.unusable or None
+counts = template.imports.counts()
+fallback = template.fallback.text if template.fallback else counts["unusable"]
 template.wait()
 print(json.dumps({{**report, "packed": counts["packed"], "fallback": fallback}}))
 """

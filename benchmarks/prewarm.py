@@ -49,7 +49,7 @@ from tidalctl.runtime.process.timeline import Timeline
 bundle, event, before, again = sys.argv[1:]
 now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now), prewarm="list" if before == "list" else "off")
-answer, kept, made = template._answer, {}, (0.0, 0.0)
+answer, kept, made = template.answer, {}, (0.0, 0.0)
 def clocks():
     return time.perf_counter(), time.thread_time()
 def once(mark, given, named):
@@ -59,7 +59,7 @@ def once(mark, given, named):
         template.weights.wait()
     made = clocks()
     return kept[mark.name]
-template._answer = once
+template.answer = once
 given = json.loads(event)
 handler = template.prepare(given)
 def call():
@@ -81,7 +81,7 @@ print(json.dumps({
     "output": output,
     "prewarm_s": found.seconds if rehearsal is None else rehearsal,
     "prewarm": {"known": found.known, "launched": found.launched, "left_out": found.left_out, "failed": found.failed},
-    "fallback": template.fallback,
+    "fallback": template.fallback and template.fallback.text,
 }))
 """
 # arguments: seconds for which weights are held back after the state is made (0: not at all), and those of tidalctl

@@ -43,7 +43,7 @@ from tidalctl.artifacts.trace.records import (
 from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.attempt import Attempt
 from tidalctl.compiler.code.code_pack import pack_code, source_times
-from tidalctl.compiler.code.import_cache import write_recall
+from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
 from tidalctl.compiler.script.conditions_only import dynamic_init_source
 from tidalctl.compiler.snapshot.records import CaptureReport
@@ -56,7 +56,7 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
     (partial / DYNAMIC_INIT).write_text(_dynamic_init(function, init, made), encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
     pack = pack_code(trace, partial)
-    scanned = write_recall(trace, partial) if pack else {}
+    scanned = write_import_cache(trace, partial) if pack else {}
     shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(

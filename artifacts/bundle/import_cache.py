@@ -1,10 +1,10 @@
-"""What imports work out anew in every process, always with the same outcome: a bundle holds it, and a start recalls it.
+"""The import cache of a bundle: what imports compute anew in every process, always with the same result.
 
 Three kinds. Source texts that `dataclasses` and `collections.namedtuple` compile, and patterns that `re` compiles: their outcome hangs
 on the text and the interpreter alone. And what a library's function makes of the sources in a folder that it looks through: that hangs
 on those files as well, whose sizes and times the provenance holds.
 
-`recall.bin` is a magic number, that of the interpreter's bytecode, the length of a summary (4 bytes, little-endian), the summary in
+The file is a magic number, that of the interpreter's bytecode, the length of a summary (4 bytes, little-endian), the summary in
 JSON, and what `marshal` (version 2) writes of three dicts, whose values are such bytes again: a start needs them one at a time. The
 summary is for who looks at a bundle and does not trust it: `marshal` is not made for hostile bytes.
 """
@@ -45,7 +45,7 @@ class Scan(NamedTuple):
     made: Any
 
 
-class Recalled(NamedTuple):
+class CachedImports(NamedTuple):
     """What a start finds: bytecode by text, an Automaton by pattern, Scans by the module that has the function. See `load`."""
 
     texts: dict[Text, bytes]
@@ -53,7 +53,7 @@ class Recalled(NamedTuple):
     scans: dict[str, bytes]
 
 
-def encode_recalled(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Automaton], scans: Iterable[Scan]) -> bytes:
+def encode_import_cache(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Automaton], scans: Iterable[Scan]) -> bytes:
     """The same bytes in every process, for the same texts (in bytecode), patterns and scans."""
     found: dict[str, list[tuple[Any, ...]]] = {}
     for scan in sorted(scans, key=lambda scan: scan[:4]):
@@ -65,15 +65,15 @@ def encode_recalled(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Auto
     return _HEAD + len(summary).to_bytes(_LENGTH, "little") + summary + body
 
 
-def decode_recalled(data: bytes, where: Path) -> Recalled | None:
+def decode_import_cache(data: bytes, where: Path) -> CachedImports | None:
     """None where it is of another Python. Raises Corrupt. To be checked before it is decoded, as code is."""
     parts = _split(data, where)
     if parts is None:
         return None
     found = load(parts[1], where)
     if type(found) is not tuple or [type(part) for part in found] != [dict, dict, dict]:
-        raise _no_recall(where, "it holds no three dicts")
-    return Recalled(*found)
+        raise _corrupt(where, "it holds no three dicts")
+    return CachedImports(*found)
 
 
 def summary_of(data: bytes, where: Path) -> Any:
@@ -87,7 +87,7 @@ def summary_of(data: bytes, where: Path) -> Any:
     try:
         return msgspec.to_builtins(msgspec.json.decode(bytes(parts[0]), type=_Summary))
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-        raise _no_recall(where, f"its summary is none ({error})") from None
+        raise _corrupt(where, f"its summary is none ({error})") from None
 
 
 class _Place(msgspec.Struct):
@@ -104,31 +104,31 @@ class _Summary(msgspec.Struct):
 def _split(data: bytes, where: Path) -> tuple[memoryview, memoryview] | None:
     """Summary and body."""
     if not data.startswith(MAGIC):
-        raise _no_recall(where, "it begins otherwise")
+        raise _corrupt(where, "it begins otherwise")
     if not data.startswith(_HEAD):
         return None
     start = len(_HEAD) + _LENGTH
     end = start + int.from_bytes(data[len(_HEAD) : start], "little")
     if end > len(data):
-        raise _no_recall(where, "it ends too soon")
+        raise _corrupt(where, "it ends too soon")
     view = memoryview(data)
     return view[start:end], view[end:]
 
 
-def _no_recall(where: Path, why: str) -> Corrupt:
+def _corrupt(where: Path, why: str) -> Corrupt:
     return Corrupt(f"{where} is not what compile wrote: {why}", COMPILE_AGAIN)
 
 
 def load(data: bytes | memoryview, where: Path) -> Any:
-    """A value in what was recalled. Raises Corrupt."""
+    """Return a value of the cache. Raises Corrupt."""
     try:
         return marshal.loads(data)
     except (EOFError, ValueError, TypeError, MemoryError) as error:
-        raise _no_recall(where, str(error)) from None
+        raise _corrupt(where, str(error)) from None
 
 
 def scans_in(known: bytes, where: Path) -> list[Scan]:
-    """What `Recalled.scans` holds for a module. Raises Corrupt."""
+    """What `CachedImports.scans` holds for a module. Raises Corrupt."""
     return [Scan(*scan) for scan in load(known, where)]
 
 

@@ -23,7 +23,7 @@ PREWARM = "prewarm.json"
 DYNAMIC_INIT = "dynamic_init.py"
 CODE = "code"
 PACK = "code.pack"
-RECALL = "recall.bin"
+IMPORT_CACHE = "import_cache.bin"
 STRATEGIES = ("snapshot", "script", "replay", "eager")
 
 

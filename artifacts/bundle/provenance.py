@@ -2,11 +2,23 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.bundle.manifest import CODE, PROVENANCE, Manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, TidalError
+
+Fields = TypeVar("Fields", bound=msgspec.Struct)
+
+
+def provenance_fields(bundle: Path, kind: type[Fields]) -> Fields:
+    """Return the fields of the provenance that `kind` names; its defaults where the provenance is lost or says something else."""
+    try:
+        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=kind)
+    except (OSError, ValueError, RecursionError):
+        return kind()
 
 
 def read_provenance(bundle: Path) -> dict[str, Any]:

@@ -18,13 +18,8 @@ from typing import IO, Any
 
 import torch
 
-<<<<<<< HEAD
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
-from tidalctl.artifacts.state.pickling_loss import dropped, order_lost
-=======
-from tidalctl.artifacts.errors import Corrupt
 from tidalctl.artifacts.state.pickling_loss import order_loss, pickling_loss
->>>>>>> causes
 from tidalctl.artifacts.state.storages import storage_names
 
 PROTOCOL = 5

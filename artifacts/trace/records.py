@@ -102,7 +102,7 @@ class SourcesRead(Record, frozen=True, tag="sources"):
 
 
 class FolderScan(Record, frozen=True):
-    """What a cached function of a library made of the sources that it found at `path`: see recall.SCANS and recall.to_plain.
+    """What a cached function of a library made of the sources that it found at `path`: see import_cache.SCANS and to_plain.
 
     `stamp` is the digest of what the folder held afterwards.
     """

@@ -16,12 +16,12 @@ from tidalctl.artifacts.bundle.import_cache import (
     Automaton,
     Scan,
     Stamp,
-    encode_recalled,
+    encode_import_cache,
     from_plain,
     read_stamp,
     scanned_folder,
 )
-from tidalctl.artifacts.bundle.manifest import RECALL
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import, ImportWork
@@ -30,8 +30,8 @@ from tidalctl.compiler.code.code_pack import steady_bytes
 _TEXT = "<string>"  # what the builtins call a text that they compile
 
 
-def write_recall(trace: Trace, partial: Path) -> dict[str, Stamp]:
-    """Write what a start recalls into the bundle, where it is not there yet. Returns the stamps of the folders that it hangs on."""
+def write_import_cache(trace: Trace, partial: Path) -> dict[str, Stamp]:
+    """Write the import cache into the bundle, where it is not there yet. Returns the stamps of the folders that it hangs on."""
     work = trace.one(ImportWork) or ImportWork()
     here = _places(trace)
     patterns = [
@@ -41,7 +41,7 @@ def write_recall(trace: Trace, partial: Path) -> dict[str, Stamp]:
     ]
     stamps: dict[str, Stamp] = {}
     scans = list(_scans(trace, work, stamps))
-    if not (partial / RECALL).exists():
+    if not (partial / IMPORT_CACHE).exists():
         texts = {
             (mode, text): code
             for mode, text in work.texts
@@ -49,7 +49,7 @@ def write_recall(trace: Trace, partial: Path) -> dict[str, Stamp]:
         }
         automata = {key: found for key in patterns if (found := automaton(*key)) is not None}
         if texts or automata or scans:
-            (partial / RECALL).write_bytes(encode_recalled(texts, automata, scans))
+            (partial / IMPORT_CACHE).write_bytes(encode_import_cache(texts, automata, scans))
     return stamps
 
 

@@ -146,11 +146,11 @@ def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def readahead_of(trace: Trace, code_root: str, packed: bool, recalled: Iterable[str] = ()) -> tuple[str, ...]:
+def readahead_of(trace: Trace, code_root: str, packed: bool, scanned: Iterable[str] = ()) -> tuple[str, ...]:
     """The files that imports read, relative to a sys.path entry: small ones that are opened as such (a distribution's metadata),
     shared libraries, what is looked through, bytecode.
 
-    Bytecode only where no code pack holds it; no source of the folders in which what is found is `recalled`.
+    Bytecode only where no code pack holds it; no source of the folders in which what is found is `import_cache`.
     """
     places = _places()
     opened = [
@@ -159,7 +159,7 @@ def readahead_of(trace: Trace, code_root: str, packed: bool, recalled: Iterable[
     small = [name for record in opened if (name := _below(Path(record.path), places))]
     libraries = sorted(_libraries(trace, places))
     sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := _below(Path(file), places))]
-    within = tuple(f"{folder}/" for folder in recalled)
+    within = tuple(f"{folder}/" for folder in scanned)
     sources = [name for name in sources if name.endswith(".pyc") or not name.startswith(within)]
     modules = []
     for module in trace.of(Import):

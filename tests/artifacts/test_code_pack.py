@@ -1,7 +1,6 @@
 """The code pack's bytes: the same whoever makes them, and refused where they are not what was made."""
 
 import hashlib
-import os
 import shutil
 import sysconfig
 from pathlib import Path

@@ -15,15 +15,15 @@ from tidalctl.artifacts.bundle.import_cache import (
     MAGIC,
     NotPlain,
     Scan,
-    decode_recalled,
-    encode_recalled,
+    decode_import_cache,
+    encode_import_cache,
     from_plain,
     is_as_stamped,
     read_stamp,
     summary_of,
     to_plain,
 )
-from tidalctl.artifacts.bundle.manifest import RECALL
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
 from tidalctl.artifacts.errors import Corrupt
 from tidalctl.compiler.code.import_cache import automaton
 
@@ -31,30 +31,30 @@ from tidalctl.compiler.code.import_cache import automaton
 @given(st.binary(max_size=20).filter(lambda data: not data.startswith(MAGIC)))
 def test_bytes_that_are_nothing_of_the_kind_are_corrupt(data: bytes) -> None:
     with pytest.raises(Corrupt):
-        decode_recalled(data, Path(RECALL))
+        decode_import_cache(data, Path(IMPORT_CACHE))
 
 
 def test_what_is_cut_short_anywhere_is_corrupt() -> None:
-    whole = encode_recalled({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [])
-    assert decode_recalled(whole, Path(RECALL))
+    whole = encode_import_cache({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [])
+    assert decode_import_cache(whole, Path(IMPORT_CACHE))
     for length in range(len(MAGIC) + 4, len(whole)):
         with pytest.raises(Corrupt):
-            decode_recalled(whole[:length], Path(RECALL))
+            decode_import_cache(whole[:length], Path(IMPORT_CACHE))
 
 
 def test_what_another_python_made_is_let_be() -> None:
     other = MAGIC + b"\0\0\r\n" + marshal.dumps(({}, {}, {}), 2)
-    assert decode_recalled(other, Path(RECALL)) is None
-    assert summary_of(other, Path(RECALL)) is None
+    assert decode_import_cache(other, Path(IMPORT_CACHE)) is None
+    assert summary_of(other, Path(IMPORT_CACHE)) is None
 
 
 def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bundles of strangers are looked at, and marshal is not made for their bytes."""
     scan = Scan("m", "f", "m/folder", False, {})
-    whole = encode_recalled({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [scan])
+    whole = encode_import_cache({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [scan])
     monkeypatch.setattr(marshal, "loads", lambda data: pytest.fail("decoded"))
     told = {"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "m/folder"}]}
-    assert summary_of(whole, Path(RECALL)) == told
+    assert summary_of(whole, Path(IMPORT_CACHE)) == told
 
 
 @pytest.mark.parametrize(
@@ -69,27 +69,27 @@ def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: py
     ],
 )
 def test_a_summary_of_something_else_is_corrupt(summary: bytes) -> None:
-    head = encode_recalled({}, {}, [])[: len(MAGIC) + 4]
+    head = encode_import_cache({}, {}, [])[: len(MAGIC) + 4]
     with pytest.raises(Corrupt):
-        summary_of(head + len(summary).to_bytes(4, "little") + summary, Path(RECALL))
+        summary_of(head + len(summary).to_bytes(4, "little") + summary, Path(IMPORT_CACHE))
 
 
 @given(st.binary(max_size=60), st.integers(0, 70))
 def test_a_summary_of_hostile_bytes_is_corrupt(summary: bytes, length: int) -> None:
-    head = encode_recalled({}, {}, [])[: len(MAGIC) + 4]
+    head = encode_import_cache({}, {}, [])[: len(MAGIC) + 4]
     with pytest.raises(Corrupt):
-        summary_of(head + length.to_bytes(4, "little") + summary, Path(RECALL))
+        summary_of(head + length.to_bytes(4, "little") + summary, Path(IMPORT_CACHE))
 
 
 def test_the_same_work_gives_the_same_bytes_in_every_process() -> None:
     script = """
 import hashlib
-from tidalctl.artifacts.bundle.import_cache import Scan, encode_recalled
+from tidalctl.artifacts.bundle.import_cache import Scan, encode_import_cache
 from tidalctl.compiler.code.import_cache import _bytecode, automaton
 texts = ["def f(a, b={1, 2, 'x'}):\\n return a in {'one', 'two', 'three'}", "x = 1"]
 patterns = [(r"[^\\W\\d_]+|(?P<n>[a-zA-Z\\u0400-\\u04ff])", 2), (b"a|b|c", 0)]
 made = {frozenset(("a", "b", "c")): {"x": {"one", "two", "three"}}, "z": [1, (2, None)]}
-data = encode_recalled(
+data = encode_import_cache(
     {("exec", text): _bytecode("exec", text) for text in texts}, {key: automaton(*key) for key in patterns},
     [Scan("m", "f", path, False, made) for path in ("two", "one")],
 )

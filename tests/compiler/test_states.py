@@ -26,7 +26,7 @@ for event in json.loads(sys.argv[2]):
     result = function(event)
     outputs.append(list(result) if hasattr(result, "__next__") else result)
 print()
-print(json.dumps([outputs, function.template.fallback, function.template.states.restored]))
+print(json.dumps([outputs, function.template.fallback and function.template.fallback.text, function.template.states.restored]))
 """
 PLAINLY = """
 import json, sys

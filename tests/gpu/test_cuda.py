@@ -19,7 +19,7 @@ from test_cuda_runs import APP, EVENTS
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError
 from tidalctl.runtime.weights.cuda import SPARE, _Buffer
-from tidalctl.runtime.weights.device_arrival import Arrival
+from tidalctl.runtime.weights.device_arrival import DeviceArrival
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here")
 
@@ -27,7 +27,7 @@ SIZES = [9000, 512, 20_000_000, 3, 40_000_001, 70_000, 4096, 8 * 2**20, 33]
 GROUP = 16 * 2**20
 
 
-def tensors(made: Arrival, groups: tuple[Group, ...]) -> dict[str, torch.Tensor]:
+def tensors(made: DeviceArrival, groups: tuple[Group, ...]) -> dict[str, torch.Tensor]:
     return {
         one.name: torch.empty(0, dtype=torch.uint8, device=GPU).set_(made.storage(one))  # type: ignore[call-overload]
         for group in groups

@@ -22,7 +22,7 @@ from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.runtime.weights import cuda
 from tidalctl.runtime.weights.cuda import ALIGNMENT, Place, moves_of, place_weights, steps
-from tidalctl.runtime.weights.device_arrival import Arrival, BundleSource
+from tidalctl.runtime.weights.device_arrival import BundleSource, DeviceArrival
 from tidalctl.runtime.weights.direct_io import Reads
 from tidalctl.runtime.weights.file_mapping import WeightsFile
 from tidalctl.runtime.weights.graph_capture import CaptureWatch
@@ -61,9 +61,9 @@ def files(folder: Path, sizes: Iterable[int], gap: int = 64, group_size: int = 3
     return bytes(data), plan_groups(weights, group_size)
 
 
-def arrival(folder: Path, groups: tuple[Group, ...], direct: bool = False, check: bool = True, **options: Any) -> Arrival:
+def arrival(folder: Path, groups: tuple[Group, ...], direct: bool = False, check: bool = True, **options: Any) -> DeviceArrival:
     source = BundleSource(folder, {"w": WeightsFile(folder / "w")}, lambda index: None, direct)
-    return Arrival(groups, source, check, workers=2, **options)
+    return DeviceArrival(groups, source, check, workers=2, **options)
 
 
 def held(storage: torch.UntypedStorage) -> bytes:
@@ -371,7 +371,7 @@ def test_what_the_reading_engine_found_wrong_is_told_where_it_is_needed(tmp_path
             raise Corrupt("spoiled", None)
 
     source = BundleSource(tmp_path, {"w": WeightsFile(tmp_path / "w")}, fetch, direct=False)
-    made = Arrival(groups, source, True, workers=2)
+    made = DeviceArrival(groups, source, True, workers=2)
     made.start()
     assert within(10, lambda: made.need(["0"])) is None
     assert isinstance(within(10, lambda: made.need(["1"])), Corrupt)

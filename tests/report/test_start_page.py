@@ -18,7 +18,7 @@ from tidalctl.report.pieces import innermost, joined, lanes, parts, waits
 from tidalctl.report.records import Mark, Span, Stall, Start
 from tidalctl.report.start_page import LISTED, start_page, window_of
 from tidalctl.runtime.process.timeline import Timeline
-from tidalctl.runtime.report_page import start_record
+from tidalctl.runtime.start_report import start_record
 
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>&amp;\u202e\x00\udc80"
 EMPTY = {"meta", "img", "br", "link", "input"}

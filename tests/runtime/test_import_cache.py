@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import Chain, Done, python, tidalctl, write_project
 
-from tidalctl.artifacts.bundle.manifest import RECALL
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
 
 # a library of the name and kind of which recall.SCANS knows one
 IMPORT_UTILS = '''
@@ -160,9 +160,9 @@ def made(compiled: Made, tmp_path: Path) -> Made:
 def test_what_is_recalled_is_what_python_would_have_made(compiled: Made) -> None:
     report = compiled.run().report
     assert report["output"] == compiled.plain()
-    assert report["recalled"]["texts"] > 100
-    assert report["recalled"]["patterns"] > 20
-    assert (report["recalled"]["scans"], report["recalled"]["changed"]) == (2, 0)
+    assert report["import_cache"]["texts"] > 100
+    assert report["import_cache"]["patterns"] > 20
+    assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (2, 0)
 
 
 def test_after_the_first_output_python_compiles_by_itself(compiled: Made) -> None:
@@ -172,12 +172,12 @@ def test_after_the_first_output_python_compiles_by_itself(compiled: Made) -> Non
 def test_an_eager_run_recalls_nothing(compiled: Made) -> None:
     report = compiled.run("--eager").report
     assert report["output"] == compiled.plain()
-    assert set(report["recalled"].values()) == {0}
+    assert set(report["import_cache"].values()) == {0}
 
 
 def test_inspect_tells_what_is_recalled(compiled: Made) -> None:
     folder = compiled.chain.folder
-    told = json.loads(tidalctl("inspect", compiled.chain.bundle, "--json", cwd=folder).ok().out)["recall"]
+    told = json.loads(tidalctl("inspect", compiled.chain.bundle, "--json", cwd=folder).ok().out)["import_cache"]
     assert [scan["path"] for scan in told["scans"]] == ["transformers/models", "transformers/models/__init__.py"]
     assert "transformers/models holds" in " ".join(tidalctl("inspect", compiled.chain.bundle, cwd=folder).ok().out.split())
 
@@ -211,7 +211,7 @@ def test_a_folder_that_has_changed_is_looked_through_again(made: Made, change: s
         write_project(one, {"inside.py": "seen = 4\n"})
     report = made.run().report
     assert report["output"] == made.plain()
-    assert (report["recalled"]["scans"], report["recalled"]["changed"]) == (0, 1)
+    assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (0, 1)
 
 
 def test_bytecode_that_was_cached_in_a_folder_changes_nothing(made: Made) -> None:
@@ -219,7 +219,7 @@ def test_bytecode_that_was_cached_in_a_folder_changes_nothing(made: Made) -> Non
         write_project(made.library / "transformers" / folder / "__pycache__", {"fresh.pyc": "cached"})
     report = made.run().report
     assert report["output"] == made.plain()
-    assert report["recalled"]["scans"] == 2
+    assert report["import_cache"]["scans"] == 2
 
 
 def test_a_changed_function_looks_through_its_folder_itself(made: Made) -> None:
@@ -227,7 +227,7 @@ def test_a_changed_function_looks_through_its_folder_itself(made: Made) -> None:
     source.write_text(source.read_text().replace('split(" ")[0]', "strip()"))
     report = made.run().report
     assert report["output"] == made.plain()
-    assert report["recalled"]["scans"] == 0
+    assert report["import_cache"]["scans"] == 0
 
 
 def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_p
         tidalctl(*command, cwd=tmp_path, env={"PYTHONPATH": str(library), "HOME_NAME": "here"}).ok()
     made.env["HOME_NAME"] = "there"
     report = made.run().report
-    assert report["recalled"]["scans"] == 0
+    assert report["import_cache"]["scans"] == 0
     assert report["output"] == made.plain()
     assert "there" in json.dumps(report["output"])
 
@@ -250,30 +250,30 @@ def test_a_function_that_functools_does_not_cache_is_not_recalled(made: Made) ->
     source = made.library / "transformers/utils/import_utils.py"
     source.write_text(source.read_text().replace("from functools import lru_cache", DECORATOR))
     report = made.run().report
-    assert (report["recalled"]["scans"], report["output"]) == (0, made.plain())
+    assert (report["import_cache"]["scans"], report["output"]) == (0, made.plain())
     for command in (("trace", "project/app.py", "--event", "{}"), ("compile", "app.trace")):
         tidalctl(*command, "--force", cwd=made.chain.folder, env=made.env).ok()
     report = made.run().report
-    assert (report["recalled"]["scans"], report["output"]) == (0, made.plain())
+    assert (report["import_cache"]["scans"], report["output"]) == (0, made.plain())
 
 
 def test_no_path_of_the_machine_is_in_what_is_recalled(compiled: Made) -> None:
     """The function makes a pattern of its own file's name, as torch does of its files'."""
-    data = (compiled.chain.bundle / RECALL).read_bytes().replace(b"\\", b"")
+    data = (compiled.chain.bundle / IMPORT_CACHE).read_bytes().replace(b"\\", b"")
     for path in (compiled.chain.project, compiled.chain.folder, sys.prefix, sys.base_prefix):
         assert str(path).encode() not in data
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
 def test_a_damaged_file_is_an_error_before_anything_of_it_is_used(made: Made, damage: str) -> None:
-    file = made.chain.bundle / RECALL
+    file = made.chain.bundle / IMPORT_CACHE
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     if damage == "gone":
         file.unlink()
     else:
         file.write_bytes(data[:-1] if damage == "cut" else data)
-    made.run().one_error(RECALL)
+    made.run().one_error(IMPORT_CACHE)
     verified = tidalctl("verify", made.chain.bundle, cwd=made.chain.folder, env=made.env)
     assert verified.code != 0
-    assert RECALL in verified.err + verified.out
+    assert IMPORT_CACHE in verified.err + verified.out

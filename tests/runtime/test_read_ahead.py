@@ -15,7 +15,7 @@ from tidalctl.artifacts.bundle.manifest import PACK
 from tidalctl.artifacts.page_cache import ask_for
 from tidalctl.bench import page_cache
 from tidalctl.runtime.imports import read_ahead as reader
-from tidalctl.runtime.imports.read_ahead import CodeReader
+from tidalctl.runtime.imports.read_ahead import CodeReadAhead
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.file_mapping import PrivateMapping, WeightsFile
 from tidalctl.tracer.process.touched_pages import PAGE, touched_parts
@@ -134,7 +134,7 @@ def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest
     monkeypatch.setattr(reader, "read_ahead", note)
     monkeypatch.setattr(reader, "in_memory", lambda path: False)
     manifest = open_bundle(decoder.bundle)
-    CodeReader(decoder.bundle, manifest, Timeline(0, 0)).wait()
+    CodeReadAhead(decoder.bundle, manifest, Timeline(0, 0)).wait()
     checked = [path for path, _ in asked if path.is_relative_to(decoder.bundle) and path.name != PACK]
     assert [path for path, _ in asked[: len(checked)]] == checked, "what the start checks before anything else comes first"
     assert not {path.name for path in checked} & {weight.file for weight in manifest.weights}

@@ -54,7 +54,7 @@ def test_a_stream_that_nobody_reads_is_over_when_it_is_dropped(decoder: Chain) -
 
 DEPTHS = """
 import resource, sys
-from tidalctl.runtime.process.frame_stack import with_room
+from tidalctl.runtime.process.frame_stack import with_frame_stack
 
 def leaf(a=0, b=0, c=0, d=0, e=0, f=0):
     return a
@@ -78,8 +78,8 @@ def modules():
         assert frame.f_globals["__name__"]
         frame = frame.f_back
 
-with_room(modules)  # who looks through all frames finds a module at each
-print(faults(), with_room(lambda: [faults(), faults()][-1]))
+with_frame_stack(modules)  # who looks through all frames finds a module at each
+print(faults(), with_frame_stack(lambda: [faults(), faults()][-1]))
 """
 
 

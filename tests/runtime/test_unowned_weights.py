@@ -14,7 +14,7 @@ from conftest import python
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from tidalctl.runtime.weights.module_gate import Gate
-from tidalctl.runtime.weights.unowned_weights import Unowned
+from tidalctl.runtime.weights.unowned_weights import UnownedWeightsGate
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def tensors() -> dict[str, torch.Tensor]:
 
 
 def test_only_what_an_operator_reads_is_waited_for(asked: Asked) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
     with unowned.call():
         unowned.hold(held(weights))
         assert asked.groups == []
@@ -65,7 +65,7 @@ READS: list[Callable[[torch.Tensor], Any]] = [
 @pytest.mark.parametrize("read", READS, ids=range(len(READS)))
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_however_it_is_read_and_in_whatever_grad_mode(asked: Asked, read: Callable[[torch.Tensor], Any], mode: Any) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
     with unowned.call(), mode():
         unowned.hold(held(weights))
         read(weights["b"])
@@ -74,7 +74,7 @@ def test_however_it_is_read_and_in_whatever_grad_mode(asked: Asked, read: Callab
 
 
 def test_outside_of_a_call_and_in_another_thread_it_waits_at_once(asked: Asked) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
     unowned.hold(held(weights))
     assert asked.groups == [0, 1, 2]
     with unowned.call():
@@ -90,7 +90,7 @@ class Own(TorchFunctionMode):
 
 
 def test_inside_a_mode_of_the_functions_own_everything_is_waited_for(asked: Asked) -> None:
-    unowned = Unowned(asked.need, asked.wait)
+    unowned = UnownedWeightsGate(asked.need, asked.wait)
     with unowned.call(), Own():
         unowned.hold(held(tensors()))
         assert asked.all == 1
@@ -98,7 +98,7 @@ def test_inside_a_mode_of_the_functions_own_everything_is_waited_for(asked: Aske
 
 
 def test_a_mode_that_the_function_holds_across_a_piece_is_its_own_all_along(asked: Asked) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
 
     def pieces() -> Iterator[int]:
         unowned.hold(held(weights))
@@ -120,7 +120,7 @@ def test_what_raises_leaves_nothing(asked: Asked) -> None:
     def fail(indices: Any) -> None:
         raise OSError("no such group")
 
-    weights, unowned = tensors(), Unowned(fail, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(fail, asked.wait)
     for _ in range(2):
         with pytest.raises(OSError), unowned.call():
             unowned.hold(held(weights))
@@ -130,7 +130,7 @@ def test_what_raises_leaves_nothing(asked: Asked) -> None:
 
 
 def test_when_everything_is_in_no_call_enters_anything(asked: Asked) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
     with unowned.call():
         unowned.hold(held(weights))
         unowned.open()
@@ -156,7 +156,7 @@ def in_a_worker(call: Callable[[], None]) -> None:
 
 
 def test_a_long_call_is_rid_of_the_mode_soon_after_the_last_group(asked: Asked) -> None:
-    weights, unowned = tensors(), Unowned(asked.need, asked.wait)
+    weights, unowned = tensors(), UnownedWeightsGate(asked.need, asked.wait)
     with unowned.call(), torch.inference_mode():
         unowned.hold(held(weights))
         assert compute(weights["a"]) == [1] * 5
@@ -168,7 +168,7 @@ def test_a_long_call_is_rid_of_the_mode_soon_after_the_last_group(asked: Asked) 
 
 
 def test_a_profiler_of_the_functions_own_stays(asked: Asked) -> None:
-    weights, unowned, seen = tensors(), Unowned(asked.need, asked.wait), []
+    weights, unowned, seen = tensors(), UnownedWeightsGate(asked.need, asked.wait), []
 
     def profile(frame: Any, event: str, argument: Any) -> None:
         seen.append(event)
@@ -193,12 +193,12 @@ import torch
 if sys.argv[1] == "before":
     import torch._dynamo
 from tidalctl.runtime.weights.module_gate import Gate
-from tidalctl.runtime.weights.unowned_weights import Unowned
+from tidalctl.runtime.weights.unowned_weights import UnownedWeightsGate
 
 model, weight = torch.nn.Linear(4, 4).eval(), torch.ones(4, 4)
 asked, graphs = [], []
 wait = lambda: asked.append("all")
-gate, unowned = Gate(asked.extend, wait), Unowned(asked.extend, wait)
+gate, unowned = Gate(asked.extend, wait), UnownedWeightsGate(asked.extend, wait)
 gate.on_compile = unowned.open
 for index, tensor in enumerate([*model.parameters(), weight]):
     gate.watch(tensor.untyped_storage(), [index])

@@ -41,7 +41,7 @@ class Traced:
     replays: list[Replay] = field(default_factory=list)
 
     def run(self, event: dict[str, Any] = OTHER) -> Any:
-        self.replays.append(Replay(self.answers, {"sources": self.sources}, str(self.root), self.memory))
+        self.replays.append(Replay(self.answers, self.sources, str(self.root), self.memory))
         return self.last.run(self.load, (dict(event),), {})
 
     @property

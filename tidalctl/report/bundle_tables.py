@@ -9,7 +9,7 @@ import msgspec
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
-from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, PACK, PREWARM, PROVENANCE, RECALL, Manifest
+from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
@@ -38,7 +38,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": name in executed} for name in manifest.modules],
         "code_pack": _code_pack(manifest, path),
-        "recall": _recall(manifest, path),
+        "import_cache": _import_cache(manifest, path),
         "prewarm": _prewarm(manifest, path),
         "dynamic_init": _dynamic_init(manifest, path),
         "provenance": _provenance(path),
@@ -56,11 +56,14 @@ def _code_pack(manifest: Manifest, path: Path) -> dict[str, Any] | None:
     return {"size": manifest.files[PACK].size, "magic": index.magic, "segments": len(index.segments), "modules": names}
 
 
-def _recall(manifest: Manifest, path: Path) -> dict[str, Any] | None:
-    """What a start recalls, as its summary says. Of another Python's only the size is known."""
-    if RECALL not in manifest.files:
+def _import_cache(manifest: Manifest, path: Path) -> dict[str, Any] | None:
+    """Return the import cache's own summary. Of another Python's only the size is known."""
+    if IMPORT_CACHE not in manifest.files:
         return None
-    return {"size": manifest.files[RECALL].size, **(summary_of(read_checked(path, manifest, RECALL), path / RECALL) or {})}
+    return {
+        "size": manifest.files[IMPORT_CACHE].size,
+        **(summary_of(read_checked(path, manifest, IMPORT_CACHE), path / IMPORT_CACHE) or {}),
+    }
 
 
 def _prewarm(manifest: Manifest, path: Path) -> list[Any] | None:
@@ -106,7 +109,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("serves", _serves_text(document)),
             *_part_facts(document),
             *_pack_fact(document["code_pack"]),
-            *_recall_fact(document["recall"]),
+            *_import_cache_fact(document["import_cache"]),
             ("reproducible", "yes" if document["reproducible"] else "no: its plain runs differ, so outputs are not compared"),
             ("environment", environment_text(document["fingerprint"])),
             *((f"event {index}", f"sha256 {digest}") for index, digest in enumerate(document["events"])),
@@ -153,15 +156,15 @@ def _pack_fact(pack: dict[str, Any] | None) -> list[tuple[str, str]]:
     return [("code pack", f"{words}; {late:,} imported while the weights come in" if late else words)]
 
 
-def _recall_fact(recall: dict[str, Any] | None) -> list[tuple[str, str]]:
-    if recall is None:
+def _import_cache_fact(cache: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if cache is None:
         return []
-    if "texts" not in recall:
-        return [("recalled", f"{size_text(recall['size'])}, of another Python than this one")]
-    texts, patterns = count_text(recall["texts"], "compiled text"), count_text(recall["patterns"], "pattern")
-    folders = dict.fromkeys(scan["path"].removesuffix("/__init__.py") for scan in recall["scans"])
+    if "texts" not in cache:
+        return [("import cache", f"{size_text(cache['size'])}, of another Python than this one")]
+    texts, patterns = count_text(cache["texts"], "compiled text"), count_text(cache["patterns"], "pattern")
+    folders = dict.fromkeys(scan["path"].removesuffix("/__init__.py") for scan in cache["scans"])
     found = f"; what {', '.join(folders)} holds" if folders else ""
-    return [("recalled", f"{texts}, {patterns}{found}: {size_text(recall['size'])}")]
+    return [("import cache", f"{texts}, {patterns}{found}: {size_text(cache['size'])}")]
 
 
 def _guard_text(guard: dict[str, Any]) -> str:

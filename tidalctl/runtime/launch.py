@@ -10,16 +10,14 @@ import msgspec
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function.event import parse_event
 from tidalctl.function.outputs import is_stream, json_text, pieces
-from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.process.exit import watch_writes
-from tidalctl.runtime.process.frame_stack import with_room
-from tidalctl.runtime.process.report_output import Reported
+from tidalctl.runtime.process.frame_stack import with_frame_stack
+from tidalctl.runtime.process.report_output import ReportOutput
 from tidalctl.runtime.process.timeline import Timeline, process_start_ns
+from tidalctl.runtime.start_report import phase_table, start_report, write_page
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.weights.weight_stream import StreamOptions
-
-SCHEMA = 1
 
 
 class RunOptions(msgspec.Struct, frozen=True):
@@ -28,8 +26,8 @@ class RunOptions(msgspec.Struct, frozen=True):
     bundle: str
     event: str
     json: bool = False
-    timeline: str = ""
-    report: str = ""
+    timeline: str | None = None
+    report: str | None = None
     verify: str = "stream"  # stream, full or off
     ahead: int | None = None  # bytes that are read beyond what was needed
     io: str = "auto"  # auto, direct or buffered: how weights for a device are read
@@ -47,7 +45,7 @@ def start(fields: dict[str, Any]) -> int:
     timeline.add("start", entered, time.monotonic_ns())
     watch_writes()
     options = RunOptions(**fields)
-    return run(options, timeline) if options.eager else with_room(lambda: run(options, timeline))
+    return run(options, timeline) if options.eager else with_frame_stack(lambda: run(options, timeline))
 
 
 def run(options: RunOptions, timeline: Timeline) -> int:
@@ -59,14 +57,43 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
-    reported = Reported() if options.json else None
+    report_output = ReportOutput() if options.json else None
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
     template.wants_digests = options.state
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)
+    try:
+        output, streams = _answer(options, template, event)
+    except FunctionError:
+        if "timeline" in files:
+            files["timeline"].write_bytes(timeline.chrome_trace())
+        if "report" in files:
+            print(
+                "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
+                file=sys.stderr,
+            )
+        raise
+    finally:
+        template.over()
+    if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
+        print(flush=True)
+    if "timeline" in files:
+        files["timeline"].write_bytes(timeline.chrome_trace())
+    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams)
+    if "report" in files:
+        write_page(files["report"], timeline, report)
+    if report_output is not None:
+        report_output.write(report)
+    else:
+        print(phase_table(report), file=sys.stderr)
+    return 0
+
+
+def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[Any], bool]:
+    """Call the handler and print what it gives. Return its pieces, and whether it is a stream of them."""
+    timeline = template.timeline
     output: list[Any] = []
-    streams = False
     try:
         handler = template.prepare(event, options.argv, options.eager)
         with timeline.span("compute"):
@@ -93,30 +120,8 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         from tidalctl.function.tracebacks import show_traceback
 
         show_traceback(error)
-        if "timeline" in files:
-            files["timeline"].write_bytes(timeline.chrome_trace())
-        if "report" in files:
-            print(
-                "note: no page was written: --report shows a start that ended; --timeline is written of this one, too",
-                file=sys.stderr,
-            )
         raise FunctionError(_how_it_ended(error), _hint(template, options)) from None
-    finally:
-        template.over()
-    if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
-        print(flush=True)
-    if "timeline" in files:
-        files["timeline"].write_bytes(timeline.chrome_trace())
-    report = _report(options, template, output if streams else output[0], streams)
-    if "report" in files:
-        from tidalctl.runtime.report_page import write_page
-
-        write_page(files["report"], timeline, report)
-    if reported:
-        reported.give(report)
-    else:
-        print(phase_table(report), file=sys.stderr)
-    return 0
+    return output, streams
 
 
 def _how_it_ended(error: BaseException) -> str:
@@ -156,75 +161,6 @@ def _show(piece: Any, text: str, streams: bool) -> None:
 def _hint(template: Template, options: RunOptions) -> str | None:
     if options.eager:
         return None
-    if not template.fallback:
+    if template.fallback is None:
         return "whether it does so without the bundle's state, too: the same command with --eager"
-    return f"init ran the ordinary way, because {template.fallback}"
-
-
-def _report(options: RunOptions, template: Template, output: Any, streams: bool) -> dict[str, Any]:
-    timeline = template.timeline
-    unforeseen, weights = template.unforeseen_modules(), template.weights
-    prewarm = template.prewarm.report()
-    return {
-        "schema": SCHEMA,
-        "bundle": options.bundle,
-        "digest": template.manifest.digest,
-        "output": output,
-        "streamed": streams,
-        "strategy": template.strategy,
-        "fallback": template.fallback,
-        "other_inits": list(template.others),
-        "verified": options.verify != "off",
-        "verify": options.verify,
-        "ttft_s": timeline.since_start("first token"),
-        "total_s": timeline.since_start("done"),
-        "own_s": timeline.own_s(),
-        "phases": {name: round(seconds, 6) for name, seconds in timeline.phases().items()},
-        "started_ns": timeline.started_ns,
-        "first_token_ns": timeline.marks.get("first token"),
-        "done_ns": timeline.marks.get("done"),
-        "weights_bytes": weights.bytes,
-        "streamed_bytes": weights.streamed,
-        "io": weights.io,
-        "weight_misses": weights.misses,
-        "stalled_s": round(sum(end - begin for _, begin, end in weights.stalls) / 1e9, 6),
-        "prewarm": msgspec.to_builtins(prewarm),
-        "prewarm_coverage": prewarm.coverage,
-        "opened_s": timeline.since_start("weights asked for"),
-        "ready_s": timeline.since_start("state made"),
-        "misses": len(unforeseen),
-        "unforeseen_modules": unforeseen,
-        "modules": template.module_counts(),
-        "recalled": template.recall.counts(),
-        **({"state": template.state_digests} if options.state else {}),
-    }
-
-
-def phase_table(report: dict[str, Any]) -> str:
-    """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
-    from tidalctl.report.terminal import size_text  # which no start that prints JSON needs
-
-    phases = report["phases"]
-    lines = [f"  {PHASES[name].label:<24}{phases[name]:8.3f} s" for name in TABLE if name in phases]
-    if report["ttft_s"] is None:
-        lines.append(f"  no output               done after {report['total_s']:.3f} s")
-    else:
-        lines.append(f"  {'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
-    weights, read = report["weights_bytes"], size_text(report["streamed_bytes"])
-    checked = "checked" if report["verified"] else "not checked"
-    taken = (
-        f"weights {size_text(weights)} ({checked}), {read} of it read from disk" if weights else "no weights from the bundle"
-    )
-    lines.append(f"  {taken}; modules not foreseen: {report['misses']}")
-    modules = report["modules"]
-    if modules["changed"]:
-        lines.append(f"  modules whose source has changed since compile, imported the ordinary way: {modules['changed']}")
-    if report["recalled"]["changed"]:
-        lines.append("  a folder that a library looks through has changed since compile: it looked through it itself")
-    if modules["unusable"]:
-        lines.append(f"  modules imported the ordinary way: {modules['unusable']}")
-    if report["fallback"]:
-        lines.append(f"  init ran the ordinary way: {report['fallback']}")
-    for name in report["other_inits"]:
-        lines.append(f"  {name} ran, too: the bundle holds the state of one init")
-    return "\n".join(lines)
+    return f"init ran the ordinary way: {template.fallback}"

@@ -9,7 +9,7 @@ from typing import Any
 from tidalctl.function.outputs import is_stream
 from tidalctl.function.target import Handler
 from tidalctl.runtime.options import Io, Verify
-from tidalctl.runtime.process.frame_stack import with_room
+from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.weights.weight_stream import StreamOptions
@@ -33,7 +33,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -
         nonlocal handler
         try:
             if handler is None:
-                handler = with_room(lambda: template.prepare(event, argv=None))
+                handler = with_frame_stack(lambda: template.prepare(event, argv=None))
             template.begin(event)
             result = template.weights.call(handler, event, None)
         except BaseException:  # raised again: no output will end the start
@@ -42,7 +42,7 @@ def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -
         if is_stream(result):
             return _dropped_or_read(guarded(result, template), template)
         template.wait()
-        template.pack.drop()
+        template.imports.pack.drop()
         return result
 
     function.template = template  # type: ignore[attr-defined]
@@ -64,7 +64,7 @@ def guarded(stream: Iterator[Any], template: Template) -> Iterator[Any]:
     try:
         while (piece := template.weights.call(next, stream, end)) is not end:
             template.wait()
-            template.pack.drop()
+            template.imports.pack.drop()
             yield piece
     finally:
         template.over()

@@ -24,15 +24,14 @@ Memory = Callable[[str], torch.UntypedStorage]
 
 
 class Replay:
-    """Answers for calls of init. `provenance["sources"]` holds [size, mtime_ns] of each file that answers stand for.
+    """Answers for calls of init. `sources` holds [size, mtime_ns] of each file that answers stand for.
 
     After `run`, for its call: `answered` tensors, of `answered_bytes`, came from the bundle.
     """
 
-    def __init__(self, answers: Sequence[Answer], provenance: Mapping[str, Any], root: str, memory: Memory) -> None:
+    def __init__(self, answers: Sequence[Answer], sources: Mapping[str, Any], root: str, memory: Memory) -> None:
         self.answered = self.answered_bytes = 0
-        sources = provenance.get("sources")
-        self._sources: Mapping[str, Any] = sources if isinstance(sources, Mapping) else {}
+        self._sources = sources
         self._answers = answers
         self._root = root
         self._memory = memory

@@ -24,11 +24,11 @@ from tidalctl.runtime.weights.weight_stream import WeightStream
 Mappings = dict[str, PrivateMapping]
 
 
-class NotBuilt(Exception):
+class ScriptFailed(Exception):
     """The dynamic init could not make its weights after all, and has left no trace of having tried."""
 
 
-class Storages:
+class WeightStorages:
     """A bundle's weights as storages over private mappings or a device's memory, one for each name, however many views there are."""
 
     def __init__(self, manifest: Manifest, mappings: Mappings, weights: WeightStream) -> None:
@@ -71,13 +71,13 @@ def unpickle(
     event: Any,
     weights: WeightStream,
 ) -> dict[str, Any]:
-    """What a skeleton holds: a state, and what init had set besides, which `settle` sets. Raises NotBuilt where the dynamic init fails.
+    """Return what a skeleton holds: a state, and what init had set besides, which `settle` sets. Raises ScriptFailed.
 
     The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
     """
     with weights.kept_if_made():
         with timeline.span("map"):
-            storages = Storages(manifest, mappings, weights)
+            storages = WeightStorages(manifest, mappings, weights)
         built: dict[str, torch.UntypedStorage] = {}
         if dynamic is not None:
             with timeline.span("dynamic init"):
@@ -110,7 +110,9 @@ def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
     return skeleton["state"]
 
 
-def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, event: Any) -> dict[str, torch.UntypedStorage]:
+def _built(
+    manifest: Manifest, storages: WeightStorages, dynamic: types.ModuleType, event: Any
+) -> dict[str, torch.UntypedStorage]:
     """The weights that the dynamic init makes for the event, by name."""
     leaves = dynamic.leaves()
 
@@ -127,7 +129,7 @@ def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, ev
         if missing:
             raise ValueError(f"it made no {missing[0]}")
     except Exception as error:  # the script calls operators of libraries, which may raise anything; eager init then says what
-        raise NotBuilt(f"{type(error).__name__}: {error}") from error
+        raise ScriptFailed(f"{type(error).__name__}: {error}") from error
     return {name: tensor.untyped_storage() for name, tensor in made.items()}
 
 

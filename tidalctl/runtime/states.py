@@ -16,12 +16,12 @@ from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.weight_stream import WeightStream
 
 if TYPE_CHECKING:
-    from tidalctl.runtime.replay import EntryMemory, Replay
+    from tidalctl.runtime.replay import EntryMemory
 
 
 class States:
-    """`project` gives what compile noted of the function's own folder, and where that lies now. `import_late` imports what the handler
-    will, in the gap before the first weights are in.
+    """`replayed_files` gives sizes and times of the files that a replay answers for, and where the project lies now. `import_late`
+    imports what the handler will, in the gap before the first weights are in.
     """
 
     def __init__(
@@ -31,34 +31,19 @@ class States:
         weights: WeightStream,
         prewarm: Prewarm,
         timeline: Timeline,
-        project: Callable[[], tuple[Mapping[str, Any], Path]],
+        replayed_files: Callable[[], tuple[Mapping[str, Any], Path]],
         import_late: Callable[[], None],
     ) -> None:
         self.restored = 0  # skeletons read, those made ready included
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
-        self._project, self._import_late = project, import_late
+        self._replayed_files, self._import_late = replayed_files, import_late
         self._first: Any = None  # the state of all calls, where they give the same one
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self._memory: EntryMemory | None = None
 
-    def whole(self, script: types.ModuleType | None, event: Any) -> Any:
-        """The state itself, of a `snapshot`, or of a `script` that makes its part of it for the event. Raises what unpickle does."""
-        return self._restored(script, event)
-
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """What init gives, with its reads answered from the bundle."""
-        replay = self._replay()
-        with self._timeline.span("init"):
-            return replay.run(mark.function, arguments, keywords)
-
-    def make_ready(self) -> None:
-        """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
-        if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
-            self._ahead = self._unpickled()
-
-    def _replay(self) -> "Replay":
-        """What answers init's reads from the bundle."""
+        """Return what init gives, with its reads answered from the bundle."""
         from tidalctl.runtime.replay import EntryMemory, Replay
 
         with self._timeline.span("map"):
@@ -69,11 +54,15 @@ class States:
                     lambda name: first.pop(name, None) or files[name].map_privately(),
                     self._weights.need,
                 )
-            provenance, root = self._project()
-        return Replay(self._manifest.answers, provenance, str(root), self._memory)
+            sources, home = self._replayed_files()
+        with self._timeline.span("init"):
+            return Replay(self._manifest.answers, sources, str(home), self._memory).run(mark.function, arguments, keywords)
 
-    def _restored(self, script: types.ModuleType | None, event: Any) -> Any:
-        """What the skeleton holds: anew, or the first state again where each call of init gives the same one."""
+    def restore(self, script: types.ModuleType | None, event: Any) -> Any:
+        """Return what the skeleton holds: anew, or the first state again where each call of init gives the same one.
+
+        `script` makes the part of it that depends on the event. Raises what unpickle does.
+        """
         same = self._manifest.guard.later_calls == "same"
         if same and self.restored:
             return self._first
@@ -90,6 +79,11 @@ class States:
         if same:
             self._first = state
         return state
+
+    def make_ready(self) -> None:
+        """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
+        if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
+            self._ahead = self._unpickled()
 
     def _unpickled(self, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
         from tidalctl.runtime.restore import unpickle

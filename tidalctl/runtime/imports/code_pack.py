@@ -21,24 +21,18 @@ from types import CodeType, FunctionType, ModuleType
 import msgspec
 
 from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile
-from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.manifest import PACK, Manifest
+from tidalctl.artifacts.bundle.provenance import provenance_fields
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.runtime.process.timeline import Timeline
 
 
-class Times(msgspec.Struct, frozen=True):
+class PackTimes(msgspec.Struct, frozen=True):
     """What the provenance says of packed sources (seconds) and of the folders that they lie in (nanoseconds)."""
 
     module_times: dict[str, int] = {}
     folder_times: dict[str, int] = {}
-
-
-def read_times(bundle: Path) -> Times:
-    """None of them where the provenance is gone or says something else."""
-    try:
-        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=Times)
-    except (OSError, ValueError, RecursionError):
-        return Times()
 
 
 class PackReader:
@@ -50,8 +44,8 @@ class PackReader:
 
     def __init__(self, bundle: Path, manifest: Manifest, verify: bool, timeline: Timeline) -> None:
         self.modules: dict[str, PackedModule] = {}
-        self.times = Times()
-        self.unusable = ""
+        self.times = PackTimes()
+        self.unusable: Reason | None = None
         self.error: TidalError | None = None
         self.served: set[str] = set()
         self._own: dict[str, PackedModule] = {}
@@ -66,15 +60,15 @@ class PackReader:
             return
         self._file = PackFile(self._path, manifest.pack)
         index = self._file.index
-        self.unusable = _other_interpreter(index.magic, index.optimize)
-        if self.unusable:
+        self.unusable = _interpreter_mismatch(index.magic, index.optimize)
+        if self.unusable is not None:
             self._file.close()
             return
         self._segments = [None] * len(index.segments)
         self._decoded = [None] * len(index.segments)
         self._read = [threading.Event() for _ in index.segments]
         threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
-        self.times = read_times(bundle)
+        self.times = provenance_fields(bundle, PackTimes)
         self._own = {module.file: module for module in index.modules if module.own}
         self.modules = {module.name: module for module in index.modules if module.file in self.times.module_times}
 
@@ -138,10 +132,10 @@ class PackReader:
         module = self._own.get(file)
         return self.code(module, path) if module is not None else None
 
-    def put_aside(self, why: str) -> None:
+    def put_aside(self, reason: Reason) -> None:
         """Serve nothing but the project's own modules, whose sources the bundle brings."""
         if self.modules:
-            self.unusable, self.modules = why, {}
+            self.unusable, self.modules = reason, {}
 
     def drop(self) -> None:
         """Let go of the bytes. What is imported from now on is imported the ordinary way."""
@@ -156,12 +150,10 @@ class PackReader:
             raise self.error
 
 
-def _other_interpreter(magic: str, optimize: int) -> str:
+def _interpreter_mismatch(magic: str, optimize: int) -> Reason | None:
     if magic != importlib.util.MAGIC_NUMBER.hex():
-        return "the code pack's bytecode is of another Python"
-    if optimize != sys.flags.optimize:
-        return f"the code pack was made under optimization level {optimize}"
-    return ""
+        return Cause.OTHER_BYTECODE.of()
+    return None if optimize == sys.flags.optimize else Cause.OTHER_OPTIMIZATION.of(level=optimize)
 
 
 def _import_system() -> tuple[FunctionType, ...]:
@@ -192,7 +184,7 @@ class PackFinder:
 
     def install(self) -> None:
         if not _is_pythons_own(self._system):
-            self._pack.put_aside("the import system is patched")
+            self._pack.put_aside(Cause.IMPORT_SYSTEM_PATCHED.of())
         if self._pack.modules and PathFinder in sys.meta_path:
             sys.meta_path.insert(sys.meta_path.index(PathFinder), self)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Recalls what imports would work out anew: bytecode of texts, automata of patterns, and what a library found in a folder.
+"""The import cache of a start: bytecode of texts, automata of patterns, and what a library found in a folder.
 
 Until the first output, Python's `dataclasses` and `collections` call what stands here in the place of the builtin that compiles, and
 `re` what stands here in the place of its compiler. What the bundle doesn't know is worked out, as ever. A library's cached function is
@@ -16,48 +16,49 @@ import msgspec
 from tidalctl.artifacts.bundle.directory import read_checked
 from tidalctl.artifacts.bundle.import_cache import (
     CACHED,
-    Recalled,
+    CachedImports,
     Scan,
-    decode_recalled,
+    decode_import_cache,
     is_as_stamped,
     load,
     scanned_folder,
     scans_in,
 )
-from tidalctl.artifacts.bundle.manifest import PROVENANCE, RECALL, Manifest
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, Manifest
+from tidalctl.artifacts.bundle.provenance import provenance_fields
 
 
-class Recall:
+class ImportCache:
     """What a bundle holds of this; nothing before `begin`, and where the bundle is of another Python. Raises Corrupt or Truncated."""
 
     def __init__(self, bundle: Path, manifest: Manifest) -> None:
         self._bundle = bundle
-        self._file = bundle / RECALL
+        self._file = bundle / IMPORT_CACHE
         self._manifest = manifest
         self._undo: list[Callable[[], None]] = []
-        self.texts = self.patterns = self.scans = 0  # that were recalled
+        self.texts = self.patterns = self.scans = 0  # uses of each kind
         self.changed: set[str] = set()  # folders that are not as they were
 
     def begin(self, check: bool) -> Mapping[str, Callable[[ModuleType], None]]:
         """Stand in for what compiles. Returns what is to be called with modules, by name, when they have run."""
-        if RECALL not in self._manifest.files:
+        if IMPORT_CACHE not in self._manifest.files:
             return {}
-        recalled = decode_recalled(read_checked(self._bundle, self._manifest, RECALL, check=check), self._file)
-        if recalled is None:
+        cached = decode_import_cache(read_checked(self._bundle, self._manifest, IMPORT_CACHE, check=check), self._file)
+        if cached is None:
             return {}
-        import dataclasses  # the function's imports begin with it, as soon as there is something to recall
+        import dataclasses  # the function's imports begin with it, as soon as the bundle has a cache
         from re import _compiler  # type: ignore[attr-defined]
 
-        self._stand_in(vars(dataclasses), "exec", self._compiled(recalled, "exec", exec))
-        self._stand_in(vars(collections), "eval", self._compiled(recalled, "eval", eval))
-        self._stand_in(vars(_compiler), "compile", self._automaton(recalled, _compiler.compile, _compiler._sre.compile))
+        self._stand_in(vars(dataclasses), "exec", self._compiled(cached, "exec", exec))
+        self._stand_in(vars(collections), "eval", self._compiled(cached, "eval", eval))
+        self._stand_in(vars(_compiler), "compile", self._automaton(cached, _compiler.compile, _compiler._sre.compile))
         return {
             name: lambda module, known=known: self._fill(module, scans_in(known, self._file))  # type: ignore[misc]
-            for name, known in recalled.scans.items()
+            for name, known in cached.scans.items()
         }
 
     def counts(self) -> dict[str, int]:
-        """What was recalled, and folders that had changed, so that a library looked through them itself."""
+        """Uses of the cache, and the number of folders that had changed, so that a library looked through them itself."""
         return {"texts": self.texts, "patterns": self.patterns, "scans": self.scans, "changed": len(self.changed)}
 
     def end(self) -> None:
@@ -81,8 +82,8 @@ class Recall:
         names[name] = function
         self._undo.append(undo)
 
-    def _compiled(self, recalled: Recalled, mode: str, builtin: Callable[..., Any]) -> Callable[..., Any]:
-        codes = {text: code for (its, text), code in recalled.texts.items() if its == mode}
+    def _compiled(self, cached: CachedImports, mode: str, builtin: Callable[..., Any]) -> Callable[..., Any]:
+        codes = {text: code for (its, text), code in cached.texts.items() if its == mode}
 
         def run(source: Any, names: Any, locals: Any = None, /) -> Any:  # noqa: A002 - as the builtins call it
             code = codes.get(source) if type(source) is str else None
@@ -93,8 +94,8 @@ class Recall:
 
         return run
 
-    def _automaton(self, recalled: Recalled, original: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
-        known = recalled.patterns
+    def _automaton(self, cached: CachedImports, original: Callable[..., Any], make: Callable[..., Any]) -> Callable[..., Any]:
+        known = cached.patterns
 
         def automaton(pattern: Any, flags: Any = 0) -> Any:
             found = known.get((pattern, flags)) if type(pattern) in (str, bytes) else None
@@ -115,7 +116,7 @@ class Recall:
         if cached.cache_info().currsize:
             return  # it has been asked already
         entry = str(module.__file__).removesuffix(f"{module.__name__.replace('.', '/')}.py")
-        stamps = _stamps(self._bundle)
+        stamps = provenance_fields(self._bundle, _Scanned).scanned
         answers: dict[Any, Any] = {}
         alike: dict[str, bool] = {}
         for scan in scans:
@@ -142,12 +143,6 @@ def _answer(path: Any, answers: Any) -> Any:
 
 
 class _Scanned(msgspec.Struct, frozen=True):
+    """What the provenance says of the folders: sizes and times of the files in them, at compile."""
+
     scanned: dict[str, dict[str, tuple[int, int]]] = {}
-
-
-def _stamps(bundle: Path) -> dict[str, dict[str, tuple[int, int]]]:
-    """What the folders were at compile; nothing where the provenance is gone or says something else."""
-    try:
-        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=_Scanned).scanned
-    except (OSError, ValueError, RecursionError):
-        return {}

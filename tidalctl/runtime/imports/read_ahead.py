@@ -25,7 +25,7 @@ Parts = Iterable[tuple[int, int]]  # offset and length of each
 _TIMES = struct.Struct("qq")  # begin and end in ns of the monotonic clock, which a child shares
 
 
-class CodeReader:
+class CodeReadAhead:
     """Begins when it is made. `wait` returns when all has been asked for, so that what is read next comes behind it."""
 
     def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, forks: bool = False) -> None:

@@ -34,7 +34,7 @@ class KernelList(msgspec.Struct, frozen=True):
     kernels: tuple[KernelSignature, ...] = ()
 
 
-class Report(msgspec.Struct, frozen=True):
+class PrewarmReport(msgspec.Struct, frozen=True):
     """What became of the list. What is neither launched, left out nor failed, the start did not come to.
 
     `known`: signatures of all launches of the traced calls. `left_out`: not to be launched, by their operator or their size. `failed`:
@@ -101,12 +101,12 @@ class Prewarm:
             with self._timeline.span("prewarm"):
                 self._thread.join()
 
-    def report(self) -> Report:
+    def report(self) -> PrewarmReport:
         """As it is now."""
         known = len(self._known())
         with self._lock:
             counts, errors = dict(self._counts), tuple(self._errors)
-        return Report(mode=self.mode, known=known, seconds=round(self._seconds, 6), errors=errors, **counts)
+        return PrewarmReport(mode=self.mode, known=known, seconds=round(self._seconds, 6), errors=errors, **counts)
 
     def _unless_off(self, wanted: Callable[[], bool]) -> Callable[[], bool]:
         return (lambda: True) if self.mode == "list" else wanted

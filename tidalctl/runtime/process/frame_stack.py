@@ -17,10 +17,10 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-_roomy = FunctionType(_call.__code__.replace(co_stacksize=SLOTS), globals(), "roomy")
+_call_with_large_frame = FunctionType(_call.__code__.replace(co_stacksize=SLOTS), globals(), "call_with_large_frame")
 
 
-def with_room(function: Callable[[], Result]) -> Result:
-    """What the function returns, called where there is room for some thousand frames."""
-    result: Result = _roomy(function)
+def with_frame_stack(function: Callable[[], Result]) -> Result:
+    """Call the function where there is room for some thousand frames, and return what it returns."""
+    result: Result = _call_with_large_frame(function)
     return result

@@ -6,8 +6,8 @@ import sys
 from typing import Any
 
 
-class Reported:
-    """From now on what is printed goes where talk goes: by Python, by C code, by child processes. `give` writes the report."""
+class ReportOutput:
+    """From now on what is printed goes where talk goes: by Python, by C code, by child processes. `write` writes the report."""
 
     def __init__(self) -> None:
         self._descriptor = -1
@@ -23,7 +23,7 @@ class Reported:
             os.close(nowhere)
         sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # in turn with what is said on stderr
 
-    def give(self, report: dict[str, Any]) -> None:
+    def write(self, report: dict[str, Any]) -> None:
         """Write it, as text that the stream's encoding has. Raises BrokenPipeError where nobody reads it."""
         if self._descriptor < 0:
             return

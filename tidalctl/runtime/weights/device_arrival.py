@@ -79,7 +79,7 @@ class _DeviceEngine(Engine):
         self.settle()
 
 
-class Arrival:
+class DeviceArrival:
     """One state's weights on a device, asked for from the moment it is made, in the thread that computes.
 
     `options` are the engine's, by name. Raises TidalError where a device is not there, or has no room for all of them.
@@ -103,7 +103,7 @@ class Arrival:
         self._lock = threading.Lock()
         self._closed = False
         self.engine.on_done = self._finished
-        self.on_done: Callable[[Arrival], None] = lambda arrival: None  # called once, by a worker
+        self.on_done: Callable[[DeviceArrival], None] = lambda arrival: None  # called once, by a worker
 
     def start(self) -> None:
         self.engine.start()

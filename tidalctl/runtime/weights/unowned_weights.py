@@ -24,7 +24,7 @@ Groups = Mapping[int, Sequence[int]]  # by a storage's address
 EVENTS = 100  # of the interpreter, for which a mode looks for its chance to leave
 
 
-class Unowned:
+class UnownedWeightsGate:
     """`need` returns when these groups are in, `wait` when all are; both raise what is wrong with them."""
 
     def __init__(self, need: Callable[[Iterable[int]], None], wait: Callable[[], None]) -> None:

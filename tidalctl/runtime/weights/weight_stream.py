@@ -22,9 +22,9 @@ from tidalctl.runtime.weights.mapped import MappedDevice
 if TYPE_CHECKING:
     import torch
 
-    from tidalctl.runtime.weights.device_arrival import Arrival, BundleSource
+    from tidalctl.runtime.weights.device_arrival import BundleSource, DeviceArrival
     from tidalctl.runtime.weights.module_gate import Gate
-    from tidalctl.runtime.weights.unowned_weights import Unowned
+    from tidalctl.runtime.weights.unowned_weights import UnownedWeightsGate
 
 MOST_WORKERS = 8  # what a device's link is fed by; a core copies and hashes more slowly than it takes
 
@@ -103,7 +103,7 @@ class WeightStream:
                 self._places.setdefault(weight.name, []).append(group.index)
         self._used = [group.index for group in self.groups if group.first_use is not None]
         self._gate: Gate | None = None
-        self._unowned: Unowned | None = None
+        self._unowned: UnownedWeightsGate | None = None
         self.on_device = tuple(group for group in self.groups if group.device.partition(":")[0] == "cuda")
         carried = sum(group.nbytes for group in self.on_device)
         past_cache = options.io == "direct" or (
@@ -112,10 +112,10 @@ class WeightStream:
         self.direct = bool(past_cache and self.on_device)
         self._workers = max(WORKERS, min(MOST_WORKERS, (os.cpu_count() or 2) // 2)) if self.on_device else WORKERS
         self._source: BundleSource | None = None
-        self._making: Arrival | None = None  # of the state that is being made
-        self._ready: Arrival | None = None  # of the state that is to be made next
-        self._made: list[Arrival] = []  # of states that may still have gates on the path
-        self._arriving: list[Arrival] = []
+        self._making: DeviceArrival | None = None  # of the state that is being made
+        self._ready: DeviceArrival | None = None  # of the state that is to be made next
+        self._made: list[DeviceArrival] = []  # of states that may still have gates on the path
+        self._arriving: list[DeviceArrival] = []
         self._misses = 0  # of arrivals that are over
         self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
         if options.verify == "full":
@@ -170,7 +170,7 @@ class WeightStream:
 
     # -- what lives on a device
 
-    def attach(self) -> "Arrival | None":
+    def attach(self) -> "DeviceArrival | None":
         """A state is being made, in this thread: its weights set out for the device, where the bundle has some for one.
 
         Raises TidalError where there is no room for them, whichever of them the state then has.
@@ -212,16 +212,16 @@ class WeightStream:
                 self._give_up(making)
             raise
 
-    def _give_up(self, arrival: "Arrival") -> None:
+    def _give_up(self, arrival: "DeviceArrival") -> None:
         arrival.give_up()
         if arrival in self._arriving:  # something was wrong with it, which is nobody's concern any more
             self._arriving.remove(arrival)
 
-    def _set_out(self) -> "Arrival":
-        from tidalctl.runtime.weights.device_arrival import Arrival
+    def _set_out(self) -> "DeviceArrival":
+        from tidalctl.runtime.weights.device_arrival import DeviceArrival
 
         options = self.options
-        arrival = Arrival(
+        arrival = DeviceArrival(
             self.on_device,
             self._read_by(),
             options.verify == "stream",
@@ -247,7 +247,7 @@ class WeightStream:
             self._source = BundleSource(self._bundle, self.device.files, self.engine.fetch, self.direct)
         return self._source
 
-    def _arrived(self, arrival: "Arrival") -> None:
+    def _arrived(self, arrival: "DeviceArrival") -> None:
         self._timeline.mark("weights on the device")
         self._misses += arrival.engine.misses
         self._arriving.remove(arrival)
@@ -270,9 +270,9 @@ class WeightStream:
         if self.engine.done or "torch" not in sys.modules:
             return function(*arguments)
         if self._unowned is None:
-            from tidalctl.runtime.weights.unowned_weights import Unowned
+            from tidalctl.runtime.weights.unowned_weights import UnownedWeightsGate
 
-            self._unowned = Unowned(self.engine.need, self.engine.wait)
+            self._unowned = UnownedWeightsGate(self.engine.need, self.engine.wait)
         with self._unowned.call():
             return function(*arguments)
 

@@ -1,0 +1,141 @@
+"""How the state for one event is made: the strategy by what dynamic_init.py and the conditions say, and the Reason where init runs."""
+
+import contextlib
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tidalctl.artifacts import fingerprint as fp
+from tidalctl.artifacts.bundle.directory import read_checked
+from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, Manifest
+from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.function.event_probe import digest_value
+from tidalctl.runtime import conditions
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.file_mapping import read_ahead
+
+
+class EventStrategy:
+    """The strategy for the event at hand. `reason` says why that is `eager`; it is None where the bundle's state serves the event.
+
+    With `look_at_process` it is decided whether this process can use the bundle's state at all; then `begin` with each event.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool) -> None:
+        self.event: Any = None
+        self.reason: Reason | None = None
+        self.process_reason: Reason | None = None  # holds for every event
+        self.changed_packages: list[str] = []
+        self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
+        self._event_digest: str | None = None
+        self._dynamic_init: types.ModuleType | None = None
+        self._call_conditions: conditions.CallConditions | None = None  # until the function is imported
+        self._seeds: dict[str, Any] = {}  # of generators that init draws from as it finds them
+
+    @property
+    def strategy(self) -> str:
+        return "eager" if self.reason else self._manifest.strategy
+
+    @property
+    def script(self) -> types.ModuleType | None:
+        """The dynamic_init.py that makes weights for the event, or None."""
+        return self._dynamic_init if self.strategy == "script" else None
+
+    def look_at_process(self, argv: tuple[str, ...] | None, *, eager: bool) -> None:
+        """Compare what holds for every event. `argv` is None where this process's arguments are somebody else's."""
+        self.changed_packages = fp.changed_distributions(self._manifest.fingerprint, sys.path)
+        self.process_reason = (
+            Cause.EAGER_ASKED_FOR.of() if eager else conditions.process_mismatch(self._manifest, argv, self.changed_packages)
+        )
+
+    def look_at_machine(self) -> None:
+        """Compare CPU and device, once torch is imported. Raise WrongFingerprint where there is no such device."""
+        fingerprint = self._manifest.fingerprint
+        fp.refuse_missing_device(fingerprint)
+        if self.process_reason is None:
+            self.process_reason = fp.cpu_mismatch(fingerprint) or fp.device_mismatch(fingerprint)
+            self.reason = self.process_reason or self.reason
+
+    def function_imported(self, roots: Callable[[], Iterable[str]]) -> None:
+        """From now on what the function sets before it calls init is compared with the trace. See CallConditions for `roots`."""
+        self.look_at_machine()
+        self._note_seeds()
+        self._call_conditions = conditions.CallConditions(self._manifest, roots)
+
+    def begin(self, event: Any) -> None:
+        """Turn to an event. What an earlier event's handler has seeded or set is nothing to this one."""
+        if self._call_conditions is not None:
+            self._call_conditions.restart()
+            self._seeds = {}
+            self._note_seeds()
+        self.event = event
+        self._decide()
+
+    def decide_again(self) -> bool:
+        """Decide anew where the handler has changed the event since. Return whether it has."""
+        changed = self._event_digest != _digest(self.event)
+        if changed:
+            self._decide()
+        return changed
+
+    def _decide(self) -> None:
+        self._event_digest = _digest(self.event)
+        self.reason = self.process_reason or self._event_mismatch()
+
+    @property
+    def may_need_project(self) -> bool:
+        """Whether init may run, and look for its files: where only generators or a device will tell, once the function is imported."""
+        guard = self._manifest.guard
+        return bool(
+            self.reason is not None
+            or self.strategy == "replay"
+            or guard.drawn
+            or guard.generators
+            or guard.later_calls == "run_init"
+            or self._manifest.fingerprint.device != "cpu"
+        )
+
+    def _event_mismatch(self) -> Reason | None:
+        """Ask dynamic_init.py, which compile wrote for this function, and read ahead the files that its weights are made of."""
+        with self._timeline.span("start"):
+            if self._dynamic_init is None:
+                source = read_checked(self._bundle, self._manifest, DYNAMIC_INIT, check=self._verify)
+                self._dynamic_init = types.ModuleType("tidalctl_dynamic_init")
+                exec(compile(source, str(self._bundle / DYNAMIC_INIT), "exec"), self._dynamic_init.__dict__)
+            if self._manifest.strategy == "script":
+                with contextlib.suppress(LookupError, TypeError):  # refusal() says it in words
+                    for path in self._dynamic_init.files(self.event):
+                        read_ahead(Path(path))
+            refusal: str | None = self._dynamic_init.refusal(self.event)
+            return Cause.EVENT_NOT_SERVED.of(what=refusal) if refusal is not None else None
+
+    def call_mismatch(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Reason | None:
+        """Return why the bundle's state is not what this call of init would give, or None."""
+        manifest, reason = self._manifest, self.reason
+        if reason is None and self.strategy != "replay":  # which runs init with the arguments that there are
+            reason = conditions.arguments_mismatch(manifest, self.event, arguments, keywords)
+        if reason is None and self._call_conditions is not None:
+            reason = self._call_conditions.mismatch()
+        return reason or conditions.generators_mismatch(manifest, self._seeds) or conditions.environ_mismatch(manifest)
+
+    def init_called(self, changed_environ: Mapping[str, str | None]) -> None:
+        """Take what init has set for granted from now on: variables, and generators of a device that it was the first to use."""
+        self._note_seeds()
+        if self._call_conditions is not None:
+            self._call_conditions.accept(changed_environ)
+
+    def _note_seeds(self) -> None:
+        if drawn := self._manifest.guard.drawn:
+            from tidalctl.function.process_settings import seeds
+
+            self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
+
+
+def _digest(event: Any) -> str | None:
+    """Return the digest of an event as it is now, or None where it is no JSON."""
+    try:
+        return digest_value(event)
+    except (TypeError, ValueError):
+        return None
