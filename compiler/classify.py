@@ -44,15 +44,15 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
     call = strategy.inits[0].call
     if report.cause:
         return report.cause
-    if kind != "replay" and (cause := writes_of(strategy.inits)):
+    if cause := writes_of(strategy.inits):
         return cause
-    if kind != "replay" and not call.arguments:
+    if not call.arguments:
         return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
     if kind == "script" and report.later_calls != "fresh":
         return f"{call.name} keeps its state, and may give it again for another event"
     if kind == "script" and report.globals_differ:
         return f"{call.name} sets {report.globals_differ} otherwise for another event"
-    return not_reproducible(strategy, report) or _drawn(kind, call, strategy, report)
+    return not_reproducible(strategy, report) or _drawn(call, strategy)
 
 
 def not_reproducible(strategy: Strategy, report: SnapshotReport) -> str:
@@ -74,10 +74,9 @@ def not_reproducible(strategy: Strategy, report: SnapshotReport) -> str:
     return ""
 
 
-def _drawn(kind: str, call: InitCall, strategy: Strategy, report: SnapshotReport) -> str:
+def _drawn(call: InitCall, strategy: Strategy) -> str:
     """Weights that hold random numbers drawn without a seed are never static, even where two runs drew the same."""
-    stored = set(report.digests.values())
     for weight in strategy.inits[0].weights:
-        if weight.identity.startswith(DRAWN) and (kind != "replay" or weight.digest in stored):
+        if weight.identity.startswith(DRAWN):
             return f"{weight.names[0]}: {call.name} draws it at random without a seed, so that it is not reproducible"
     return ""
