@@ -1,5 +1,9 @@
 """The errors a person can do something about. They are caught once, at the top of the command line."""
 
+import sys
+
+COMPILE_AGAIN = "compile the bundle again"  # the hint where the files of a bundle are not what compile wrote
+
 
 class TidalError(Exception):
     """A message, a hint that says what to do next, and the process's exit code (2: usage or a bad artifact)."""
@@ -54,6 +58,13 @@ class PathEscapes(ArtifactError):
 
 class WrongFingerprint(ArtifactError):
     """Made for another Python, platform or device, so that nothing in it may be loaded here."""
+
+
+def print_error(error: TidalError) -> None:
+    """Print the message and the hint on standard error."""
+    print(f"error: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
 
 
 def output_full(error: OSError) -> TidalError:

@@ -89,7 +89,8 @@ def make_bundle(function: str, adapters: Sequence[str], options: argparse.Namesp
         seen = [adapters[number] for number in TRACED] if function in DYNAMIC else [None]
         events = [part for number, adapter in enumerate(seen) for part in ("--event", event(number, adapter))]
         app = str(HERE / "apps" / f"llama_{function}.py")
-        tidalctl("trace", app, *events, "-o", str(trace), "--force")
+        vary = ("--vary", "adapter") if function in DYNAMIC else ()
+        tidalctl("trace", app, *events, *vary, "-o", str(trace), "--force")
         tidalctl("compile", str(trace), "-o", str(bundle), "--force")
     return open_subject(bundle)
 

@@ -21,7 +21,7 @@ WARM_UP = 4  # pieces after the first that still load kernels or grow caches
 BOTH = """
 import json, sys, time
 from tidalctl import load_bundle
-from tidalctl.context import answer_inits_with
+from tidalctl.function.init_mark import answer_inits_with
 
 function = load_bundle(sys.argv[1])
 event, module, handler = json.loads(sys.argv[2]), sys.argv[3], sys.argv[4]

@@ -31,7 +31,7 @@ from typing import Any
 import measure
 from measure import GIB, HERE, ROOT, Failed, Sample, say
 
-from tidalctl.runtime.stream.direct import available_memory
+from tidalctl.runtime.weights.direct_io import available_memory
 
 APP = HERE / "apps/llama_cuda.py"
 EVENT = {"prompt": [(37 * i + 11) % 256 for i in range(32)], "tokens": 4}
@@ -99,7 +99,7 @@ print(json.dumps({"first_token_ns": first, "output": output}))
 HOST = """
 import gc, json, sys, time
 from tidalctl import load_bundle
-from tidalctl.context import answer_inits_with
+from tidalctl.function.init_mark import answer_inits_with
 path, event, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
 function = load_bundle(path, io="buffered")  # what is to be pinned is read through the page cache
 outputs = [list(function(event))]

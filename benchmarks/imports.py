@@ -16,8 +16,8 @@ from typing import Any
 import measure
 from measure import Failed, Sample, say
 
+from tidalctl.artifacts.bundle.manifest import PACK
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.manifest import PACK
 from tidalctl.bench.page_cache import cached_files
 from tidalctl.bench.session import Subject, open_subject
 
@@ -48,7 +48,7 @@ PACKED = """
 import gc, json, sys, time
 from pathlib import Path
 from tidalctl.runtime.template import Template
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.runtime.process.timeline import Timeline
 root, module, handler, event, bundle, foreseen = sys.argv[1:]
 now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now))  # pauses the collector

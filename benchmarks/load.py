@@ -49,9 +49,9 @@ import torch
 
 def of_a_bundle(path, verify):
     """What loads every weight of a bundle, over the mappings that a start has."""
-    from tidalctl.artifacts.bundle import open_bundle
-    from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
-    from tidalctl.runtime.timeline import Timeline
+    from tidalctl.artifacts.bundle.directory import open_bundle
+    from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
+    from tidalctl.runtime.process.timeline import Timeline
 
     def load():
         now = time.monotonic_ns()

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tidalctl.artifacts.manifest import Manifest
+from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
 from tidalctl.report.machine import describe_machine
 

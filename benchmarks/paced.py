@@ -13,16 +13,16 @@ import json, sys, time
 entered = time.monotonic_ns()
 from pathlib import Path
 request = json.loads(sys.argv[1])
-from tidalctl.function import pieces
-from tidalctl.runtime.stream.weights import StreamOptions
-from tidalctl.runtime.load import guarded
+from tidalctl.function.target import pieces
+from tidalctl.runtime.weights.weight_stream import StreamOptions
+from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.template import Template
-from tidalctl.runtime.timeline import Timeline, process_start_ns
+from tidalctl.runtime.process.timeline import Timeline, process_start_ns
 if request["warm"]:
     import importlib
     for name in request["modules"]:
         importlib.import_module(name)
-    import tidalctl.runtime.restore, tidalctl.runtime.stream.gate
+    import tidalctl.runtime.restore, tidalctl.runtime.weights.module_gate
     entered = time.monotonic_ns()
 timeline = Timeline(entered if request["warm"] else process_start_ns(), entered)
 template = Template(Path(request["bundle"]), timeline, StreamOptions(**request["stream"]))

@@ -45,7 +45,7 @@ CALL = """
 import json, sys, time
 from pathlib import Path
 from tidalctl.runtime.template import Template
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.runtime.process.timeline import Timeline
 bundle, event, before, again = sys.argv[1:]
 now = time.monotonic_ns()
 template = Template(Path(bundle), Timeline(now, now), prewarm="list" if before == "list" else "off")
@@ -89,8 +89,8 @@ RUN = """
 import sys, threading
 held = float(sys.argv.pop(1))
 if held:
-    from tidalctl.runtime.prewarm import Prewarm
-    from tidalctl.runtime.stream.mapped import MappedDevice
+    from tidalctl.runtime.kernels.prewarm import Prewarm
+    from tidalctl.runtime.weights.mapped import MappedDevice
     over, bring, in_gap = threading.Event(), MappedDevice.bring, Prewarm.in_gap
     def bring_late(self, group):
         over.wait()

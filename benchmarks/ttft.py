@@ -57,7 +57,7 @@ call = getattr(importlib.import_module(module), handler)
 for name in json.loads(foreseen):
     importlib.import_module(name)
 imported = time.monotonic_ns()
-from tidalctl.context import answer_inits_with
+from tidalctl.function.init_mark import answer_inits_with
 states = {}
 def keep(mark, given, named):
     if mark.name not in states:

@@ -4,14 +4,13 @@ import datetime
 import json
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from tidalctl import __version__
-from tidalctl.artifacts.bundle import file_digest
-from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.manifest import (
+from tidalctl.artifacts.bundle.directory import file_digest
+from tidalctl.artifacts.bundle.manifest import (
     DYNAMIC_INIT,
     MANIFEST,
     PREWARM,
@@ -24,8 +23,12 @@ from tidalctl.artifacts.manifest import (
     encode_manifest,
     seal,
 )
+from tidalctl.artifacts.bundle.start_times import StartTimes
+from tidalctl.artifacts.bundle.weights_file import Placement
+from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import KernelSignature
-from tidalctl.artifacts.trace import (
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import (
     Environment,
     Executed,
     FileOpened,
@@ -34,41 +37,19 @@ from tidalctl.artifacts.trace import (
     InitCall,
     Kernel,
     SourcesRead,
-    Trace,
     Weight,
     WeightWritten,
 )
-from tidalctl.artifacts.weights import Placement
-from tidalctl.compiler.dynamic import dynamic_init_source
-from tidalctl.compiler.pack import pack_code, source_times
-from tidalctl.compiler.plan import StartTimes
-from tidalctl.compiler.recall import write_recall
-from tidalctl.compiler.ship import readahead_of, touched_of
-from tidalctl.compiler.snapshot import CaptureReport
-
-if TYPE_CHECKING:
-    from tidalctl.compiler.attempt import Attempt
+from tidalctl.compiler.access_order import access_order, use_digests
+from tidalctl.compiler.attempt import Attempt
+from tidalctl.compiler.code.code_pack import pack_code, source_times
+from tidalctl.compiler.code.import_cache import write_recall
+from tidalctl.compiler.code.project_files import readahead_of, touched_of
+from tidalctl.compiler.script.conditions_only import dynamic_init_source
+from tidalctl.compiler.snapshot.records import CaptureReport
 
 
-def access_order(trace: Trace) -> dict[str, FirstUse]:
-    """The first use of each weight over all events, in order; weights that only a later event used follow."""
-    names = {weight.index: weight.names[0] for weight in trace.of(Weight)}
-    first: dict[str, FirstUse] = {}
-    for use in trace.of(FirstUse):
-        first.setdefault(names[use.weight], use)
-    return first
-
-
-def use_digests(trace: Trace) -> dict[str, FirstUse]:
-    """The first use of each content that the state's weights have, over all events, in order."""
-    digests = {weight.index: weight.digest for weight in trace.of(Weight)}
-    first: dict[str, FirstUse] = {}
-    for use in trace.of(FirstUse):
-        first.setdefault(digests[use.weight], use)
-    return first
-
-
-def write_files(trace: Trace, made: "Attempt", fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
+def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
     """Write everything but the snapshot, which is there already, and the manifest over all of it."""
     header, init = trace.header, made.report.init or _init_name(trace)
     function = f"{header.function.module}:{header.function.handler}"
@@ -122,13 +103,11 @@ def _init_name(trace: Trace) -> str:
     return call.name if call is not None else ""
 
 
-def _dynamic_init(function: str, init: str, made: "Attempt") -> str:
-    if made.kind == "script":
-        return made.source
-    return dynamic_init_source(function, init, made.kind, made.guard)
+def _dynamic_init(function: str, init: str, made: Attempt) -> str:
+    return made.source if made.kind == "script" else dynamic_init_source(function, init, made.kind, made.guard)
 
 
-def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
+def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:
     """The weights as they lie in the files, with what the trace knows about each."""
     report = made.report
     traced = {weight.names[0]: weight for weight in reversed(trace.of(Weight))}
@@ -166,7 +145,7 @@ def _weights(trace: Trace, made: "Attempt") -> tuple[BundleWeight, ...]:
     return tuple(found)
 
 
-def _answer_weights(trace: Trace, made: "Attempt") -> list[BundleWeight]:
+def _answer_weights(trace: Trace, made: Attempt) -> list[BundleWeight]:
     """What a replay's reads are answered with."""
     if not made.answers or made.captured is None:
         return []
@@ -221,7 +200,7 @@ def _prewarm(trace: Trace) -> bytes:
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _provenance(trace: Trace, made: "Attempt", times: dict[str, Any]) -> bytes:
+def _provenance(trace: Trace, made: Attempt, times: dict[str, Any]) -> bytes:
     """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
     opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]

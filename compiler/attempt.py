@@ -5,16 +5,17 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.bundle import remove
-from tidalctl.artifacts.manifest import SKELETON, Answer, Guard
-from tidalctl.artifacts.program import Program
+from tidalctl.artifacts.bundle.directory import remove
+from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import Environment, Trace
-from tidalctl.compiler.answers import plan_answers, sources_of
-from tidalctl.compiler.assemble import access_order, use_digests
-from tidalctl.compiler.classify import guard_of, refusal
-from tidalctl.compiler.processes import take_capture, take_snapshot
-from tidalctl.compiler.snapshot import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import Environment
+from tidalctl.compiler.access_order import access_order, use_digests
+from tidalctl.compiler.conditions import guard_of, refusal
+from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
+from tidalctl.compiler.dynamic.program import Program
+from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
+from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
@@ -98,11 +99,9 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         source = _source(planned.program, strategy, place.trace)
     except ValueError as error:
         return _impossible(f"the program can't be written down: {error}")
-    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic, redraws=planned.redraws)
-    if planned.bases or planned.generator:
-        captured = _captured(
-            {base.name: base.identity for base in planned.bases}, planned.generator, strategy, place, place.work, "bases"
-        )
+    request = msgspec.structs.replace(_request(strategy, place), dynamic=planned.dynamic)
+    if planned.bases:
+        captured = _captured({base.name: base.identity for base in planned.bases}, strategy, place, place.work, "bases")
         if captured is None:
             return _impossible("init did not make the tensors again from which it makes the dynamic ones")
         request = msgspec.structs.replace(request, bases=str(place.work / captured.shards[0].file))
@@ -123,7 +122,7 @@ def _impossible(cause: str) -> Attempt:
 
 def _source(program: Program, strategy: Strategy, trace: Trace) -> str:
     """The text of dynamic_init.py. Raises ValueError."""
-    from tidalctl.compiler.script import program_source  # which looks operators up in torch
+    from tidalctl.compiler.script.writer import program_source  # which looks operators up in torch
 
     function = trace.header.function
     environment = trace.one(Environment)
@@ -154,16 +153,14 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     order = {digest: place for place, digest in enumerate(use_digests(place.trace))}
     ranked = sorted(answers, key=lambda planned: order.get(planned.digest, len(order)))
     wanted = {planned.answer.weight: planned.identity for planned in ranked}
-    captured = _captured(wanted, "", strategy, place, place.partial, "answers")
+    captured = _captured(wanted, strategy, place, place.partial, "answers")
     if captured is None:
         return msgspec.structs.replace(made, cause="init did not read the same tensors again")
     found = tuple(planned.answer for planned in answers)
     return msgspec.structs.replace(made, answers=found, sources=sources, captured=captured)
 
 
-def _captured(
-    wanted: dict[str, str], generator: str, strategy: Strategy, place: Workplace, folder: Path, stem: str
-) -> CaptureReport | None:
+def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, folder: Path, stem: str) -> CaptureReport | None:
     header = place.trace.header
     request = CaptureRequest(
         function=header.function,
@@ -174,7 +171,6 @@ def _captured(
         folder=str(folder),
         stem=stem,
         report=str(place.work / f"{stem}.json"),
-        generator=generator,
         shard_size=place.shard_size if stem != "bases" else None,
     )
     return take_capture(header, request)

@@ -1,11 +1,10 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
-from tidalctl.artifacts.manifest import BundleWeight, Manifest
-from tidalctl.artifacts.program import GENERATOR
+from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace import InitCall
-from tidalctl.compiler.snapshot import RNG
-from tidalctl.terminal import size_text
+from tidalctl.artifacts.trace.records import InitCall
+from tidalctl.compiler.snapshot.records import RNG
+from tidalctl.report.terminal import size_text
 
 
 class Verdict(Record, frozen=True):
@@ -13,6 +12,7 @@ class Verdict(Record, frozen=True):
 
     events: int
     reproducible: bool
+    checked: int = 0  # of the events, those of --check-event
     static: tuple[str, ...] = ()  # weights that were the same for all events
     init_s: float = 0.0
     traced_init_s: float = 0.0
@@ -42,7 +42,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
             "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
         )
     else:
-        events = _plural(verdict.events, "event")
+        events = _plural(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
     lines += [f"  fallback  {f.part}: {f.strategy}; cause: {f.cause}" for f in manifest.fallbacks]
     lines += [f"  note      {_indented(note)}" for note in notes]
@@ -53,7 +53,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
 
 def weights_of(manifest: Manifest) -> list[BundleWeight]:
     """The state's weights: of what lies in the weights file, all but states of random generators."""
-    return [weight for weight in manifest.weights if weight.name not in (GENERATOR, RNG)]
+    return [weight for weight in manifest.weights if weight.name != RNG]
 
 
 def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[str]:
@@ -63,7 +63,7 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     for weight in manifest.weights:
         first = "never" if weight.first_use_s is None else f"{weight.first_use_s * 1e3:8.1f} ms"
         by = f"  ← {weight.module or 'the handler'}, {weight.operator}" if weight.operator else ""
-        what = by or (f"  ← {_GENERATOR}, no weight" if weight.name in (GENERATOR, RNG) else "")
+        what = by or (f"  ← {_GENERATOR}, no weight" if weight.name == RNG else "")
         lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{what}")
     lines += ["", "folded, so that it need not run again:"]
     folded: dict[str, list[int]] = {}

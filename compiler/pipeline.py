@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle import (
+from tidalctl.artifacts.bundle.directory import (
     clear_stale_partials,
     partial_name,
     publish,
@@ -17,29 +17,32 @@ from tidalctl.artifacts.bundle import (
     sync_tree,
     unlisted_files,
 )
-from tidalctl.artifacts.errors import CheckFailed, TidalError
-from tidalctl.artifacts.manifest import CODE, Fallback, Manifest
-from tidalctl.artifacts.places import refuse_existing, refuse_folder
+from tidalctl.artifacts.bundle.manifest import CODE, Fallback, Manifest
+from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folder
+from tidalctl.artifacts.bundle.start_times import StartTimes
+from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
 from tidalctl.artifacts.records import Record, digest_json
-from tidalctl.artifacts.trace import FileOpened, Import, InitCall, Invocation, Trace, read_trace
+from tidalctl.artifacts.trace.file import Trace, read_trace
+from tidalctl.artifacts.trace.records import FileOpened, Import, InitCall, Invocation
 from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Attempt, Workplace, attempt, clear
-from tidalctl.compiler.classify import not_reproducible, of_the_event
-from tidalctl.compiler.clock_reads import clock_reads
+from tidalctl.compiler.code.project_files import changed_since, copy_shipment, plan_shipment
+from tidalctl.compiler.conditions import not_reproducible, of_the_event
 from tidalctl.compiler.explain import Verdict
-from tidalctl.compiler.merge import merge_traces
-from tidalctl.compiler.plan import StartTimes
-from tidalctl.compiler.processes import plain_run, run_from_bundle
-from tidalctl.compiler.ship import changed_since, copy_shipment, plan_shipment
-from tidalctl.compiler.snapshot import SnapshotReport
+from tidalctl.compiler.merged_trace import merge_traces
+from tidalctl.compiler.snapshot.clock_reads import clock_reads
+from tidalctl.compiler.snapshot.processes import plain_run, run_from_bundle
+from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
 from tidalctl.compiler.suggest import suggestion
-from tidalctl.outputs import first_difference, same_output
+from tidalctl.function.output_comparison import first_difference, same_output
+from tidalctl.function.target import refuse_unknown_fields
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
 
 DIFFERS = "the answer differs"
+SHOWN = 80  # characters of an event that a message shows
 PLANNED = 64 * 2**20  # bytes of weights from which on it is worth two more starts to plan their loading well
 
 
@@ -57,6 +60,8 @@ def compile_traces(
     paths: Sequence[Path],
     output: Path,
     *,
+    vary: Sequence[str] = (),
+    check_events: Sequence[str] = (),
     shard_size: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -64,15 +69,17 @@ def compile_traces(
 ) -> Compiled:
     """Make the bundle `output` from one or more traces of one function, prove it, and give it its name.
 
-    The function's init is run once more for its snapshot, so its project and checkpoint must still be there. Raises TidalError
-    where a trace can't be used, the output exists, or what it was traced with has changed.
+    The function's init is run once more for its snapshot, so its project and checkpoint must still be there. `vary` are fields of
+    the event that may vary besides those that the traces name. `check_events` are JSON texts of events that the bundle is proved on
+    as well. Raises TidalError where a trace can't be used, the output exists, or what it was traced with has changed.
     """
     refuse_existing(output, force, "bundle")
     refuse_folder(output)
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
-    trace = merge_traces(traces, paths)
+    trace = merge_traces(traces, paths, vary)
+    refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
     output = output.absolute()
     clear_stale_partials(output)
     # both beside the bundle, under names that the next compile knows to clear
@@ -81,7 +88,7 @@ def compile_traces(
     try:
         work.mkdir()
         place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size)
-        compiled = _build(place, progress, say)
+        compiled = _build(place, check_events, progress, say)
         sync_tree(partial)
         publish(partial, output)
     finally:
@@ -110,13 +117,14 @@ def _refuse_unusable(trace: Trace, path: Path) -> None:
             raise TidalError(f"{record.path}, which init read in the trace, is gone", "put it back, or trace again without it")
 
 
-def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
+def _build(place: Workplace, check_events: Sequence[str], progress: Progress | None, say: Say) -> Compiled:
     trace, partial = place.trace, place.partial
     strategy = decide(trace)
     call = strategy.inits[0].call
     shipment = plan_shipment(trace)
     copy_shipment(shipment, Path(trace.header.root), partial / CODE)
     fallbacks, notes = list(strategy.fallbacks), list(strategy.notes)
+    checks = [_plain_check(place, text) for text in check_events]
     for kind in {"script": ("script", "replay"), "replay": ("replay",), "snapshot": ("snapshot",)}[strategy.kind]:
         say("running the function once more, plainly, to take its state")
         made = attempt(kind, strategy, place, progress)
@@ -126,6 +134,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
             say("answering the traced events from the bundle in a fresh process")
             difference, times = _proof(place, manifest, made.report, say)
+            difference = difference or _checked(place, manifest, checks, say)
             made = msgspec.structs.replace(made, cause=f"the proof: {difference}" if difference else "")
         if not made.cause:
             add_start_times(partial, _steadier(place, manifest, times, say))
@@ -137,7 +146,7 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
         say("answering the traced events from the bundle in a fresh process")
-        if difference := _proof(place, manifest, made.report, say)[0]:
+        if difference := _proof(place, manifest, made.report, say)[0] or _checked(place, manifest, checks, say):
             raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
     warnings = [*shipment.warnings, *_clear_written(partial, manifest)]
     if made.report.kept_globals and manifest.strategy != "eager":
@@ -146,7 +155,8 @@ def _build(place: Workplace, progress: Progress | None, say: Say) -> Compiled:
         notes += _clock_notes(trace, call)
     notes += _suggestions(trace, strategy)
     verdict = Verdict(
-        events=len(trace.header.events),
+        events=len(trace.header.events) + len(checks),
+        checked=len(checks),
         reproducible=reproducible,
         static=strategy.static,
         init_s=made.report.init_s,
@@ -250,6 +260,42 @@ def _proof(place: Workplace, manifest: Manifest, report: SnapshotReport, say: Sa
                 say(f"it answers event {index} otherwise: {first_difference(answer['output'], plain)}")
             return f"event {index}: {found}", None
     return "", times
+
+
+class _Check(Record, frozen=True):
+    """An event of `--check-event`, and what the plain function makes of it in a process of its own."""
+
+    event: str
+    plain: SnapshotReport
+
+
+def _plain_check(place: Workplace, event: str) -> _Check:
+    try:
+        return _Check(event=event, plain=plain_run(place.trace.header, [event], place.work))
+    except FunctionError as error:
+        raise FunctionError(
+            f"--check-event {event[:SHOWN]}: {error.message}", "name events that the function answers"
+        ) from None
+
+
+def _checked(place: Workplace, manifest: Manifest, checks: Sequence[_Check], say: Say) -> str:
+    """What the bundle makes otherwise than the plain function for an event of `--check-event`; empty where nothing.
+
+    Such an event may be answered another way than the traced ones, but not otherwise.
+    """
+    if checks:
+        say("answering the check events from the bundle")
+    for check in checks:
+        answer = run_from_bundle(place.partial, place.trace.header, check.event)
+        found = str(answer.get("failed", ""))
+        if not found and manifest.reproducible:
+            plain = json.loads(check.plain.outputs[0])
+            found = _other(manifest, answer, plain, check.plain.states.get(0, {}))
+            if found == DIFFERS:
+                say(f"it answers a check event otherwise: {first_difference(answer['output'], plain)}")
+        if found:
+            return f"--check-event {check.event[:SHOWN]}: {found}"
+    return ""
 
 
 def _steadier(place: Workplace, manifest: Manifest, first: StartTimes | None, say: Say) -> StartTimes | None:

@@ -3,13 +3,15 @@
 import json
 from collections.abc import Sequence
 
-from tidalctl.artifacts.manifest import Fallback
+from tidalctl.artifacts.bundle.manifest import Fallback
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.tape import TapeRead, TapeStep
-from tidalctl.artifacts.trace import FileOpened, InitCall, Trace, Weight
-from tidalctl.compiler.expressions import bounded
-from tidalctl.compiler.program import EventInit, Planned, plan_program, static_weights
-from tidalctl.compiler.slicing import NotSliced
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import FileOpened, InitCall, Weight
+from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
+from tidalctl.compiler.dynamic.derivation import Planned, plan_program, static_weights
+from tidalctl.compiler.dynamic.expressions import bounded
+from tidalctl.compiler.dynamic.recorded_init import EventInit
+from tidalctl.compiler.dynamic.slicing import NotSliced
 
 
 class Strategy(Record, frozen=True):
@@ -73,7 +75,7 @@ def decide(trace: Trace) -> Strategy:
         )
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, notes=tuple(notes))
     try:
-        planned = plan_program(inits, trace.header.cwd, files)
+        planned = plan_program(inits, trace.header.cwd, trace.header.vary, files)
     except NotSliced as error:
         fallback = Fallback(part="dynamic init", strategy="replay", cause=str(error))
         return Strategy(

@@ -8,7 +8,7 @@ import ast
 from collections.abc import Sequence
 from pathlib import Path
 
-from tidalctl.source import mentions, names_bound, names_read, nodes_here
+from tidalctl.function.source import mentions, names_bound, names_read, nodes_here
 
 SHOWN = 12  # lines of the user's that are shown; of more, the middle is left out
 

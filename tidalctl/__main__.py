@@ -11,7 +11,7 @@ def main() -> None:
 
     141 where nobody reads the output any more, as of a process that SIGPIPE ended: nothing failed, and not all was done.
     """
-    from tidalctl.artifacts.errors import TidalError
+    from tidalctl.artifacts.errors import TidalError, print_error
 
     _print_any_character()
     try:
@@ -22,9 +22,7 @@ def main() -> None:
             _flush()
         except (OSError, TidalError):
             sys.stdout = None  # type: ignore[assignment] # what failed is said all the same
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
+        print_error(error)
         code = error.exit_code
     except KeyboardInterrupt:
         print("error: interrupted", file=sys.stderr)
@@ -39,8 +37,11 @@ def main() -> None:
             file=sys.stderr,
         )
         code = 2
-    if {"torch", "tidalctl.runtime.libraries"} & sys.modules.keys():  # its libraries may be being loaded at this moment
-        from tidalctl.runtime.leave import leave
+    if {
+        "torch",
+        "tidalctl.runtime.imports.shared_libraries",
+    } & sys.modules.keys():  # its libraries may be being loaded at this moment
+        from tidalctl.runtime.process.exit import leave
 
         leave(code)
     sys.exit(code)

@@ -1,11 +1,7 @@
-"""The traced process's entry: recorders first, then the user's module, so that torch's own import is recorded as well.
-
-Started as `python -P -c "from tidalctl.tracer.child import main; main(REQUEST)"`. Exit codes: 0 traced, 1 the function raised.
-"""
+"""The traced process's entry: recorders first, then the user's module, so that torch's own import is recorded as well."""
 
 import contextlib
 import os
-import sys
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -13,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tidalctl import __version__
-from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Function, Record, digest_json
-from tidalctl.context import answer_inits_with
-from tidalctl.function import enter_project, import_handler
-from tidalctl.tracer.clock import TraceClock
-from tidalctl.tracer.environ import EnvironRecorder
-from tidalctl.tracer.files import FileRecorder
-from tidalctl.tracer.imports import ImportRecorder
-from tidalctl.tracer.work import WorkRecorder
+from tidalctl.artifacts.trace import records as t
+from tidalctl.artifacts.trace.file import TraceWriter
+from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.init_mark import answer_inits_with
+from tidalctl.function.target import enter_project, import_handler
+from tidalctl.tracer.process.asked_paths import PathRecorder
+from tidalctl.tracer.process.clock import TraceClock
+from tidalctl.tracer.process.environment import EnvironRecorder
+from tidalctl.tracer.process.files import FileRecorder
+from tidalctl.tracer.process.import_work import WorkRecorder
+from tidalctl.tracer.process.imports import ImportRecorder
 
 if TYPE_CHECKING:
     from tidalctl.tracer.session import Session
@@ -36,44 +35,44 @@ class Request(Record, frozen=True):
     argv: tuple[str, ...]
     events: tuple[str, ...]
     partial: str
+    vary: tuple[str, ...] = ()
     tensorboard: str = ""
 
 
 def main(path: str) -> None:
-    request = msgspec.json.decode(Path(path).read_bytes(), type=Request)
-    os.unlink(path)
+    request = read_request(path, Request)
+    end_child(lambda: _write_trace(request), request.partial)
+
+
+def _write_trace(request: Request) -> int:
+    """Write the trace, incomplete where the function fails. Return the exit code."""
     events = [msgspec.json.decode(text) for text in request.events]
-    writer = t.TraceWriter(Path(request.partial))
-    header = t.Header(
-        schema=t.SCHEMA,
-        tidalctl=__version__,
-        function=request.function,
-        root=request.root,
-        cwd=os.getcwd(),
-        argv=request.argv,
-        events=tuple(t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)),
-    )
+    writer = TraceWriter(Path(request.partial))
     try:
-        writer.write(header)
-        code = _trace(request, events, writer)
+        writer.write(
+            t.Header(
+                schema=t.SCHEMA,
+                tidalctl=__version__,
+                function=request.function,
+                root=request.root,
+                cwd=os.getcwd(),
+                argv=request.argv,
+                events=tuple(
+                    t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)
+                ),
+                vary=request.vary,
+            )
+        )
+        return _trace(request, events, writer)
     except TidalError as error:
-        if error.exit_code == 1:  # the parent says so, as it does where the function raises
-            writer.write(t.Failure(phase="handler", message=error.message, hint=error.hint or ""))
-        writer.close(complete=False)
         if error.exit_code != 1:
-            print(f"error: {error.message}", file=sys.stderr)
-        if error.exit_code != 1 and error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        code = error.exit_code
-    except KeyboardInterrupt:
+            raise
+        writer.write(t.Failure(phase="handler", message=error.message, hint=error.hint or ""))
         writer.close(complete=False)
-        code = 130
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # nothing of the function is left to do, and torch takes a second to tear down
+        return 1  # the parent says what the trace does
 
 
-def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter) -> int:
+def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) -> int:
     clock = TraceClock()
     watched: list[Session] = []
 
@@ -90,6 +89,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
         with (
             ImportRecorder(clock, after_import, request.root) as imports,
             EnvironRecorder(clock, request.root) as environ,
+            PathRecorder(clock) as asked,
             work,
         ):
             enter_project(root, root / request.function.source, request.argv)
@@ -130,6 +130,8 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     writer.write(work.work())
     for opened in files.files():
         writer.write(opened)
+    for looked_up in asked.paths():
+        writer.write(looked_up)
     writer.write(environment(records, watched[0].state))
     cost = clock.cost
     writer.write(
@@ -145,11 +147,11 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: t.TraceWriter
     return 0
 
 
-def _failed(writer: t.TraceWriter, error: BaseException) -> int:
+def _failed(writer: TraceWriter, error: BaseException) -> int:
     """Show the user's traceback, without the frames that are ours, and leave the trace incomplete."""
     import traceback
 
-    from tidalctl.raised import show_traceback
+    from tidalctl.function.tracebacks import show_traceback
 
     message = "".join(traceback.format_exception_only(type(error), error)).strip()
     writer.write(t.Failure(phase=_phase_of(error), message=message))

@@ -13,28 +13,30 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.ambient import FirstGenerators
-from tidalctl.artifacts import trace as t
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
-from tidalctl.artifacts.storages import storage_of, tensors_of
-from tidalctl.context import Init
-from tidalctl.function import Handler, json_text, pieces
+from tidalctl.artifacts.state.storages import storage_of, tensors_of
+from tidalctl.artifacts.trace import records as t
+from tidalctl.artifacts.trace.file import TraceWriter
+from tidalctl.function.init_mark import Init
+from tidalctl.function.outputs import json_text, pieces
+from tidalctl.function.process_settings import FirstGenerators
+from tidalctl.function.target import Handler
 from tidalctl.lineage.identity import SourceDigests
 from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.lineage.tape import Tape
 from tidalctl.lineage.threads import InEveryThread
-from tidalctl.tracer.access import AccessMode, AccessRecord, ModuleStack
-from tidalctl.tracer.clock import TraceClock
-from tidalctl.tracer.initcall import RecordedInit, peak_rss, record_init
-from tidalctl.tracer.kernels import kernel_signatures, without_inductor
+from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleStack
+from tidalctl.tracer.handler.kernels import kernel_signatures, without_inductor
+from tidalctl.tracer.init.call import RecordedInit, peak_rss, record_init
+from tidalctl.tracer.process.clock import TraceClock
 
 
 class Session:
     """One traced process. The weights are the storages of the states that init gave, numbered as they were found."""
 
-    def __init__(self, writer: t.TraceWriter, clock: TraceClock, root: str, note_file: Callable[[str], None]) -> None:
+    def __init__(self, writer: TraceWriter, clock: TraceClock, root: str, note_file: Callable[[str], None]) -> None:
         self.writer = writer
         self.clock = clock
         self.watch = LoaderWatch(note_file)

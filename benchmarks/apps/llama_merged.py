@@ -8,7 +8,8 @@ import tidalctl
 
 @tidalctl.init
 def load(event):
-    return PeftModel.from_pretrained(base(), event["adapter"]).merge_and_unload().eval()
+    model = PeftModel.from_pretrained(base(), event["adapter"], low_cpu_mem_usage=True)  # draws nothing, whatever the rank
+    return model.merge_and_unload().eval()
 
 
 def handler(event, context):

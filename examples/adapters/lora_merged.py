@@ -13,7 +13,8 @@ import tidalctl
 def load(event):
     adapter = event["adapter"]
     base, tokenizer = load_base()
-    model = PeftModel.from_pretrained(base, adapter).merge_and_unload()
+    # on the meta device, or PEFT would draw random numbers for what the adapter overwrites, as many as its rank says
+    model = PeftModel.from_pretrained(base, adapter, low_cpu_mem_usage=True).merge_and_unload()
     return {"model": model.eval(), "tokenizer": tokenizer}
 
 

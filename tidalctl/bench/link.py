@@ -7,10 +7,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.errors import COMPILE_AGAIN, TidalError
 from tidalctl.artifacts.hashing import weight_hasher
-from tidalctl.runtime.mapping import WeightsFile
-from tidalctl.runtime.stream.engine import WORKERS
+from tidalctl.runtime.weights.engine import WORKERS
+from tidalctl.runtime.weights.file_mapping import WeightsFile
 
 SAMPLE = 2**30  # bytes of the file that are read
 STEP = 8 * 2**20
@@ -26,7 +26,7 @@ def read_bandwidth(path: Path) -> float:
     try:
         size = min(os.fstat(handle).st_size, SAMPLE)
         if size == 0:
-            raise TidalError(f"{path} is empty", "compile the bundle again")
+            raise TidalError(f"{path} is empty", COMPILE_AGAIN)
         offsets = range(0, max(size - STEP, 0) + 1, STEP)  # of a small file all of it, whose time is the disk's latency
         parts = [offsets[first::WORKERS] for first in range(WORKERS)]
         with contextlib.ExitStack() as stack:
@@ -57,7 +57,7 @@ def hash_bandwidth(path: Path) -> float:
         file = WeightsFile(path)
         size = file.read(0, min(file.size, HASHED))
     except OSError as error:
-        raise TidalError(f"{path} can't be read: {error.strerror}", "compile the bundle again") from None
+        raise TidalError(f"{path} can't be read: {error.strerror}", COMPILE_AGAIN) from None
     digest = weight_hasher()
     begin = time.perf_counter()
     with file.view(0, size) as data:

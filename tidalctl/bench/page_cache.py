@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.artifacts.pagecache import count_resident
+from tidalctl.artifacts.page_cache import count_resident
 
 COLD = 0.05  # at most this share of the bytes may be left for a run to count as cold
 WARM = 0.95

@@ -14,12 +14,12 @@ import msgspec
 
 import tidalctl
 from tidalctl.artifacts import errors
-from tidalctl.artifacts.bundle import open_bundle
-from tidalctl.artifacts.manifest import MANIFEST, Manifest
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import MANIFEST, Manifest
+from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
 from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
 from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
-from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.report.machine import describe_machine
 
 Say = Callable[[str], None]

@@ -32,13 +32,13 @@ def bench(
     Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
     differ.
     """
+    from tidalctl.artifacts.bundle.output_paths import refuse_files
+    from tidalctl.artifacts.bundle.provenance import changed_files, names_text
     from tidalctl.artifacts.errors import CheckFailed
-    from tidalctl.artifacts.places import refuse_files
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.commands.one_event import one_event
-    from tidalctl.function import parse_event
-    from tidalctl.provenance import changed_files, names_text
+    from tidalctl.function.event import parse_event
 
     if report:
         refuse_files({"report": str(report)})

@@ -10,7 +10,8 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
 from tidalctl.compiler.explain import explanation, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
-from tidalctl.terminal import transfer_progress
+from tidalctl.function.event import parse_event
+from tidalctl.report.terminal import transfer_progress
 
 
 def compile(  # noqa: A001 - the verb's own name
@@ -20,6 +21,22 @@ def compile(  # noqa: A001 - the verb's own name
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Where the bundle goes.  [default: NAME.bundle]")
+    ] = None,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="FIELD",
+            help="Init takes the same steps for any value of this field of the event, besides those that the traces name. Repeatable.",
+        ),
+    ] = None,
+    check_event: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--check-event",
+            metavar="JSON|FILE|-",
+            help="Prove the bundle on this event, too, which took no part in deriving it. Repeatable.",
+        ),
     ] = None,
     shard_size: Annotated[
         str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")
@@ -32,16 +49,22 @@ def compile(  # noqa: A001 - the verb's own name
 ) -> None:
     """Turn traces of a function into a template bundle.
 
-    It is proved before it gets its name: a fresh process answers the traced events from it as the plain function does.
+    It is proved before it gets its name: a fresh process answers the traced events, and those of
+    --check-event, from it as the plain function does.
     """
     for trace in traces:
         _refuse_missing(trace)
+    check_event = check_event or []
+    if len(check_event) > 1 and check_event.count("-") > 1:
+        raise TidalError("standard input can give one event", "give the others as files or as JSON")
     first = traces[0]
     output = output or Path(first.name.removesuffix(".trace") + ".bundle")
     with transfer_progress("writing weights") as progress:
         compiled = compile_traces(
             traces,
             output,
+            vary=vary or (),
+            check_events=[parse_event(text)[1] for text in check_event],
             shard_size=parse_size("--shard-size", shard_size) if shard_size else None,
             force=force,
             progress=progress,

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tidalctl.artifacts.bundle import open_bundle
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import MANIFEST
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.manifest import MANIFEST
-from tidalctl.artifacts.trace import read_trace
+from tidalctl.artifacts.trace.file import read_trace
 
 
 def inspect(
@@ -25,9 +25,9 @@ def inspect(
     if as_json:
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
         return
-    from tidalctl.commands.inspect_bundle import show_bundle
-    from tidalctl.commands.inspect_trace import show_trace
-    from tidalctl.terminal import console
+    from tidalctl.report.bundle_tables import show_bundle
+    from tidalctl.report.terminal import console
+    from tidalctl.report.trace_tables import show_trace
 
     show = show_trace if document["kind"] == "trace" else show_bundle
     show(document, console())
@@ -38,10 +38,10 @@ def read_document(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise TidalError(f"no trace or bundle at {path}", _near(path))
     if path.is_dir():
-        from tidalctl.commands.inspect_bundle import bundle_document
+        from tidalctl.report.bundle_tables import bundle_document
 
         return bundle_document(open_bundle(path), path)
-    from tidalctl.commands.inspect_trace import trace_document
+    from tidalctl.report.trace_tables import trace_document
 
     return trace_document(read_trace(path), path)
 

@@ -7,12 +7,13 @@ from typing import Annotated
 import msgspec
 import typer
 
-from tidalctl.artifacts.bundle import open_bundle
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.start_times import StartTimes
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.manifest import PROVENANCE, Manifest
 from tidalctl.commands.size import parse_size
-from tidalctl.compiler.plan import Link, StartPlan, StartTimes, improvements, simulate
-from tidalctl.terminal import console, print_indented, print_table, printable, seconds_text, size_text
+from tidalctl.plan.simulation import Link, StartPlan, improvements, simulate
+from tidalctl.report.terminal import console, print_indented, print_table, printable, seconds_text, size_text
 
 SCHEMA = 1
 

@@ -8,10 +8,12 @@ import msgspec
 import typer
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.trace import FirstUse, Import, InitCall, Invocation, Trace, TracingCost, Weight
-from tidalctl.function import parse_event
-from tidalctl.terminal import count_text, size_text
-from tidalctl.tracer.record import record_trace
+from tidalctl.artifacts.trace.file import Trace
+from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight
+from tidalctl.function.event import parse_event
+from tidalctl.function.target import refuse_unknown_fields
+from tidalctl.report.terminal import count_text, size_text
+from tidalctl.tracer.launch import record_trace
 
 
 def trace(
@@ -39,6 +41,12 @@ def trace(
             "--static", help="Promise of that function what @tidalctl.init(static=True) does: its state depends on no request."
         ),
     ] = False,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary", metavar="FIELD", help="Init takes the same steps for any value of this field of the event. Repeatable."
+        ),
+    ] = None,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
@@ -53,8 +61,17 @@ def trace(
     events = [parse_event(text)[1] for text in event]
     if len(event) > 1 and event.count("-") > 1:
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
+    refuse_unknown_fields(vary or (), map(json.loads, events))
     recorded = record_trace(
-        target, events, output, init=init, static=static, argv=context.args, tensorboard=tensorboard, force=force
+        target,
+        events,
+        output,
+        init=init,
+        static=static,
+        vary=vary or (),
+        argv=context.args,
+        tensorboard=tensorboard,
+        force=force,
     )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from tidalctl.artifacts.errors import CheckFailed, TidalError
-from tidalctl.artifacts.manifest import Manifest
-from tidalctl.commands.verify_files import UNLISTED, Checked, check_bundle
-from tidalctl.function import parse_event
-from tidalctl.outputs import first_difference, same_output
-from tidalctl.provenance import changed_files, names_text, project_of, read_provenance
-from tidalctl.terminal import count_text, printable, progress, seconds_text, size_text
+from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
+from tidalctl.artifacts.bundle.verification import UNLISTED, Checked, check_bundle
+from tidalctl.artifacts.errors import COMPILE_AGAIN, CheckFailed, TidalError
+from tidalctl.function.event import parse_event
+from tidalctl.function.output_comparison import first_difference, same_output
+from tidalctl.report.terminal import count_text, printable, progress, seconds_text, size_text
 
 SCHEMA = 1
 MAX_SHOWN = 500  # characters of a message from a run that failed
@@ -94,7 +94,7 @@ def _verdict(bundle: Path, runs: list[dict[str, Any]], differences: list[dict[st
 
 def _files_hint(bundle: Path, differences: list[dict[str, str]]) -> str:
     if any(found["what"] != UNLISTED for found in differences):
-        return "compile the bundle again"
+        return COMPILE_AGAIN
     return f"remove what compile did not write: {', '.join(str(bundle / found['where']) for found in differences[:3])}"
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.artifacts.manifest import Answer
-from tidalctl.artifacts.storages import storage_names
-from tidalctl.artifacts.tape import place_of
+from tidalctl.artifacts.bundle.manifest import Answer
+from tidalctl.artifacts.state.storages import storage_names
+from tidalctl.artifacts.trace.tape import place_of
 
 
 def over(storage: torch.UntypedStorage, answer: Answer) -> torch.Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tidalctl.artifacts.storages import digest_of, storage_of
+from tidalctl.artifacts.state.storages import digest_of, storage_of
 
 Number = Callable[[torch.Tensor], int]
 

@@ -5,22 +5,20 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.artifacts.storages import storage_of
-from tidalctl.artifacts.tape import DOUBT, DRAWN
+from tidalctl.artifacts.state.storages import storage_of
+from tidalctl.artifacts.trace.tape import DOUBT, DRAWN
 from tidalctl.lineage.identity import covers_storage
 from tidalctl.lineage.tape import Tape
 
 
 class CapturingTape(Tape):
-    """Keeps a copy of each storage whose identity is in `wanted`, and the generator's state before the draw that saw `generator`."""
+    """Keeps a copy of each storage whose identity is in `wanted`."""
 
-    def __init__(self, wanted: set[str], generator: str = "", **rest: Any) -> None:
+    def __init__(self, wanted: set[str], **rest: Any) -> None:
         super().__init__(**rest)
         self.captured: dict[str, torch.Tensor] = {}
         self.addresses: dict[str, int] = {}  # of the storages that were copied
-        self.generator_state: torch.Tensor | None = None
         self._wanted = wanted
-        self._wanted_generator = generator
 
     def made(self, tensor: torch.Tensor, identity: str) -> None:
         identity = identity.removeprefix(DRAWN).removeprefix(DOUBT)  # what is wanted of a doubtful one is its content
@@ -31,9 +29,3 @@ class CapturingTape(Tape):
             with _disable_current_modes(), torch.no_grad():
                 copy = torch.empty(0, dtype=tensor.dtype, device=storage.device).set_(storage.clone())  # type: ignore[call-overload]
                 self.captured[identity] = copy.view(tensor.shape) if covers_storage(tensor) else copy
-
-    def _draw(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        digest = super()._draw(func, args, kwargs)
-        if digest and digest == self._wanted_generator and self.generator_state is None:
-            self.generator_state = torch.get_rng_state()
-        return digest

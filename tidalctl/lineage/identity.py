@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-from tidalctl.artifacts.storages import digest_of, storage_of
-from tidalctl.artifacts.tape import UNKNOWN
-from tidalctl.artifacts.trace import Source
+from tidalctl.artifacts.state.storages import digest_of, storage_of
+from tidalctl.artifacts.trace.records import Source
+from tidalctl.artifacts.trace.tape import UNKNOWN
 from tidalctl.lineage.arguments import geometry
 
 # what only gives another name to memory that is there already

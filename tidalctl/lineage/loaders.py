@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from tidalctl.artifacts.storages import storage_names
-from tidalctl.artifacts.trace import Source
+from tidalctl.artifacts.state.storages import storage_names
+from tidalctl.artifacts.trace.records import Source
 from tidalctl.lineage.answered_reads import AnsweredFile, Answers, loaded_with
 from tidalctl.lineage.tape import Tape
 

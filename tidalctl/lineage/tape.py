@@ -16,10 +16,22 @@ import torch
 from torch.utils._python_dispatch import _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
-from tidalctl.artifacts.storages import storage_of
-from tidalctl.artifacts.tape import DOUBT, DRAWN, HOST_READ, OVERWRITES, UNKNOWN, TapeRead, TapeStep, Value, place_of, values_in
-from tidalctl.artifacts.trace import Source
+from tidalctl.artifacts.state.storages import storage_of
+from tidalctl.artifacts.trace.records import Source
+from tidalctl.artifacts.trace.tape import (
+    DOUBT,
+    DRAWN,
+    HOST_READ,
+    OVERWRITES,
+    UNKNOWN,
+    TapeRead,
+    TapeStep,
+    Value,
+    place_of,
+    values_in,
+)
 from tidalctl.lineage.arguments import encode, geometry, show
+from tidalctl.lineage.history import Call, StorageHistory
 from tidalctl.lineage.identity import (
     RENAMES,
     Quiet,
@@ -32,28 +44,6 @@ from tidalctl.lineage.identity import (
 
 UNKNOWN_SOURCE = Source(file=UNKNOWN, key="")
 MAX_OPERATORS = 64  # of the chain that people are shown; longer ones are cut in front, marked by "…"
-
-
-class StorageHistory:
-    """What the tape knows of one storage now."""
-
-    def __init__(self, number: int, pin: Any) -> None:
-        self.number = number
-        self.pin = pin  # keeps the address from being given out twice
-        self.identity = ""
-        self.sources: tuple[Source, ...] = ()
-        self.operators: tuple[str, ...] = ()
-        self.first: int | None = None  # the first value over it
-
-
-class Call:
-    """An operator's operands as they were before it ran."""
-
-    def __init__(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any], draws: str) -> None:
-        self.name = name
-        self.arguments = arguments
-        self.keywords = keywords
-        self.draws = draws
 
 
 class Tape:
@@ -114,9 +104,8 @@ class Tape:
                     self.number(tensor)
                 return
             written = _written(func, args, kwargs)
-            drawn = ""
             if call.draws:
-                drawn = self._generator = generator_digest()
+                self._generator = generator_digest()
             if (outputs or written) and any(_nested(leaf) for leaf in tree_leaves((args, kwargs))):
                 for tensor in (*written, *outputs):
                     self._read(tensor, UNKNOWN_SOURCE, ())  # what a nested one holds is not known here
@@ -127,9 +116,7 @@ class Tape:
                 numbers = tuple(self.number(tensor) for tensor in outputs)
                 made = tuple(value_over(self, tensor) for tensor in outputs)
                 writes = tuple(self.number(tensor) for tensor in written)
-                self._append(
-                    str(func), call.arguments, call.keywords, numbers, made, writes, identities, draws=call.draws, drawn=drawn
-                )
+                self._append(str(func), call.arguments, call.keywords, numbers, made, writes, identities, draws=call.draws)
 
     # -- what it knows
 
@@ -181,7 +168,6 @@ class Tape:
         identities: tuple[tuple[int, str], ...] = (),
         *,
         draws: str = "",
-        drawn: str = "",
         view: bool = False,
     ) -> None:
         step = TapeStep(
@@ -196,8 +182,6 @@ class Tape:
             identities=identities,
             view=view,
             draws=draws,
-            drawn=drawn,
-            seeded=self._seeded,
         )
         self.records.append(step)
 

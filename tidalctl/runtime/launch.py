@@ -8,15 +8,16 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
-from tidalctl.function import is_stream, json_text, parse_event, pieces
+from tidalctl.function.event import parse_event
+from tidalctl.function.outputs import is_stream, json_text, pieces
 from tidalctl.report.phases import PHASES, TABLE
-from tidalctl.runtime.leave import watch_writes
-from tidalctl.runtime.load import guarded
-from tidalctl.runtime.reported import Reported
-from tidalctl.runtime.roomy import with_room
-from tidalctl.runtime.stream.weights import StreamOptions
+from tidalctl.runtime.load_bundle import guarded
+from tidalctl.runtime.process.exit import watch_writes
+from tidalctl.runtime.process.frame_stack import with_room
+from tidalctl.runtime.process.report_output import Reported
+from tidalctl.runtime.process.timeline import Timeline, process_start_ns
 from tidalctl.runtime.template import Template
-from tidalctl.runtime.timeline import Timeline, process_start_ns
+from tidalctl.runtime.weights.weight_stream import StreamOptions
 
 SCHEMA = 1
 
@@ -53,7 +54,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
     files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
     if files:
-        from tidalctl.artifacts.places import refuse_files
+        from tidalctl.artifacts.bundle.output_paths import refuse_files
 
         refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
@@ -89,7 +90,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         template.wait()
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             raise  # it was the function that printed
-        from tidalctl.raised import show_traceback
+        from tidalctl.function.tracebacks import show_traceback
 
         show_traceback(error)
         if "timeline" in files:
@@ -201,7 +202,7 @@ def _report(options: RunOptions, template: Template, output: Any, streams: bool)
 
 def phase_table(report: dict[str, Any]) -> str:
     """The start in a few lines for a person: where the time went, what was read, and what was not foreseen."""
-    from tidalctl.terminal import size_text  # which no start that prints JSON needs
+    from tidalctl.report.terminal import size_text  # which no start that prints JSON needs
 
     phases = report["phases"]
     lines = [f"  {PHASES[name].label:<24}{phases[name]:8.3f} s" for name in TABLE if name in phases]

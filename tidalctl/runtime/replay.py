@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from tidalctl.artifacts.manifest import Answer, BundleWeight
+from tidalctl.artifacts.bundle.manifest import Answer, BundleWeight
 from tidalctl.lineage.answered_reads import Answers
 from tidalctl.lineage.loaders import LoaderWatch
-from tidalctl.runtime.mapping import PrivateMapping
+from tidalctl.runtime.weights.file_mapping import PrivateMapping
 
 Memory = Callable[[str], torch.UntypedStorage]
 

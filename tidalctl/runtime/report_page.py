@@ -9,7 +9,7 @@ from tidalctl.report.machine import describe_machine
 from tidalctl.report.markup import machine_line
 from tidalctl.report.records import Mark, Span, Stall, Start
 from tidalctl.report.start_page import start_page
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.runtime.process.timeline import Timeline
 
 
 def write_page(path: Path, timeline: Timeline, report: Mapping[str, Any]) -> None:

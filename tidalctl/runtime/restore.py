@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from tidalctl.ambient import apply_ambient
-from tidalctl.artifacts.bundle import read_checked
-from tidalctl.artifacts.errors import Corrupt
-from tidalctl.artifacts.filled import restore_contents
-from tidalctl.artifacts.manifest import BundleWeight, Manifest
-from tidalctl.artifacts.registries import note
-from tidalctl.artifacts.skeleton import SkeletonUnpickler
-from tidalctl.artifacts.slots import Slot, bind_slot, read_slot
-from tidalctl.runtime.mapping import PrivateMapping
-from tidalctl.runtime.stream.weights import WeightStream
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.artifacts.bundle.directory import read_checked
+from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
+from tidalctl.artifacts.state.contents import restore_contents
+from tidalctl.artifacts.state.library_registries import note
+from tidalctl.artifacts.state.skeleton import SkeletonUnpickler
+from tidalctl.artifacts.state.slots import Slot, bind_slot, read_slot
+from tidalctl.function.process_settings import apply_ambient
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.file_mapping import PrivateMapping
+from tidalctl.runtime.weights.weight_stream import WeightStream
 
 Mappings = dict[str, PrivateMapping]
 
@@ -41,9 +41,7 @@ class Storages:
     def _of(self, name: str) -> torch.UntypedStorage:
         weight = self._weights.get(name)
         if weight is None:
-            raise Corrupt(
-                f"the skeleton asks for the weight {name}, which the manifest does not list", "compile the bundle again"
-            )
+            raise Corrupt(f"the skeleton asks for the weight {name}, which the manifest does not list", COMPILE_AGAIN)
         if weight.nbytes == 0:
             return torch.UntypedStorage(0, device=weight.device)
         if self._arrival is not None and self._arrival.carries(name):
@@ -123,22 +121,18 @@ def _built(manifest: Manifest, storages: Storages, dynamic: types.ModuleType, ev
         flat = torch.empty(0, dtype=getattr(torch, dtype), device=storage.device).set_(storage)  # type: ignore[call-overload]
         return flat.as_strided(shape, strides, offset)
 
-    before = torch.get_rng_state()
-    on_devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     try:
         made: dict[str, torch.Tensor] = dynamic.build(event, weight)
         missing = sorted(set(manifest.dynamic) - made.keys())
         if missing:
             raise ValueError(f"it made no {missing[0]}")
     except Exception as error:  # the script calls operators of libraries, which may raise anything; eager init then says what
-        torch.set_rng_state(before)
-        torch.cuda.set_rng_state_all(on_devices)
         raise NotBuilt(f"{type(error).__name__}: {error}") from error
     return {name: tensor.untyped_storage() for name, tensor in made.items()}
 
 
 def digests_of(state: Any) -> dict[str, str]:
     """sha256 of each weight of a state, by name."""
-    from tidalctl.artifacts.storages import digest_of, storage_names
+    from tidalctl.artifacts.state.storages import digest_of, storage_names
 
     return {names[0]: digest_of(storage) for names, _, storage in storage_names(state).values()}

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidalctl.artifacts.manifest import SKELETON, Manifest
-from tidalctl.context import Init
-from tidalctl.runtime.prewarm import Prewarm
-from tidalctl.runtime.stream.weights import WeightStream
-from tidalctl.runtime.timeline import Timeline
+from tidalctl.artifacts.bundle.manifest import SKELETON, Manifest
+from tidalctl.function.init_mark import Init
+from tidalctl.runtime.kernels.prewarm import Prewarm
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.weight_stream import WeightStream
 
 if TYPE_CHECKING:
     from tidalctl.runtime.replay import EntryMemory, Replay

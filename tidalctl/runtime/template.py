@@ -13,26 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle import check_file, open_bundle, read_checked, unlisted_files
-from tidalctl.artifacts.errors import Corrupt, TidalError
-from tidalctl.artifacts.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
-from tidalctl.context import Init, answer_inits_with
-from tidalctl.eventprobe import digest_value
-from tidalctl.function import Handler, enter_project, import_handler
-from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import CallConditions, other_call, other_environ, other_generators, unusable_here
-from tidalctl.runtime.imported import module_counts, unforeseen_modules
-from tidalctl.runtime.libraries import LibraryLoader
-from tidalctl.runtime.mapping import read_ahead
-from tidalctl.runtime.packed import PackFinder, PackReader
-from tidalctl.runtime.prewarm import Prewarm
-from tidalctl.runtime.reader import CodeReader
-from tidalctl.runtime.recall import Recall
-from tidalctl.runtime.sources import import_from, importable, module_names
+from tidalctl.artifacts.bundle.directory import check_file, open_bundle, read_checked, unlisted_files
+from tidalctl.artifacts.bundle.manifest import CODE, DYNAMIC_INIT, PACK, PROVENANCE, RECALL, Manifest
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
+from tidalctl.function.event_probe import digest_value
+from tidalctl.function.init_mark import Init, answer_inits_with
+from tidalctl.function.target import Handler, enter_project, import_handler
+from tidalctl.function.working_environment import environ_changes
+from tidalctl.runtime.conditions import CallConditions, call_mismatch, environ_mismatch, generators_mismatch, unusable_here
+from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
+from tidalctl.runtime.imports.counts import module_counts, unforeseen_modules
+from tidalctl.runtime.imports.import_cache import Recall
+from tidalctl.runtime.imports.project_modules import import_from, importable, module_names
+from tidalctl.runtime.imports.read_ahead import CodeReader
+from tidalctl.runtime.imports.shared_libraries import LibraryLoader
+from tidalctl.runtime.kernels.prewarm import Prewarm
+from tidalctl.runtime.process.collector import CollectorPaused
+from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.states import States
-from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
-from tidalctl.runtime.timeline import Timeline
-from tidalctl.surroundings import environ_changes
+from tidalctl.runtime.weights.file_mapping import read_ahead
+from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
 
 
 class Template:
@@ -69,7 +69,7 @@ class Template:
             with timeline.span("check"):
                 self._check_code()
         self._event: Any = None
-        self._never = ""
+        self._never: str | None = None
         self._finder: PackFinder | None = None
         self._event_fallback: str | None = None
         self.collector = CollectorPaused()
@@ -89,7 +89,7 @@ class Template:
             name for name in unlisted_files(self.path, self.manifest) if name.startswith(f"{CODE}/") and importable(name)
         ]
         if planted:
-            raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", "compile the bundle again")
+            raise Corrupt(f"{self.path} holds {planted[0]}, which its manifest does not list", COMPILE_AGAIN)
 
     def prepare(self, event: Any, argv: tuple[str, ...] | None = (), eager: bool = False) -> Handler:
         """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way.
@@ -147,7 +147,7 @@ class Template:
     def _note_seeds(self) -> None:
         """Of generators that init draws from as it finds them: how they are seeded where this event's handler has not done it."""
         if drawn := self.manifest.guard.drawn:
-            from tidalctl.ambient import seeds
+            from tidalctl.function.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
 
@@ -171,10 +171,10 @@ class Template:
     def _turn_to(self, event: Any) -> None:
         self._event = event
         self._event_digest = _digest(event)
-        self.fallback = self._never or None
+        self.fallback = self._never
         self.strategy = "eager" if self.fallback else self.manifest.strategy
         if self.fallback is None:
-            self.fallback = self._not_served(event) or None
+            self.fallback = self._not_served(event)
             if self.fallback:
                 self.strategy = "eager"
         self._event_fallback = self.fallback if self.strategy == "eager" else None
@@ -193,7 +193,7 @@ class Template:
             if module not in sys.modules:
                 __import__(module)
 
-    def _not_served(self, event: Any) -> str:
+    def _not_served(self, event: Any) -> str | None:
         """Ask the bundle's dynamic init, which is what compile wrote for this function, and let the files that it will read be read."""
         with self.timeline.span("start"):
             if self._dynamic is None:
@@ -202,10 +202,11 @@ class Template:
                 self._dynamic = types.ModuleType("tidalctl_dynamic_init")
                 exec(compile(source, str(self.path / DYNAMIC_INIT), "exec"), self._dynamic.__dict__)
             if self.manifest.strategy == "script":
-                with contextlib.suppress(KeyError, TypeError):  # refusal() says it in words
+                with contextlib.suppress(LookupError, TypeError):  # refusal() says it in words
                     for path in self._dynamic.files(event):
                         read_ahead(Path(path))
-            return str(self._dynamic.refusal(event))
+            reason: str | None = self._dynamic.refusal(event)
+            return reason
 
     def _project(self) -> Path | None:
         """Where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
@@ -245,7 +246,7 @@ class Template:
         if self._event_digest != _digest(self._event):  # the handler has changed it since
             self._turn_to(self._event)
         self.strategy = self._event_strategy  # whatever became of an earlier call
-        reason = self._event_fallback or self._refusal(mark, arguments, keywords)
+        reason = self._event_fallback or self._mismatch(mark, arguments, keywords)
         state = None
         if not reason:
             try:
@@ -306,18 +307,14 @@ class Template:
         self.recall.end()
         self.collector.resume()
 
-    def _refusal(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str:
-        """Why the bundle's state is not what this call of init would give; empty where it is."""
-        manifest, guard = self.manifest, self.manifest.guard
-        reason = ""
+    def _mismatch(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
+        """Return why the bundle's state is not what this call of init would give, or None."""
+        reason = None
         if self.strategy != "replay":  # which runs what hangs on the event
-            reason = other_call(manifest, mark, self._event, arguments, keywords)
-        return (
-            reason
-            or (self._conditions is not None and self._conditions.mismatch())
-            or other_generators(manifest, guard.generators, guard.drawn, self._seeds)
-            or other_environ(manifest)
-        )
+            reason = call_mismatch(self.manifest, mark, self._event, arguments, keywords)
+        if reason is None and self._conditions is not None:
+            reason = self._conditions.mismatch()
+        return reason or generators_mismatch(self.manifest, self._seeds) or environ_mismatch(self.manifest)
 
     def module_counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""

@@ -1,0 +1,209 @@
+"""The manifest of a template bundle: what is in it, for which environment, and the digest that vouches for all of it.
+
+The bundle's digest is taken over the manifest's canonical JSON without the `digest` field; the manifest in turn holds the
+sha256 of every other file. Clock, host and absolute paths are in provenance.json, which the digest leaves out.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
+from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
+
+SCHEMA = 9
+FORMAT = "tidalctl.bundle"
+MANIFEST = "manifest.json"
+PROVENANCE = "provenance.json"
+SKELETON = "skeleton.pickle"
+PREWARM = "prewarm.json"
+DYNAMIC_INIT = "dynamic_init.py"
+CODE = "code"
+PACK = "code.pack"
+RECALL = "recall.bin"
+STRATEGIES = ("snapshot", "script", "replay", "eager")
+
+
+class BundleFile(Record, frozen=True):
+    size: int
+    sha256: str
+
+
+class BundleWeight(Record, frozen=True):
+    """One weight in the shard `file`: `offset` counts from the start of the file. `first_use` is its place in the access order.
+
+    `address` is the offset modulo 64: 0, or what the weight keeps of its address in the plain function's memory (see weights).
+
+    `xxh3` (128 bits) is what a run checks as the weight arrives, `sha256` what can't be forged: see hashing.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    nbytes: int
+    device: str
+    file: str
+    offset: int
+    sha256: str
+    xxh3: str
+    address: int = 0
+    first_use: int | None = None
+    first_use_s: float | None = None
+    module: str = ""
+    operator: str = ""
+    written: bool = False
+    folded: tuple[str, ...] = ()  # operators of init whose result is stored, so that they need not run again
+    sources: tuple[str, ...] = ()
+
+
+# How calls of init after the first one in a process are answered: each with a fresh state; all with the same object, as one of
+# functools' caches gives it; or by init itself, which finds parts of its state in globals or class attributes that it has left.
+LaterCalls = Literal["fresh", "same", "run_init"]
+
+
+class Guard(Record, frozen=True):
+    """What init saw of the event and of the process. The snapshot answers calls that agree; the rest runs init the ordinary way."""
+
+    static: bool
+    event_reads: dict[str, str] = {}
+    event_whole: str = ""  # digest of the whole event, where init may have looked at all of it
+    arguments: str = ""  # digest of the further arguments of init
+    environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
+    argv: tuple[str, ...] = ()  # the command line's arguments for the function
+    settings: dict[str, str] = {}  # of torch, before init, in words
+    moved: bool = False  # the function changes its working directory before init
+    directory: str = ""  # where it is then, "project:" and a path; empty where that is outside of the project
+    assigned: dict[str, str] = {}  # digests of [value] of the environment variables that it sets before init
+    generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
+    drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
+    later_calls: LaterCalls = "fresh"
+
+
+class Answer(Record, frozen=True):
+    """A tensor that a replayed init reads from the bundle's entry `weight` instead of from `key` of `file`.
+
+    It holds while the file has the size and modification time in the provenance. `file` is absolute, or begins with `project:`.
+    """
+
+    weight: str
+    file: str
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class Fallback(Record, frozen=True):
+    """A part that is done again the ordinary way, and why."""
+
+    part: str
+    strategy: str
+    cause: str
+
+
+class Manifest(Record, frozen=True):
+    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry, and
+    `touched` what of a shared library among them a start touches: offsets and lengths in bytes, all of it where there are none.
+
+    `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
+    result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
+    dynamic_init.py makes; `replay`, init itself, with its reads of static tensors answered from the weights; or `eager`, init as it is.
+    """
+
+    schema: int
+    tidalctl: str
+    function: Function
+    init: str
+    strategy: str
+    guard: Guard
+    fingerprint: Fingerprint
+    events: tuple[str, ...]
+    reproducible: bool
+    files: dict[str, BundleFile]
+    weights: tuple[BundleWeight, ...]
+    globals: tuple[str, ...]
+    modules: tuple[str, ...]
+    executed: tuple[str, ...]
+    readahead: tuple[str, ...]
+    touched: dict[str, tuple[tuple[int, int], ...]] = {}
+    fallbacks: tuple[Fallback, ...] = ()
+    dynamic: tuple[
+        str, ...
+    ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
+    answers: tuple[Answer, ...] = ()
+    pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
+    format: str = FORMAT
+    digest: str = ""
+
+
+def seal(manifest: Manifest) -> Manifest:
+    """The same manifest with the digest over the rest of it."""
+    body = msgspec.to_builtins(manifest)
+    body.pop("digest", None)
+    return msgspec.structs.replace(manifest, digest=digest_json(body))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    return json.dumps(msgspec.to_builtins(manifest), sort_keys=True, indent=1, ensure_ascii=False).encode() + b"\n"
+
+
+def decode_manifest(data: bytes, where: Path) -> Manifest:
+    """Parse and check a manifest: schema, its own digest, types, and that no path leads out of the bundle.
+
+    Raises NotAnArtifact, Truncated, OlderSchema, NewerSchema, Corrupt or PathEscapes.
+    """
+    if not data.strip():
+        raise Truncated(f"{where} is empty", COMPILE_AGAIN)
+    try:
+        body: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{where} is not JSON: {error}", COMPILE_AGAIN) from None
+    if not isinstance(body, dict) or body.get("format", FORMAT) != FORMAT:
+        raise NotAnArtifact(f"{where} is not the manifest of a bundle", "make one: tidalctl compile app.trace")
+    schema = body.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise NewerSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", "upgrade tidalctl")
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise OlderSchema(f"{where} has bundle schema {schema}; this tidalctl reads {SCHEMA}", COMPILE_AGAIN)
+    stated = body.pop("digest", "")
+    try:
+        computed = digest_json(body)
+    except (ValueError, RecursionError) as error:
+        raise Corrupt(f"{where} holds a value that no manifest has: {error}", COMPILE_AGAIN) from None
+    if stated != computed:
+        raise Corrupt(f"{where} is not what compile wrote (its digest differs)", COMPILE_AGAIN)
+    try:
+        manifest = msgspec.convert({**body, "digest": stated}, Manifest)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise Corrupt(f"{where} does not fit the schema: {error}", COMPILE_AGAIN) from None
+    _check_paths(manifest, where)
+    return manifest
+
+
+def _check_paths(manifest: Manifest, where: Path) -> None:
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead, *manifest.touched):
+        if "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):  # an absolute one begins with ""
+            raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", COMPILE_AGAIN)
+    if len({weight.name for weight in manifest.weights}) != len(manifest.weights):
+        raise Corrupt(f"{where} lists two weights of one name", COMPILE_AGAIN)
+    for weight in manifest.weights:
+        stored = manifest.files.get(weight.file)
+        if stored is None:
+            raise Corrupt(
+                f"{where}: weight {weight.name} lies in {weight.file!r}, which the bundle does not hold", COMPILE_AGAIN
+            )
+        if weight.offset < 0 or weight.nbytes < 0 or weight.offset + weight.nbytes > stored.size:
+            raise Corrupt(f"{where}: weight {weight.name} reaches past the end of {weight.file}", COMPILE_AGAIN)
+    if manifest.strategy not in STRATEGIES:
+        raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
+    needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
+    if manifest.pack:
+        needed.add(PACK)
+    names = {weight.name for weight in manifest.weights}
+    for answer in manifest.answers:
+        if answer.weight not in names:
+            raise Corrupt(f"{where} answers with a weight that it does not list: {answer.weight}", COMPILE_AGAIN)
+    for name in sorted(needed - manifest.files.keys()):
+        raise Corrupt(f"{where} lists no {name}", COMPILE_AGAIN)

@@ -1,0 +1,95 @@
+"""Why something is done the plain way: one enumeration of causes, each with a text and a paragraph in docs/troubleshooting.md.
+
+A cause is either found by `compile`, and then it holds for every start from the bundle, or by one start, where something is not as it
+was in the trace (a mismatch).
+"""
+
+import enum
+
+from tidalctl.artifacts.records import Record
+
+PAGE = "docs/troubleshooting.md"
+
+
+class Reason(Record, frozen=True):
+    """A cause in one case: the code of the `Cause`, and its text with the names of this case."""
+
+    cause: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.text} ({self.cause})"
+
+
+class Cause(enum.Enum):
+    """A reason to run init, or to import modules, the plain way. The value is the text, with fields for the names of a case."""
+
+    # -- init did something that no restored state can stand for
+    ARGUMENT_WRITTEN = "{init} writes to {what}, which the handler may read"
+    ARGUMENTS_NOT_JSON = "{init} was called with an argument that is not JSON, so that no later call can be compared with it"
+    GLOBAL_SET_BEFORE_INIT = (
+        "{name} is set before {init} is called, which may look at it: if it does not, mark it with static=True, "
+        "or name it with --init and --static"
+    )
+    GLOBAL_DIFFERS_BY_EVENT = "{init} sets {name} otherwise for another event"
+    GLOBAL_DELETED = "{init} deletes {name}"
+    THREAD_STARTED = "{init} starts a thread that runs {work}, and no snapshot holds a thread"
+    SYS_PATH_CHANGED = "{init} changes sys.path"
+    DIRECTORY_CHANGED = "{init} changes the working directory"
+    OUTSIDE_PROJECT = "the working directory is {directory} when {init} is called, outside of the project"
+    INIT_IN_CLOSURE = "{init} is defined in a function, and takes variables of it"
+
+    # -- the state can't be put on disk
+    NOT_PICKLABLE = "the state can't be pickled: {what}"
+    COPIED_FROM_GLOBAL = (
+        "the state holds a {kind} from deep inside a global that {init} leaves alone, and would get a copy of it"
+    )
+
+    # -- the state is not the same each time
+    UNSEEDED = "{weight}: {init} draws it at random without a seed"
+    NOT_REPRODUCIBLE = "two runs of init differ: {what}"
+    STATIC_BROKEN = "{init} {mark}gave another state for event {event}, though it read nothing of it that differs"
+    PROOF_FAILED = "the proof: {what}"
+
+    # -- no script makes what depends on the event
+    VARY_NOT_PROMISED = (
+        "{fields} differ between the traced events: if init takes the same steps for any value, say so with {options}"
+    )
+    EVENT_READ_WHOLE = "{init} looks at all of the event"
+    STEPS_DIFFER = "init does not do the same for each traced event: {what}"
+    NOT_EXPLAINED = "nothing in the event explains what init does: {what}"
+    NOT_IN_A_SCRIPT = "no script can do what init does: {what}"
+    NOTHING_STATIC = "{init} reads no tensor of which the traced events show that it is the same for all"
+    NOT_READ_AGAIN = "init did not read the same tensors again"
+
+    # -- a start that is not as the trace was
+    EAGER_ASKED_FOR = "--eager was given"
+    PACKAGES_DIFFER = "the bundle was made with {packages}, which is not installed here"
+    ARGUMENTS_DIFFER = "the function was traced with the arguments {arguments}"
+    CPU_DIFFERS = "the CPU offers {here}, the bundle was made with {traced}"
+    DEVICE_DIFFERS = "the device is {here}, the bundle was made on {traced}"
+    ENVIRONMENT_DIFFERS = "the environment variable {name}, which the function reads, is not what it was in the trace"
+    EVENT_NOT_SERVED = "the bundle does not serve this event: {what}"
+    SCRIPT_FAILED = "dynamic_init.py could not make its part: {error}"
+    CALL_DIFFERS = "{init} was called with other arguments than in the trace"
+    FIELDS_DIFFER = "{init} reads fields of the event that differ from the traced ones"
+    DIRECTORY_DIFFERS = "the working directory is another one when {init} is called than in the trace"
+    SETTING_DIFFERS = "{name} is {now} where {init} is called, and was {traced} in the trace"
+    VARIABLE_SET_BEFORE_INIT = "the environment variable {name} is set before {init}, otherwise than in the trace"
+    GENERATOR_DIFFERS = "{init} draws from {name}, which was seeded, or used, otherwise before it"
+    LATER_CALL = "{init} leaves its state in globals, which a further call of it finds"
+
+    # -- modules that are imported the ordinary way
+    OTHER_BYTECODE = "the code pack's bytecode is of another Python"
+    OTHER_OPTIMIZATION = "the code pack was made under optimization level {level}"
+    IMPORT_SYSTEM_PATCHED = "the import system is patched"
+    PACK_PACKAGES_DIFFER = "the code pack was made with {packages}, which is not installed here"
+
+    @property
+    def code(self) -> str:
+        """The name in reports, and the anchor of the paragraph in the docs."""
+        return self.name.lower().replace("_", "-")
+
+    def of(self, **names: object) -> Reason:
+        """The cause in one case, with the names that its text has fields for."""
+        return Reason(cause=self.code, text=self.value.format(**names))

@@ -1,0 +1,1 @@
+"""A state on disk: the skeleton, its tensor storages, and what pickling would lose."""

@@ -1,0 +1,1 @@
+"""The trace file: its records, and reading and writing them."""

@@ -1,0 +1,94 @@
+"""The tape: what one call of init did with tensors, step by step, in the order in which it happened.
+
+A *value* is one tensor as an operator saw it: a storage, a geometry over it (shape, strides, offset) and a dtype, numbered from 0 in
+each call. Two tensors that are the same view of the same storage are one value, so that `.data` and `detach` make none.
+
+Arguments of an operator are JSON: numbers, strings, booleans, None and lists stand for themselves, and maps of one key for the rest:
+`{"value": 3}` a tensor, `{"dtype": "float16"}`, `{"device": "cpu"}`, `{"layout": "strided"}`, `{"memory_format": "preserve_format"}`,
+`{"generator": "<sha256 of its state>"}`, `{"complex": [1.0, 2.0]}`, and `{"opaque": "<type>"}` for what none of these is.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tidalctl.artifacts.project import inside
+from tidalctl.artifacts.records import Record
+
+UNKNOWN = "unknown"
+DOUBT = "?"  # begins the identity of what rests on something of unknown origin, or drawn without a seed
+DRAWN = "?~"  # of the latter
+
+# the operator by which the host reads a number; other ways to look at a tensor's content are steps named `host.…`
+HOST_READ = "aten._local_scalar_dense"
+
+# in-place operators that leave nothing of what was there
+OVERWRITES = frozenset(
+    f"aten.{name}"
+    for name in ("copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_")
+)
+
+
+class Value(Record, frozen=True):
+    """A tensor as operators see it. `storage` numbers the storages of the call; `size` is the storage's, in bytes."""
+
+    storage: int
+    dtype: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int  # in elements
+    size: int
+    device: str = "cpu"
+
+
+class TapeRead(Record, frozen=True, tag="read"):
+    """A loader handed out a tensor, or one was first seen whose making was not (file `unknown`). `digest` is of its content."""
+
+    event: int
+    ordinal: int
+    value: int
+    made: Value
+    file: str  # absolute where it is a file
+    key: str
+    digest: str
+    identity: str = ""
+    operators: tuple[str, ...] = ()  # what the loader did to it outside of torch (a slice, a dequantisation)
+
+
+class TapeStep(Record, frozen=True, tag="step"):
+    """An operator ran. `outputs` are value numbers, and `made` describes each of them.
+
+    `identities` are pairs of a storage and its identity from now on; one that begins with `?` rests on something of unknown origin,
+    or drawn without a seed. `view` says that the step only made another view of an input. `draws` is the digest of the generator's
+    state before it drew from it. `operator` names the overload: `aten.add_.Tensor`. Reads by the host
+    are the operators `aten._local_scalar_dense.default` and `host.numpy`, `host.tolist`.
+    """
+
+    event: int
+    ordinal: int
+    operator: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    outputs: tuple[int, ...]
+    made: tuple[Value, ...] = ()
+    writes: tuple[int, ...] = ()  # values among the arguments that it wrote to
+    identities: tuple[tuple[int, str], ...] = ()
+    view: bool = False
+    draws: str = ""
+
+
+def values_in(value: Any) -> list[int]:
+    """The numbers of the values that an encoded argument names, in order."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [number for item in value for number in values_in(item)]
+    if isinstance(value, Mapping) and "value" in value:
+        return [value["value"]]
+    return []
+
+
+def place_of(file: str, root: str) -> str:
+    """A file's name in identities: one of the project's goes by its place in it, so that the project may move."""
+    if file == UNKNOWN:
+        return file
+    path = os.path.abspath(file)
+    return f"project:{os.path.relpath(path, root)}" if root and path.startswith(inside(root)) else path

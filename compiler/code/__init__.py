@@ -1,0 +1,1 @@
+"""The code that a bundle ships: project files, code pack, import cache."""

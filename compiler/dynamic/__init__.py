@@ -1,0 +1,1 @@
+"""From the traced calls of init to the program that makes what depends on the event."""

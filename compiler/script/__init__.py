@@ -1,0 +1,1 @@
+"""Writes dynamic_init.py."""

@@ -1,0 +1,1 @@
+"""Takes the state of the plain function in a fresh process."""

@@ -1,0 +1,85 @@
+"""The fresh processes that compile runs: the snapshot, a second plain run, and the proof from the finished bundle."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tidalctl.artifacts.errors import FunctionError
+from tidalctl.artifacts.trace.records import Header
+from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.function.child_process import run_child
+
+
+def working_directory(header: Header) -> str:
+    """Where the function was traced, since its paths may be relative; the project's folder where that is gone."""
+    return header.cwd if os.path.isdir(header.cwd) else header.root
+
+
+def take_snapshot(
+    header: Header, request: SnapshotRequest, progress: Callable[[int, int], None] | None = None
+) -> SnapshotReport:
+    """Run the snapshot's process. Raises FunctionError where the function raises, SystemExit where the child said what was wrong."""
+    read_end, write_end = os.pipe()
+
+    def follow() -> None:
+        os.close(write_end)
+        for line in told:
+            done, total = map(int, line.split())
+            if progress:
+                progress(done, total)
+
+    with open(read_end, encoding="ascii") as told:
+        code = run_child(
+            "tidalctl.compiler.snapshot.child",
+            msgspec.structs.replace(request, progress=write_end),
+            directory=working_directory(header),
+            descriptors=(write_end,),
+            meanwhile=follow,
+        )
+    if code != 0:
+        how = f"its process was killed by signal {-code}" if code < 0 else "its traceback is above"
+        raise FunctionError(
+            f"the function failed when it was run for the snapshot: {how}", "does it still answer the traced events?"
+        )
+    return msgspec.json.decode(Path(request.report).read_bytes(), type=SnapshotReport)
+
+
+def take_capture(header: Header, request: CaptureRequest) -> CaptureReport | None:
+    """Run the capture's process. None where init did not make what was wanted again."""
+    if run_child("tidalctl.compiler.snapshot.capture_child", request, directory=working_directory(header)) != 0:
+        return None
+    return msgspec.json.decode(Path(request.report).read_bytes(), type=CaptureReport)
+
+
+def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = True) -> dict[str, Any]:
+    """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said.
+
+    With `state` the report holds the digests of the state's weights besides, as `--state` has them.
+    """
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json"]
+    if state:
+        command.append("--state")
+    if header.argv:
+        command += ["--", *header.argv]
+    done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=working_directory(header), check=False)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return {"failed": (errors or lines)[-1]}
+    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return report
+
+
+def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:
+    """What the plain function builds and answers in one more fresh process; nothing is written."""
+    report = folder / "plain.json"
+    request = SnapshotRequest(
+        function=header.function, root=header.root, argv=header.argv, events=tuple(events), report=str(report)
+    )
+    return take_snapshot(header, request)

@@ -1,0 +1,174 @@
+"""A state written to disk: its skeleton, and its weights in access order.
+
+The state is written while the handler waits for it, before anything can change it; weights go from their memory to the file in
+pieces, so that no second copy of them exists.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tidalctl.artifacts.bundle.manifest import SKELETON
+from tidalctl.artifacts.bundle.weights_file import DTYPES, Entry, kept_address, plan_shards, write_shard
+from tidalctl.artifacts.state.library_registries import noted
+from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
+from tidalctl.artifacts.state.slots import Slot
+from tidalctl.artifacts.state.storages import chunks_of, covers, storage_names
+from tidalctl.compiler.side_effects.effects import Effects
+from tidalctl.compiler.snapshot.records import RNG, ShardWritten, SnapshotRequest
+
+Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
+
+
+class NotStored(Exception):
+    """Why a state can't be stored, with the path to the culprit."""
+
+
+class SnapshotWriter:
+    """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of SnapshotReport."""
+
+    def __init__(self, request: SnapshotRequest) -> None:
+        self._request = request
+        self._folder = Path(request.folder)
+        self.report: dict[str, Any] = {}
+
+    def write(self, state: Any, effects: Effects) -> None:
+        """Raises NotStored, or OSError where the disk is full."""
+        found = storage_names(state)
+        names = {address: names[0] for address, (names, _, _) in found.items()}
+        if "torch.rng" in effects.ambient:
+            names[effects.ambient["torch.rng"].untyped_storage()._cdata] = RNG
+        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names)
+        self.report["globals"] = globals_
+        self.report["kept_globals"] = tuple(map(str, effects.slots))
+        self._write_weights(found, pickler.storages)
+
+    def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
+        bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
+        position = {name: index for index, name in enumerate(self._request.order)}
+        stored = {name: storage for name, storage in storages.items() if name not in self._request.dynamic}
+        names: list[str] = [name for name in storages if name in stored or name in bases]
+        names += [name for name in bases if name not in storages]
+        ranks = {name: position.get(name, len(position)) for name in names}
+        ordered = sorted(names, key=ranks.__getitem__)
+        entries: list[Entry] = []
+        contents: dict[str, torch.UntypedStorage] = {}
+        for name in ordered:
+            address = storages[name].data_ptr() if name in storages else 0
+            if name in bases:
+                entries.append(_entry(name, bases[name], address=address))
+                contents[name] = bases[name].untyped_storage()
+            else:
+                tensor = found[storages[name]._cdata][1] if storages[name]._cdata in found else None
+                entries.append(_entry(name, tensor, storages[name], address))
+                contents[name] = storages[name]
+        tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
+        shards = plan_shards(entries, self._request.shard_size)
+        digests: dict[str, str] = {}
+        xxh3: dict[str, str] = {}
+        written = []
+        for shard in shards:
+            own = write_shard(self._folder, shard, lambda p: chunks_of(contents[p.entry.name]), tell)
+            digests |= own.sha256
+            xxh3 |= own.xxh3
+            written.append(ShardWritten(file=shard.file, size=shard.size, sha256=own.whole))
+        self.report |= {
+            "placements": tuple(placement for shard in shards for placement in shard.placements),
+            "names": {names[0]: tuple(names) for names, _, _ in found.values()},
+            "devices": {name: str(storage.device) for name, storage in contents.items()},
+            "digests": digests,
+            "xxh3": xxh3,
+            "shards": tuple(written),
+        }
+
+
+def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, str]) -> tuple[SkeletonPickler, tuple[str, ...]]:
+    """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
+    hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
+    skeleton = {
+        "state": state,
+        "bound": [(tuple(slot), value) for slot, value in effects.bound.items()],
+        "filled": [(tuple(slot), contents) for slot, contents in effects.filled.items()],
+        "noted": noted(),
+        "ambient": effects.ambient,
+        "hooks": hooks,
+        "modules": list(effects.modules),
+    }
+    with open(path, "wb") as file:
+        pickler = SkeletonPickler(file, names, effects.paths, whole=True)
+        try:
+            with shallow():
+                pickler.dump(skeleton)
+        except Exception as error:  # a state is pickled by code of its own, which may raise anything
+            raise NotStored(_cause(state, effects, error)) from error
+    if overlap := pickler.overlap():
+        raise NotStored(f"state: {overlap}")
+    with open(path, "rb") as file:
+        unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
+        try:
+            unpickler.load()
+        except Exception as error:  # and built again by such
+            raise NotStored(f"state: it can be pickled but not unpickled: {type(error).__name__}: {error}") from error
+    local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
+    if local:
+        raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
+    if rebound := _rebound(effects.bound, unpickler.seen):
+        raise NotStored(f"{rebound}: init binds it anew, and a snapshot would find what it was at import by that name")
+    return pickler, tuple(sorted(unpickler.seen))
+
+
+def _rebound(bound: dict[Slot, Any], seen: set[str]) -> Slot | None:
+    """Return a slot that init bound, and by whose own name the skeleton asks for a function, a class or a sentinel."""
+    for slot, value in bound.items():
+        name = ".".join(filter(None, slot[1:]))
+        if is_sentinel(value) or any(f"{asked}.".startswith(f"{slot.module}:{name}.") for asked in seen):
+            return slot
+    return None
+
+
+def _entry(name: str, tensor: torch.Tensor | None, storage: torch.UntypedStorage | None = None, address: int = 0) -> Entry:
+    storage = tensor.untyped_storage() if storage is None and tensor is not None else storage
+    assert storage is not None
+    dtype = "uint8" if tensor is None else str(tensor.dtype).removeprefix("torch.")
+    if tensor is not None and dtype in DTYPES and covers(tensor, storage):
+        shape = tuple(tensor.shape)
+    else:
+        dtype, shape = "uint8", (storage.nbytes(),)
+    kept = kept_address(dtype, address) if storage.device.type == "cpu" else 0
+    return Entry(name=name, dtype=dtype, shape=shape, nbytes=storage.nbytes(), address=kept)
+
+
+def read_bases(path: Path) -> dict[str, torch.Tensor]:
+    """What the capture child wrote, mapped; names of padding left out."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if not name.startswith(".pad.")}  # noqa: SIM118
+
+
+class Progress:
+    """Tells the parent how many bytes of how many are written, at most a hundred times."""
+
+    def __init__(self, descriptor: int, total: int) -> None:
+        self._descriptor = descriptor
+        self._total = total
+        self._done = self._told = 0
+
+    def __call__(self, size: int) -> None:
+        self._done += size
+        if self._descriptor >= 0 and self._done - self._told >= max(self._total // 100, 1):
+            self._told = self._done
+            os.write(self._descriptor, f"{self._done} {self._total}\n".encode())
+
+
+def _cause(state: Any, effects: Effects, error: Exception) -> str:
+    found: str = why_not_picklable(state, effects.paths)
+    if "second time" not in found:
+        return found
+    for slot, value in zip(effects.slots, effects.values, strict=True):
+        inner: str = why_not_picklable(value, effects.paths)
+        if "second time" not in inner:
+            return inner.replace("state", str(slot), 1)
+    return f"state: {type(error).__name__}: {error}"

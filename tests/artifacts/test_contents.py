@@ -1,0 +1,139 @@
+"""An object that init fills and that other code holds since before: a start from the bundle fills it and puts no other in its place."""
+
+import collections
+from collections.abc import Callable
+from typing import Any
+
+from conftest import Chain
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tidalctl.artifacts.state.contents import contents_of, restore_contents
+from tidalctl.artifacts.state.pickling_loss import order_lost
+
+SERVICE = """
+import tidalctl
+import torch
+
+TABLE, SEEN = {}, []
+
+class Service:
+    def __init__(self):
+        self.scale = 1.0
+
+    def handle(self, event, context):
+        table, seen = TABLE, SEEN
+        model = load()
+        more = [self.scale, table.get("scale"), len(seen), table is TABLE, model["table"] is TABLE]
+        return more if event["x"] > 1 else model["weight"].tolist()
+
+service = Service()
+handler = service.handle
+
+@tidalctl.init(static=True)
+def load():
+    TABLE["scale"] = 3.0
+    SEEN.append(1)
+    service.scale = 5.0
+    return {"weight": torch.ones(2), "table": TABLE}
+"""
+
+
+def test_objects_that_init_fills_stay_the_objects_that_others_hold(chain: Callable[..., Chain]) -> None:
+    made = chain(SERVICE, {"x": 1})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    for x in (1, 2):
+        report = made.run({"x": x})
+        assert report["fallback"] is None
+        assert report["output"] == made.plain({"x": x})
+
+
+class Plain:
+    pass
+
+
+class WithSlots:
+    __slots__ = ("a",)
+
+
+class OfItsOwn:
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+ITEMS = st.lists(st.integers(), max_size=5)
+PAIRS = st.dictionaries(st.text(max_size=3), st.integers(), max_size=5)
+
+
+@given(PAIRS, PAIRS, ITEMS, ITEMS)
+def test_filling_gives_back_what_was_held(held: Any, other: Any, items: list[int], others: list[int]) -> None:
+    for kind in (dict, collections.OrderedDict, collections.Counter):
+        value, now = kind(held), kind(other)
+        restore_contents(now, contents_of(value))
+        assert now == value
+        assert list(now) == list(value), "in order"
+    for kind in (list, set, collections.deque):
+        value, now = kind(items), kind(others)
+        if (what := contents_of(value)) is None:
+            assert order_lost(value), "a set whose order would be another"
+            continue
+        restore_contents(now, what)
+        assert list(now) == list(value), "in order"
+    one, two = Plain(), Plain()
+    vars(one).update(held)
+    vars(two).update(other)
+    restore_contents(two, contents_of(one))
+    assert vars(two) == vars(one)
+
+
+def test_what_is_kept_in_a_way_of_its_own_is_not_filled() -> None:
+    for value in (WithSlots(), OfItsOwn(), 1, "a", (), Plain, len, collections.ChainMap()):
+        assert contents_of(value) is None or isinstance(value, collections.ChainMap)
+
+
+def test_contents_are_a_copy() -> None:
+    value = {"a": 1}
+    held = contents_of(value)
+    value["a"] = 2
+    assert held == {"a": 1}
+
+
+HOLDERS = """
+import tidalctl
+import torch
+
+MODEL = torch.nn.Linear(2, 1)
+
+def scorer(model):
+    return lambda x: model(x).tolist()
+
+ROUTES = {"score": scorer(MODEL)}
+
+class Predictor(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def handle(self, event, context):
+        load()
+        with torch.no_grad():
+            return [ROUTES["score"](torch.ones(2)), self.layer(torch.ones(2)).tolist(), predictor is self]
+
+predictor = Predictor()
+handler = predictor.handle
+
+@tidalctl.init(static=True)
+def load():
+    with torch.no_grad():
+        for layer in (MODEL, predictor.layer):
+            layer.weight.fill_(2.0)
+            layer.bias.fill_(0.5)
+    return predictor
+"""
+
+
+def test_a_model_that_init_fills_stays_the_object_that_a_closure_and_the_handler_hold(chain: Callable[..., Chain]) -> None:
+    made = chain(HOLDERS, {})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    report = made.run({})
+    assert (report["output"], report["fallback"]) == (made.plain({}), None)

@@ -1,0 +1,360 @@
+"""Never wrong, at worst slow, and it says why: what can't be reused is done again the ordinary way, and compile names the cause."""
+
+import collections
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from conftest import Chain, python, tidalctl
+from sample_artifacts import sample_records, write_bundle
+
+from tidalctl.artifacts.bundle.manifest import Answer, Fallback, Manifest, decode_manifest, encode_manifest, seal
+from tidalctl.artifacts.state.skeleton import why_not_picklable
+from tidalctl.artifacts.trace.records import InitCall
+from tidalctl.compiler.dynamic.derivation import Planned, plan_program
+from tidalctl.compiler.dynamic.recorded_init import EventInit
+from tidalctl.compiler.dynamic.slicing import NotSliced
+from tidalctl.compiler.explain import Verdict, explanation
+from tidalctl.function.init_mark import Init
+from tidalctl.lineage.loaders import LoaderWatch
+from tidalctl.lineage.tape import Tape
+from tidalctl.tracer.init.call import record_init
+
+DECODE = {"prompt": [3, 1, 4], "max_new_tokens": 5}
+LAMBDA = """
+import torch
+import tidalctl
+
+
+@tidalctl.init
+def load(event):
+    torch.manual_seed(0)
+    model = torch.nn.Linear(4, 2)
+    model.foo = lambda x: x * 2
+    return {"model": model}
+
+
+def handler(event, context):
+    model = load(event)["model"]
+    return model.foo(model(torch.ones(4))).tolist()
+"""
+UNSEEDED = """
+import os
+import torch
+import tidalctl
+
+
+@tidalctl.init
+def load(event):
+    fixed = torch.arange(4.0)
+    drawn = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8)
+    return {"fixed": fixed, "drawn": drawn}
+
+
+def handler(event, context):
+    state = load(event)
+    return [state["fixed"].tolist(), len(set(state["drawn"].tolist())) > 1]
+"""
+READS_EVENT = """
+import torch
+import tidalctl
+
+
+@tidalctl.init
+def load(event, scale=1):
+    return {"weight": torch.full((3,), float(event["x"])) * scale, "extra": event.get("extra")}
+
+
+def handler(event, context):
+    state = load(event, scale=event["scale"]) if "scale" in event else load(event)
+    return [state["weight"].tolist(), state["extra"], event.get("y")]
+"""
+LIES = """
+import torch
+import tidalctl
+
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return torch.full((2,), float(torch.current))
+
+
+def handler(event, context):
+    torch.current = event["x"]
+    return load(event).tolist()
+"""
+SAMPLES = """
+import torch
+import tidalctl
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"weight": torch.arange(6.0)}
+
+
+def handler(event, context):
+    return (load(event)["weight"] * torch.rand(6)).tolist()
+"""
+
+
+def change_manifest(bundle: Path, change: Callable[[Manifest], Manifest]) -> None:
+    """Write a manifest that is sealed as compile would seal it."""
+    path = bundle / "manifest.json"
+    path.write_bytes(encode_manifest(seal(change(decode_manifest(path.read_bytes(), path)))))
+
+
+def change_fingerprint(bundle: Path, **changes: Any) -> None:
+    def change(manifest: Manifest) -> Manifest:
+        return msgspec.structs.replace(manifest, fingerprint=msgspec.structs.replace(manifest.fingerprint, **changes))
+
+    change_manifest(bundle, change)
+
+
+def test_a_lambda_in_the_state_falls_back_to_init_and_compile_prints_the_path_to_it(chain: Callable[..., Chain]) -> None:
+    made = chain(LAMBDA, {})
+    assert 'state["model"].foo: a lambda' in made.said()
+    assert made.manifest["strategy"] == "eager"
+    assert not list(made.bundle.glob("*.safetensors"))
+    assert not (made.bundle / "skeleton.pickle").exists()
+    report = made.run({})
+    assert (report["strategy"], report["output"]) == ("eager", made.plain({}))
+    assert 'state["model"].foo: a lambda' in report["fallback"]
+
+
+DIVIDES = """
+import tidalctl, torch
+
+@tidalctl.init(static=True)
+def load():
+    return torch.ones(4)
+
+def handler(event, context):
+    return load().sum().item() / event["by"]
+"""
+
+
+def test_of_a_start_whose_handler_raises_the_timeline_is_written_and_the_page_is_said_to_be_missing(
+    chain: Callable[..., Chain],
+) -> None:
+    made = chain(DIVIDES, {"by": 1})
+    options = ("--timeline", "times.json", "--report", "start.html")
+    done = tidalctl("run", made.bundle, "--event", '{"by": 0}', *options, cwd=made.folder).one_error(
+        "ZeroDivisionError", code=1
+    )
+    assert json.loads((made.folder / "times.json").read_text())["traceEvents"]
+    assert "no page was written" in done.err and not (made.folder / "start.html").exists()
+
+
+def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callable[..., Chain]) -> None:
+    made = chain(UNSEEDED, {})
+    assert made.manifest["strategy"] == "eager"
+    (line,) = [line for line in made.said().splitlines() if "fallback" in line]
+    assert "drawn" in line and "not static" in line
+    report = made.run({})
+    assert (report["strategy"], report["output"]) == ("eager", [[0.0, 1.0, 2.0, 3.0], True])
+    assert "static=True" not in made.said(), "it would be a lie"
+    tidalctl("plan", made.bundle, "--bandwidth", "1GB/s", cwd=made.folder).one_error("made anew each time (eager)", "inspect")
+
+
+def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_event_agrees(chain: Callable[..., Chain]) -> None:
+    made = chain(READS_EVENT, {"x": 2, "y": 0})
+    assert 'read event["extra"], event["x"]' in made.said()
+    agrees, differs = {"x": 2, "y": 5}, {"x": 3, "y": 5}
+    appears, called_otherwise = {"x": 2, "extra": [1]}, {"x": 2, "scale": 4}
+    for event, strategy in ((agrees, "snapshot"), (differs, "eager"), (appears, "eager"), (called_otherwise, "eager")):
+        report = made.run(event)
+        assert report["output"] == made.plain(event), event
+        assert report["strategy"] == strategy, event
+        assert (report["fallback"] is None) == (strategy == "snapshot")
+    assert "other arguments" in report["fallback"]
+    serves = [
+        python(f"import runpy, sys; sys.argv[1:] = [{json.dumps(event)!r}]; runpy.run_path('dynamic_init.py', run_name='__main__')",
+               cwd=made.bundle).code
+        for event in (agrees, differs, appears)
+    ]  # fmt: skip
+    assert serves == [0, 1, 1]
+
+
+def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[..., Chain]) -> None:
+    made = chain(LIES, {"x": 1}, {"x": 2})
+    assert made.manifest["strategy"] == "eager"
+    assert "static=True" in made.said() and "event 1" in made.said()
+    for event in ({"x": 1}, {"x": 2}, {"x": 3}):
+        assert made.run(event)["output"] == [float(event["x"])] * 2
+
+
+@pytest.mark.slow
+def test_a_function_that_samples_without_a_seed_is_found_and_only_its_weights_are_compared(chain: Callable[..., Chain]) -> None:
+    made = chain(SAMPLES, {})
+    assert made.manifest["reproducible"] is False
+    assert "plain function's own runs differ" in made.said()
+    assert made.manifest["strategy"] == "snapshot"
+    report = made.run({})
+    assert report["strategy"] == "snapshot"
+    assert all(0 <= value <= index for index, value in enumerate(report["output"]))
+
+
+def test_a_bundle_of_another_torch_runs_init_the_ordinary_way_and_answers_right(decoder: Chain, spoiled: Path) -> None:
+    change_fingerprint(spoiled, distributions={**decoder.manifest["fingerprint"]["distributions"], "torch": "0.4.1"})
+    report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
+    assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
+    assert "torch 0.4.1" in report["fallback"]
+
+
+def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoiled: Path) -> None:
+    change_fingerprint(spoiled, cpu_capability="Z80", cpu_flags="other")
+    report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
+    assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
+    assert "Z80" in report["fallback"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"python": "3.99.0"}, "Python 3.99"),
+        ({"implementation": "pypy"}, "pypy"),
+        ({"machine": "vax"}, "vax"),
+        ({"system": "Plan9"}, "Plan9"),
+    ],
+)
+def test_a_bundle_of_another_interpreter_or_machine_is_refused(spoiled: Path, changes: dict[str, str], told: str) -> None:
+    change_fingerprint(spoiled, **changes)
+    for options in ([], ["--verify", "off"], ["--eager"]):
+        tidalctl("run", spoiled, "--event", json.dumps(DECODE), *options, cwd=spoiled.parent).one_error(told)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_a_bundle_of_a_device_that_is_not_here_is_refused(spoiled: Path) -> None:
+    change_fingerprint(spoiled, device="NVIDIA H200")
+    tidalctl("run", spoiled, "--event", json.dumps(DECODE), cwd=spoiled.parent).one_error("NVIDIA H200")
+
+
+def test_eager_runs_the_same_function_without_the_state_of_the_bundle(decoder: Chain) -> None:
+    report = decoder.run(DECODE, "--eager")
+    assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
+
+
+class Refuses:
+    def __reduce__(self) -> Any:
+        raise ValueError("not me\nnor my second line")
+
+
+def module_with(foo: Any) -> torch.nn.Module:
+    module = torch.nn.Linear(2, 2)
+    module.foo = foo
+    return module
+
+
+def parametrised() -> torch.nn.Module:
+    return torch.nn.utils.parametrizations.weight_norm(torch.nn.Linear(2, 2))
+
+
+def graph() -> torch.Tensor:
+    return torch.ones(2, requires_grad=True) * 2
+
+
+def with_gradient() -> torch.Tensor:
+    weight = torch.ones(2, requires_grad=True)
+    (weight * 3).sum().backward()
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("state", "path", "what"),
+    [
+        (lambda: lambda: 1, "state", "a lambda"),
+        (lambda: {"a": [1, (2, lambda: 1)]}, 'state["a"][1][1]', "a lambda"),
+        (lambda: SimpleNamespace(inner=SimpleNamespace(f=lambda: 1)), "state.inner.f", "a lambda"),
+        (lambda: {3: {"k": threading.Lock()}}, 'state[3]["k"]', "a _thread.lock"),
+        (lambda: [Refuses()], "state[0]", "not me"),
+        (lambda: {"file": open(__file__)}, 'state["file"]', "_io.TextIOWrapper"),  # noqa: SIM115
+        (lambda: {"m": module_with(lambda: 1)}, 'state["m"].foo', "a lambda"),
+        (lambda: [torch.nn.Sequential(module_with(lambda: 1))], "state[0][0].foo", "a lambda"),
+        (lambda: torch.nn.ModuleDict({"a": module_with(threading.Lock())}), "state.a.foo", "a _thread.lock"),
+        (lambda: parametrised(), "state", "parametrized"),
+        (lambda: collections.OrderedDict(a=lambda: 1), 'state["a"]', "a lambda"),
+        (lambda: {"kv": graph()}, 'state["kv"]', "no_grad"),
+        (lambda: {"w": [with_gradient()]}, 'state["w"][0]', "gradient"),
+        (lambda: (number for number in range(3)), "state", "a generator"),
+        (lambda: test_eager_runs_the_same_function_without_the_state_of_the_bundle.__code__, "state", "a code"),
+    ],
+)  # fmt: skip
+def test_the_cause_names_the_way_to_what_refused(state: Callable[[], Any], path: str, what: str) -> None:
+    told = why_not_picklable(state())
+    assert told.startswith(f"{path}: "), told
+    assert what in told, told
+    assert "\n" not in told
+
+
+RESIZABLE = """
+import tidalctl
+import torch
+
+
+@tidalctl.init(static=True)
+def load(event):
+    return {"w": torch.arange(64.0)}
+
+
+def handler(event, context):
+    return {"seen": ["x", load(event)["w"].untyped_storage().resizable()]}
+"""
+
+
+def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain: Callable[..., Chain]) -> None:
+    made = chain(RESIZABLE, {})
+    assert "output['seen'][1] is false from the bundle, true from the plain function" in made.said()
+    (fallback,) = made.manifest["fallbacks"]
+    assert (fallback["strategy"], fallback["cause"]) == ("eager", "the proof: event 0: the answer differs")
+
+
+def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(tmp_path: Path) -> None:
+    (read,) = [Answer(weight="m#w", file="project:m.safetensors", key="w", dtype="float32", shape=(2,), stride=(1,))]
+    fallbacks = (Fallback(part="dynamic init", strategy="replay", cause="it draws"),)
+    manifest = write_bundle(tmp_path / "app.bundle", strategy="replay", fallbacks=fallbacks)
+    manifest = msgspec.structs.replace(manifest, answers=(read,))
+    (call,) = (record for record in sample_records() if isinstance(record, InitCall))
+    lines = explanation(manifest, call, Verdict(events=2, reproducible=True))
+    assert "  1 tensor that init reads for every event: answered from the bundle" in lines
+    assert "  the rest: init as it is, because it draws" in lines
+    assert lines[lines.index("fell back:") + 1] == "  dynamic init: replay; cause: it draws"
+
+
+def test_what_a_script_lacks_is_told_with_what_would_help(tmp_path: Path) -> None:
+    def load(event: dict[str, Any]) -> Any:
+        weight = torch.ones(2) * event.get("scale", 1.0)
+        return {"weight": weight * min(event["clip"], 2.0) if "clip" in event else weight}
+
+    def recorded(number: int, event: dict[str, Any]) -> EventInit:
+        tape = Tape(number)
+        with LoaderWatch(lambda path: None) as watch:
+            watch.tape = tape
+            made = record_init(Init(load, False), (event,), {}, event, tape)
+        weights = tuple(weight for weight, _ in made.weights(0))
+        return EventInit(event=event, call=made.call, weights=weights, records=tuple(tape.records), opened=())
+
+    def planned(*events: dict[str, Any], vary: tuple[str, ...] = ("scale", "clip")) -> Planned:
+        return plan_program([recorded(number, event) for number, event in enumerate(events)], str(tmp_path), vary)
+
+    with pytest.raises(NotSliced, match=r'event\["scale"\] is not a text, and not a number, in every traced event'):
+        planned({}, {"scale": 0.5})
+    with pytest.raises(NotSliced, match=r'event\["scale"\] differs between the traced events: .* with --vary scale$'):
+        planned({"scale": 1.0}, {"scale": 0.5}, vary=("clip",))
+    clipped = {"scale": 1.0, "clip": 9.0}, {"scale": 0.5, "clip": 8.0}
+    with pytest.raises(NotSliced, match=r".* say so with --vary clip --vary scale$"):
+        planned(*clipped, vary=())
+    with pytest.raises(NotSliced, match=r'nothing that init does shows what it makes of event\["clip"\]'):
+        planned(*clipped)
+    with pytest.raises(NotSliced, match=r"takes 1\.5, 2\.0, .*: give the number that differs as a field in every traced event"):
+        planned({"scale": 1.0, "clip": 1.5}, {"scale": 0.5, "clip": 8.0})
+    made = planned({"scale": 1.0}, {"scale": 0.5})
+    assert (made.dynamic, made.program.event_varied) == (("weight",), {"scale": "number"})
+    assert planned({"scale": 1.0}, {"scale": 0.5}, {"scale": 3}).program.event_varied == {"scale": "number"}

@@ -1,0 +1,144 @@
+"""An init that draws random numbers and drops them moves a generator on: what the handler draws next hangs on where that stood."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Chain, python
+from safetensors.torch import save_file
+
+HEAD = """
+import pathlib
+import random
+import tidalctl
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+def built():
+    model = nn.Linear(4, 4)
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(16.0).view(4, 4))
+        model.bias.zero_()
+    return model
+"""
+
+HANDLER = """
+def handler(event, context):
+    if "seed" in event:
+        torch.manual_seed(event["seed"])
+        random.seed(event["seed"])
+    total = float(sum(parameter.sum() for parameter in load(event)["model"].parameters()))
+    return [total, [torch.rand(3).tolist(), random.random()] if "seed" in event else []]
+"""
+
+WHOLE = """
+@tidalctl.init(static=True)
+def load(event):
+    return {"model": built()}
+"""
+
+FORKED = """
+@tidalctl.init(static=True)
+def load(event):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = built()
+    built()
+    return {"model": model}
+"""
+
+OF_PYTHON = """
+@tidalctl.init(static=True)
+def load(event):
+    order = [3, 1, 2]
+    random.shuffle(order)
+    with torch.random.fork_rng():
+        return {"model": built()}
+"""
+
+ANSWERED = """
+@tidalctl.init
+def load(event):
+    more = [torch.ones(1) for _ in range(event.get("more", 1))]
+    model = nn.Linear(4, 4)
+    model.load_state_dict(load_file(pathlib.Path(__file__).parent / "model.safetensors"))
+    return {"model": model, "more": more}
+"""
+
+SCRIPTED = """
+@tidalctl.init
+def load(event):
+    model = built()
+    with torch.no_grad():
+        model.bias += event.get("scale", 0.5)
+    return {"model": model}
+"""
+
+VARY = ("--vary", "scale")
+CASES: dict[str, tuple[str, str, list[dict[str, Any]]]] = {
+    "whole": (WHOLE, "snapshot", [{}]),
+    "forked": (FORKED, "snapshot", [{}]),
+    "of Python": (OF_PYTHON, "snapshot", [{}]),
+    "answered": (ANSWERED, "replay", [{"more": 1}, {"more": 2}]),
+    "scripted": (SCRIPTED, "script", [{"scale": 0.25}, {"scale": 1.5}]),
+}
+
+
+@pytest.fixture(autouse=True)
+def checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    save_file({"weight": torch.ones(4, 4), "bias": torch.ones(4)}, tmp_path / "project" / "model.safetensors")
+
+
+QUICK = ("whole",)  # what keeps this right keeps the others right
+
+
+@pytest.mark.parametrize("case", [case if case in QUICK else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+def test_where_nobody_seeded_in_the_trace_a_seed_is_heeded(case: str, chain: Callable[..., Chain]) -> None:
+    source, strategy, events = CASES[case]
+    made = chain(HEAD + source + HANDLER, *events, options=VARY if strategy == "script" else ())
+    assert made.manifest["strategy"] == strategy
+    report = made.run(events[0])
+    assert (report["fallback"], report["output"]) == (None, made.plain(events[0])), (
+        "nobody seeds: the state comes from the bundle"
+    )
+    for seed in (5, 6):
+        event = {**events[-1], "seed": seed}
+        assert made.run(event)["output"] == made.plain(event), event
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) for case in CASES])
+def test_where_the_trace_was_seeded_other_seeds_are_heeded(case: str, chain: Callable[..., Chain]) -> None:
+    source, strategy, events = CASES[case]
+    seeded = [{**event, "seed": 5} for event in events]
+    made = chain(HEAD + source + HANDLER, *seeded, options=VARY if strategy == "script" else ())
+    assert made.manifest["strategy"] == strategy
+    for event in ({**events[0], "seed": 5}, {**events[-1], "seed": 6}, events[-1]):
+        assert made.run(event)["output"] == made.plain(event), event
+
+
+BESIDE = """
+@tidalctl.init(static=True)
+def load(event):
+    model = nn.Linear(4, 4)
+    model.load_state_dict(load_file(pathlib.Path(__file__).parent / "model.safetensors"))
+    return {"model": model}
+"""
+
+
+@pytest.mark.slow
+def test_init_finds_its_files_where_a_seed_makes_it_run_and_a_later_event_is_served_again(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + BESIDE + HANDLER, {})
+    assert made.manifest["strategy"] == "snapshot"
+    script = """
+import json, sys, tidalctl
+function = tidalctl.load_bundle(sys.argv[1])
+print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
+"""
+    events = [{}, {"seed": 5}, {}, {"seed": 6}]
+    told = json.loads(python(script, made.bundle, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
+    assert told == [[made.plain(event), "seed" not in event] for event in events]

@@ -1,0 +1,155 @@
+"""Which strategy compile takes for a function whose state depends on the event, and what it says of it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Chain, python, tidalctl
+from safetensors.torch import save_file
+
+MERGES = """
+import torch
+from safetensors.torch import load_file
+import tidalctl
+
+
+@tidalctl.init
+def load(event):
+    base = load_file("base.safetensors")
+    if event.get("head"):
+        base["head"] += 1
+    adapter = load_file(event["adapter"] + "/adapter.safetensors")
+    base["w"] += event["scale"] * (adapter["B"] @ adapter["A"])
+    return base
+
+
+def handler(event, context):
+    return {name: tensor.double().sum().item() for name, tensor in load(event).items()}
+"""
+
+VARY = ("--vary", "adapter", "--vary", "scale")
+
+
+def adapters(folder: Path) -> None:
+    """In a folder: a base, and adapters a, b and c of ranks 2, 3 and 5."""
+    generator = torch.Generator().manual_seed(0)
+    save_file({name: torch.randn(8, 8, generator=generator) for name in ("w", "head")}, folder / "base.safetensors")
+    for name, rank in (("a", 2), ("b", 3), ("c", 5)):
+        (folder / name).mkdir()
+        parts = {"A": torch.randn(rank, 8, generator=generator), "B": torch.randn(8, rank, generator=generator)}
+        save_file(parts, folder / name / "adapter.safetensors")
+
+
+def event(adapter: str, scale: float, **more: object) -> dict[str, object]:
+    return {"adapter": adapter, "scale": scale, **more}
+
+
+def plain(made: Chain, given: dict[str, object]) -> object:
+    code = f"import sys, json; sys.path.insert(0, 'project'); import app; print(json.dumps(app.handler({given!r}, None)))"
+    return json.loads(python(code, cwd=made.folder).out)
+
+
+@pytest.mark.slow
+def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
+    assert made.manifest["strategy"] == "script" and made.manifest["dynamic"] == ["w"]
+    for given in (event("a", 0.5), event("b", 2.0), event("a", -1.25), event("b", 3)):
+        report = made.run(given)
+        assert (report["strategy"], report["fallback"], report["output"]) == ("script", None, plain(made, given))
+
+
+@pytest.mark.slow
+def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
+    code = "import runpy, sys; sys.argv[0] = 'app.bundle/dynamic_init.py'; runpy.run_path(sys.argv[0], run_name='__main__')"
+    code = code.replace("sys.argv[0] =", f"sys.argv[1:] = [{json.dumps(json.dumps(event('b', 1.5)))}]; sys.argv[0] =")
+    done = python(code, cwd=made.folder)
+    digest = made.run(event("b", 1.5), "--state")["state"]["w"]
+    assert done.code == 0 and done.out.split() == ["w", "float32", "[8,", "8]", digest]
+
+
+@pytest.mark.slow
+def test_an_event_that_a_script_does_not_serve_runs_init(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
+    given = event("c", 1.0, head=True)
+    report = made.run(given)
+    assert report["output"] == plain(made, given)
+    assert report["strategy"] == "eager" and 'event["head"]' in report["fallback"]
+
+
+def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_the_request(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5))
+    assert made.manifest["strategy"] == "eager"
+    assert "one traced event can't tell what depends on that" in made.said()
+    report = made.run(event("b", 4.0))
+    assert (report["strategy"], report["output"]) == ("eager", plain(made, event("b", 4.0)))
+
+
+@pytest.mark.slow
+def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
+    assert made.manifest["dynamic"] == ["w"]
+    later = json.dumps(event("c", 1.0, head=True))
+    tidalctl("trace", "project/app.py", "--event", later, "-o", "later.trace", cwd=made.folder).ok()
+    done = tidalctl("compile", "app.trace", "later.trace", "-o", "both.bundle", "--explain", cwd=made.folder).ok()
+    manifest = json.loads((made.folder / "both.bundle" / "manifest.json").read_bytes())
+    assert manifest["strategy"] != "script" or manifest["dynamic"] == ["head", "w"], done.err
+    assert len(manifest["events"]) == 3
+    for given in (event("a", 0.5), event("c", 1.0, head=True), event("b", 9.0)):
+        report = tidalctl("run", "both.bundle", "--event", json.dumps(given), "--json", cwd=made.folder).report
+        assert report["output"] == plain(made, given), given
+
+
+@pytest.mark.slow
+def test_traces_of_two_functions_make_no_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    made = chain(MERGES, event("a", 0.5))
+    (made.project / "other.py").write_text(MERGES)
+    tidalctl("trace", "project/other.py", "--event", json.dumps(event("a", 0.5)), cwd=made.folder).ok()
+    done = tidalctl("compile", "app.trace", "other.trace", "-o", "both.bundle", cwd=made.folder)
+    assert done.code == 2 and "another function" in done.err and not (made.folder / "both.bundle").exists()
+
+
+@pytest.mark.slow  # as test_dynamic_cases holds for three cases
+def test_no_bytes_of_a_traced_adapter_are_in_the_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):
+        made = chain(MERGES, *events, options=VARY)
+        stored = b"".join(path.read_bytes() for path in made.bundle.rglob("*") if path.is_file())
+        for name in ("a", "b"):
+            data = (tmp_path / name / "adapter.safetensors").read_bytes()[-64:]
+            assert data not in stored
+        for path in (made.trace, made.bundle):
+            tidalctl("inspect", path, cwd=made.folder).ok()
+            if path.is_file():
+                path.unlink()
+            else:
+                import shutil
+
+                shutil.rmtree(path)
+
+
+@pytest.mark.slow
+def test_two_calls_of_init_in_one_process_share_nothing(chain: Callable[..., Chain], tmp_path: Path) -> None:
+    adapters(tmp_path)
+    twice = MERGES.replace("    return {name", "    load(event)['head'].zero_()\n    return {name")
+    for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):
+        folder = tmp_path / str(len(events))
+        folder.mkdir()
+        adapters(folder)
+        made = Chain(folder, events, list(VARY))
+        made.project.mkdir()
+        (made.project / "app.py").write_text(twice)
+        made.make()
+        assert made.run(event("c", 1.0))["output"] == plain(made, event("c", 1.0))

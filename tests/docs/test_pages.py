@@ -1,0 +1,95 @@
+"""README and docs/ agree with the program: options, links, paths, names of files in a bundle."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pages
+import pytest
+import typer.main
+
+from tidalctl.cli import VERBS, _app
+
+README = pages.ROOT / "README.md"
+DOCS = pages.ROOT / "docs"
+EVERY = [pytest.param(page, id=pages.name_of(page)) for page in pages.PAGES]
+# paths that these pages name are those of the layout that the next change makes
+AHEAD = {"docs/architecture.md", "CONTRIBUTING.md"}
+FOLDERS = ("artifacts", "benchmarks", "compiler", "docs", "examples", "tests", "tidalctl", "tracer")
+
+
+@pytest.fixture(scope="module")
+def verbs() -> dict[str, Any]:
+    command: Any = typer.main.get_command(_app())
+    return dict(command.commands)
+
+
+def options_of(command: Any) -> set[str]:
+    """As `--help` lists them: every name of every option."""
+    named = {name for option in command.params if option.param_type_name == "option" for name in option.opts}
+    return named | {"--help"}
+
+
+def documented_options(page: Path) -> set[str]:
+    """Names in the first column of the table below "## Options"."""
+    section = page.read_text().partition("\n## Options\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (`-.*?) \|", section.replace(r"\|", "/"), flags=re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"(?<![\w-])--?[a-z][a-z-]*", row)}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verbs_page_lists_the_options_that_its_help_lists(verb: str, verbs: dict[str, Any]) -> None:
+    assert documented_options(DOCS / f"{verb}.md") == options_of(verbs[verb])
+
+
+def test_every_verb_has_a_page_and_stands_in_the_lists(verbs: dict[str, Any]) -> None:
+    assert set(verbs) == set(VERBS)
+    for listed in (README.read_text(), (DOCS / "index.md").read_text()):
+        assert set(re.findall(r"^\| \[`?(\w+)`?\]\((?:docs/)?(\w+)\.md\)", listed, flags=re.MULTILINE)) == {
+            (verb, verb) for verb in VERBS
+        }
+
+
+def test_every_page_is_in_the_index() -> None:
+    listed = {link.partition("#")[0] for link in pages.links(DOCS / "index.md")}
+    assert {page.name for page in DOCS.glob("*.md")} - {"index.md"} <= listed
+
+
+def test_readme_is_short() -> None:
+    assert len(README.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", EVERY)
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in pages.links(page):
+        if re.match(r"\w+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        assert target.is_relative_to(pages.ROOT), link
+        if anchor:
+            assert anchor in pages.anchors(target), link
+
+
+def paths_in(page: Path) -> set[str]:
+    """Code that looks like a path of this repository: it begins with one of its folders."""
+    spans = (span.strip() for span in pages.code_spans(page))
+    return {span for span in spans if re.fullmatch(rf"(?:{'|'.join(FOLDERS)})/[\w./-]*", span)}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, id=name, marks=pytest.mark.xfail(reason="the layout to come", strict=True) if name in AHEAD else ())
+        for page in pages.PAGES
+        if (name := pages.name_of(page)) != "CHANGELOG.md"
+    ],
+)
+def test_paths_of_the_repository_exist(page: Path) -> None:
+    assert sorted(path for path in paths_in(page) if not (pages.ROOT / path).exists()) == []
+
+
+def test_the_test_of_paths_sees_them() -> None:
+    assert {"tidalctl/cli.py", "tests/conftest.py"} <= paths_in(pages.ROOT / "CONTRIBUTING.md")
+    assert len(paths_in(DOCS / "architecture.md")) > 30

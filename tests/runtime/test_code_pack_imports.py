@@ -1,0 +1,367 @@
+"""What is imported from the code pack is what Python would have imported, and nothing tells it from that."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pack_cases import Packed, pack_library, rewrite
+
+from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE
+
+ALL = ["shelf", "shelf.deep", "shelf.deep.below", "shelf.late", "shelf.lines", "shelf.plain", "solo"]
+IMPORT_ALL = f"for name in {ALL}: importlib.import_module(name)\n"
+
+# told of each module, with and without the pack
+LOOK = """
+import importlib.resources, importlib.util, inspect, pickle, pkgutil, re, traceback
+
+
+def without_addresses(value):
+    return re.sub("0x[0-9a-f]+", "", repr(value))
+
+
+def look(name):
+    module = sys.modules[name]
+    spec = module.__spec__
+    functions = [value for _, value in inspect.getmembers(module, inspect.isfunction)]
+    return {
+        "file": module.__file__, "cached": module.__cached__, "path": getattr(module, "__path__", None),
+        "package": module.__package__, "loader": [type(spec.loader).__name__, sorted(vars(spec.loader).items())],
+        "same": spec.loader is module.__loader__, "spec": without_addresses(spec), "origin": spec.origin, "state": spec.loader_state,
+        "source": inspect.getsource(module) if spec.origin and inspect.getsource(module) else "",
+        "files": [function.__code__.co_filename for function in functions],
+        "functions": [inspect.getsource(function) for function in functions], "names": sorted(vars(module)),
+        "again": without_addresses(importlib.util.find_spec(name)), "own source": spec.loader.get_source(name),
+        "code": spec.loader.get_code(name).co_filename,
+    }
+
+
+def look_at_all():
+    told.update({name: look(name) for name in NAMES})
+    import shelf.lines, solo
+    told["pickled"] = pickle.loads(pickle.dumps(shelf.lines.Line("a"))) == shelf.lines.Line("a")
+    told["data"] = importlib.resources.files("shelf").joinpath("data.txt").read_text()
+    told["walked"] = [module.name for module in pkgutil.walk_packages(shelf.__path__, "shelf.")]
+    try:
+        shelf.lines.fail(1)
+    except ValueError:
+        told["traceback"] = traceback.format_exc()
+    told["reloaded"] = importlib.reload(solo) is solo and look("solo")
+    told["line numbers"] = [shelf.lines.fail.__code__.co_firstlineno, list(shelf.lines.fail.__code__.co_lines())[:3]]
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Packed:
+    """Nobody may change it: `packed` is a copy."""
+    return pack_library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def packed(library: Packed, tmp_path: Path) -> Packed:
+    """The library and its pack in another place, with the times that they had."""
+    copied = Packed(tmp_path / "site-packages", tmp_path / "app.bundle")
+    shutil.copytree(library.library, copied.library)
+    shutil.copytree(library.bundle, copied.bundle)
+    return copied
+
+
+def told_with_and_without(packed: Packed, script: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a script tells that finds all of the library imported: from the pack, and then the ordinary way."""
+    ours = packed.tell(IMPORT_ALL + f"NAMES = {ALL}" + script)
+    assert ours["served"] == ALL
+    (packed.bundle / PROVENANCE).unlink()
+    plain = packed.tell(IMPORT_ALL + f"NAMES = {ALL}" + script)
+    assert plain["served"] == []
+    return ours["told"], plain["told"]
+
+
+def test_a_packed_module_tells_of_itself_what_it_tells_without_the_pack(packed: Packed) -> None:
+    ours, plain = told_with_and_without(packed, LOOK + "\nlook_at_all()\n")
+    assert ours == plain
+
+
+def test_a_library_on_another_path_is_served_under_that(packed: Packed) -> None:
+    told = packed.tell("import solo; told['where'] = [solo.where(), solo.where.__code__.co_filename]")
+    assert told["told"]["where"] == [str(packed.library / "solo.py")] * 2
+    assert told["served"] == ["solo"]
+
+
+@pytest.mark.parametrize("keep_time", [True, False])
+def test_a_changed_source_is_imported_the_ordinary_way_and_counted(packed: Packed, keep_time: bool) -> None:
+    for name in ("solo", "shelf/deep/below"):
+        text = (
+            "NAME = 'otherwise'" if keep_time else (packed.library / f"{name}.py").read_text().replace("NAME = '", "NAME = 'X")
+        )
+        rewrite(packed.library / f"{name}.py", text, keep_time)
+    told = packed.tell(IMPORT_ALL + "told.update({name: sys.modules[name].NAME for name in ('solo', 'shelf.deep.below')})")
+    assert told["changed"] == ["shelf.deep.below", "solo"]
+    assert told["served"] == sorted({*ALL} - {"solo", "shelf.deep.below"})
+    assert told["told"] in (
+        {"solo": "otherwise", "shelf.deep.below": "otherwise"},
+        {"solo": "Xsolo", "shelf.deep.below": "Xbelow"},
+    )
+
+
+OTHER = "NAME = 'the other'\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("front/solo.py", "solo"),
+        ("front/solo/__init__.py", "solo"),
+        ("site-packages/solo/__init__.py", "solo"),
+        ("site-packages/shelf/lines/__init__.py", "shelf.lines"),
+        ("site-packages/shelf/plain/__init__.py", "shelf.plain"),
+        ("site-packages/shelf/deep/below/__init__.py", "shelf.deep.below"),
+        ("front/shelf/__init__.py", "shelf"),
+    ],
+)
+def test_what_comes_to_stand_before_a_module_is_imported_in_its_place(packed: Packed, place: str, name: str) -> None:
+    front = packed.library.parent / "front"
+    front.mkdir()
+    other = packed.library.parent / place
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text(OTHER)
+    told = packed.tell(f"told['name'] = importlib.import_module({name!r}).NAME", front)
+    assert told["told"]["name"] == "the other"
+    assert name not in told["served"]
+
+
+def test_a_native_module_that_comes_to_stand_before_is_the_one_that_is_loaded(packed: Packed) -> None:
+    suffix = next(iter(__import__("importlib.machinery").machinery.EXTENSION_SUFFIXES))
+    (packed.library / f"shelf/lines{suffix}").write_bytes(b"no library")
+    assert "ImportError" in packed.process("import shelf.lines").err
+
+
+def test_a_folder_with_other_files_in_it_is_looked_through_by_python_and_still_served(packed: Packed) -> None:
+    (packed.library / "shelf/new.py").write_text(OTHER)
+    told = packed.tell(IMPORT_ALL + "import shelf.new; told['name'] = shelf.new.NAME")
+    assert told["told"]["name"] == "the other"
+    assert told["served"] == ALL
+
+
+HOOK = """
+class Hook:
+    seen = []
+
+    def find_spec(self, name, path=None, target=None):
+        self.seen.append(name)
+
+
+sys.meta_path.insert(0, Hook())
+last = type("Last", (), {"find_spec": lambda self, name, path=None, target=None: told.setdefault("last", []).append(name)})()
+sys.meta_path.append(last)
+"""
+
+
+def test_other_finders_are_asked_for_what_they_were_asked(packed: Packed) -> None:
+    script = HOOK + IMPORT_ALL + "try: import nowhere\nexcept ImportError: pass\ntold['seen'] = Hook.seen"
+    ours = packed.tell(script)
+    (packed.bundle / PROVENANCE).unlink()
+    plain = packed.tell(script)
+    assert ours["told"] == plain["told"]
+    assert len(ours["served"]) == len(ALL)
+
+
+PATCHES = {
+    "the loader": """
+from importlib.machinery import SourceFileLoader
+original = SourceFileLoader.get_code
+SourceFileLoader.get_code = lambda self, name: (told.setdefault("seen", []).append(name), original(self, name))[1]
+""",
+    "a hook for folders": """
+from importlib.machinery import FileFinder, SourceFileLoader
+
+
+class Loader(SourceFileLoader):
+    def exec_module(self, module):
+        told.setdefault("seen", []).append(module.__name__)
+        super().exec_module(module)
+
+
+sys.path_hooks.insert(0, FileFinder.path_hook((Loader, [".py"])))
+sys.path_importer_cache.clear()
+""",
+    "a finder of their own": """
+from importlib.machinery import PathFinder, SourceFileLoader
+
+
+class Loader(SourceFileLoader):
+    def source_to_code(self, data, path, **options):
+        told.setdefault("seen", []).append(self.name)
+        return super().source_to_code(data, path, **options)
+
+    def get_code(self, name):
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.origin and name.partition(".")[0] in ("shelf", "solo"):
+            spec.loader = Loader(name, spec.origin)
+            return spec
+
+
+sys.meta_path.insert(0, Finder())
+""",
+}
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_a_patched_import_system_sees_every_import(packed: Packed, patch: str) -> None:
+    told = packed.tell(PATCHES[patch] + IMPORT_ALL)
+    assert sorted({*told["told"]["seen"]} & {*ALL}) == ALL
+    assert told["served"] == []
+
+
+def test_an_import_system_that_was_patched_before_us_is_left_alone(packed: Packed) -> None:
+    front = packed.library.parent / "front"
+    front.mkdir()
+    (front / "sitecustomize.py").write_text("import importlib, sys\ntold = {}\n" + PATCHES["the loader"])
+    script = IMPORT_ALL + "import sitecustomize\ntold['seen'] = sorted({*sitecustomize.told['seen']} & {*ALL})"
+    told = packed.tell(f"ALL = {ALL}\n" + script, flags={"PYTHONPATH": str(front)})
+    assert (told["told"]["seen"], told["served"]) == (ALL, [])
+
+
+def test_without_python_s_own_finder_behind_it_the_pack_serves_nothing(packed: Packed) -> None:
+    script = """
+from importlib.machinery import PathFinder
+sys.meta_path.remove(PathFinder)
+try:
+    import solo
+except ImportError:
+    told["gone"] = True
+"""
+    assert packed.tell(script) == {"told": {"gone": True}, "served": [], "changed": []}
+
+
+def test_looking_for_a_module_does_not_import_it(packed: Packed) -> None:
+    script = """
+import importlib.util
+spec = importlib.util.find_spec("solo")
+told["looked"] = [sorted(pack.served), "solo" in sys.modules]
+told["code"] = spec.loader.get_code("solo").co_filename == spec.origin
+import solo
+told["attributes"] = sorted(vars(solo.__spec__.loader))
+"""
+    told = packed.tell(script)
+    assert told["told"] == {"looked": [[], False], "code": True, "attributes": ["name", "path"]}
+    assert told["served"] == ["solo"]
+
+
+def test_a_lazily_loaded_module_comes_from_the_pack(packed: Packed) -> None:
+    script = """
+import importlib.util
+spec = importlib.util.find_spec("solo")
+spec.loader = importlib.util.LazyLoader(spec.loader)
+module = importlib.util.module_from_spec(spec)
+sys.modules["solo"] = module
+spec.loader.exec_module(module)
+told["before"] = sorted(pack.served)
+told["name"] = module.NAME
+"""
+    assert packed.tell(script) == {"told": {"before": [], "name": "solo"}, "served": ["solo"], "changed": []}
+
+
+# -- the pack itself is not what it was
+
+
+def damage_segment(packed: Packed, name: bytes) -> None:
+    data = bytearray((packed.bundle / PACK).read_bytes())
+    data[data.rindex(name)] ^= 1
+    (packed.bundle / PACK).write_bytes(data)
+
+
+def test_a_corrupt_segment_is_an_error_before_its_code_runs(packed: Packed) -> None:
+    damage_segment(packed, b"2" * 99)
+    script = """
+import bulky_one
+try:
+    import bulky_two
+except TidalError as error:
+    told["error"] = [type(error).__name__, error.message]
+try:
+    pack.check()
+except TidalError as error:
+    told["check"] = type(error).__name__
+"""
+    done = packed.process(script).ok()
+    told = json.loads(done.out.splitlines()[-1])["told"]
+    assert done.out.splitlines()[:-1] == ["bulky_one runs"]
+    assert told["error"][0] == told["check"] == "Corrupt"
+    assert "code.pack" in told["error"][1]
+
+
+def test_bytecode_that_is_none_is_an_error_even_unchecked(packed: Packed) -> None:
+    script = """
+import marshal, msgspec
+pack._segments = [marshal.dumps(["no", "code"]) + bytes(2**21)] * len(pack._read)
+for event in pack._read: event.wait()
+pack._segments = [marshal.dumps(["no", "code"]) + bytes(2**21)] * len(pack._read)
+try:
+    import solo
+except TidalError as error:
+    told["error"] = type(error).__name__
+"""
+    assert packed.tell(script)["told"] == {"error": "Corrupt"}
+
+
+def test_another_interpreter_s_pack_is_put_aside_and_said(packed: Packed) -> None:
+    told = packed.tell(IMPORT_ALL + "told['unusable'] = pack.unusable", flags={"PYTHONOPTIMIZE": "1"})
+    assert (told["served"], told["told"]) == ([], {"unusable": "the code pack was made under optimization level 0"})
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"module_times": 3}', '{"module_times": {"solo.py": "x"}}', "{}"])
+def test_without_a_provenance_everything_is_imported_the_ordinary_way(packed: Packed, content: str) -> None:
+    (packed.bundle / PROVENANCE).write_text(content)
+    assert packed.tell(IMPORT_ALL) == {"told": {}, "served": [], "changed": []}
+
+
+def test_a_forked_child_without_a_reader_imports_the_ordinary_way(packed: Packed) -> None:
+    script = """
+import os, threading
+pack._read = [threading.Event() for _ in pack._read]  # nothing has been read yet, and in the child nothing will be
+child = os.fork()
+if not child:
+    import solo
+    os._exit(7 if solo.NAME == "solo" else 1)
+told["child"] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+"""
+    assert packed.tell(script)["told"] == {"child": 7}
+
+
+def test_after_the_first_token_the_bytes_are_gone_and_imports_go_on(packed: Packed) -> None:
+    script = (
+        """
+import importlib.util, shelf
+spec = importlib.util.find_spec("solo")
+pack.drop()
+told["bytes"] = sum(segment is not None for segment in [*pack._segments, *pack._decoded])
+spec.loader.exec_module(importlib.util.module_from_spec(spec))
+"""
+        + IMPORT_ALL
+    )
+    told = packed.tell(script)
+    assert told["told"] == {"bytes": 0}
+    assert told["served"] == ["shelf", "shelf.lines"]
+
+
+# -- late imports
+
+
+def test_late_modules_are_imported_while_there_is_time(packed: Packed) -> None:
+    told: dict[str, Any] = packed.tell("finder.import_late(lambda: True); told['there'] = 'shelf.late' in sys.modules")
+    assert told["told"]["there"]
+    assert "solo" not in told["served"]
+    assert packed.tell("finder.import_late(lambda: False)")["served"] == []
+
+
+def test_a_late_module_that_fails_is_the_handler_s_affair(packed: Packed) -> None:
+    rewrite(packed.library / "shelf/late.py", "raise SystemExit(3)\n")
+    told = packed.tell("finder.import_late(lambda: True); told['there'] = 'shelf.late' in sys.modules")
+    assert told["told"] == {"there": False}

@@ -1,0 +1,185 @@
+"""Code is read ahead by a child that nobody sees, and of a library what a start touches."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import pytest
+from conftest import Chain, python, tidalctl
+
+from tidalctl.artifacts.bundle.code_pack import PackFile
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import PACK
+from tidalctl.artifacts.page_cache import ask_for
+from tidalctl.bench import page_cache
+from tidalctl.runtime.imports import read_ahead as reader
+from tidalctl.runtime.imports.read_ahead import CodeReader
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.file_mapping import PrivateMapping, WeightsFile
+from tidalctl.tracer.process.touched_pages import PAGE, touched_parts
+
+WAITS = """
+import os
+import tidalctl, torch
+
+@tidalctl.init
+def load(event):
+    return torch.ones(3)
+
+def handler(event, context):
+    load(event)
+    try:
+        return ["a child of somebody's", os.wait()]
+    except ChildProcessError:
+        return "no child"
+"""
+
+FAILS = """
+import tidalctl, torch
+
+try:
+    import torch.utils._cxx_pytree  # wants a package that nobody has to have
+except ImportError:
+    pass
+
+@tidalctl.init
+def load(event):
+    return torch.ones(3)
+
+def handler(event, context):
+    return load(event).tolist()
+"""
+
+
+def evicted(path: Path) -> None:
+    if not page_cache.evict([path]).cold:
+        pytest.skip("this file system keeps its pages")
+
+
+def brought(path: Path, begin: int, end: int) -> bool:
+    file, until = WeightsFile(path), time.monotonic() + 20
+    while not file.holds(begin, end) and time.monotonic() < until:
+        time.sleep(0.01)
+    return file.holds(begin, end)
+
+
+def test_all_of_a_large_file_is_asked_for_though_the_kernel_cuts_each_piece_of_advice(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(os.urandom(48 * 2**20))
+    evicted(path)
+    with open(path, "rb") as file:
+        ask_for(file.fileno())
+        assert brought(path, 0, 48 * 2**20)
+
+
+def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(os.urandom(48 * 2**20))
+    evicted(path)
+    with open(path, "rb") as file:
+        ask_for(file.fileno(), [(2**20, 2**20), (40 * 2**20, 2**30)])
+        assert brought(path, 2**20, 2**21) and brought(path, 40 * 2**20, 48 * 2**20)
+    assert not WeightsFile(path).holds(8 * 2**20, 32 * 2**20)
+
+
+@pytest.mark.parametrize("part", [(-(2**70), 2**71), (5, -3), (2**70, 5), (-5, 2)])
+def test_parts_that_a_file_does_not_have_are_not_asked_for(tmp_path: Path, part: tuple[int, int]) -> None:
+    (tmp_path / "library.so").write_bytes(bytes(10_000))
+    with open(tmp_path / "library.so", "rb") as file:
+        ask_for(file.fileno(), [part])
+
+
+def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:
+    path = tmp_path / "library.so"
+    path.write_bytes(bytes(32 * 2**20))
+    mapping = PrivateMapping(path)
+    assert mapping.memory[3 * PAGE] == mapping.memory[20 * 2**20] == 0
+    parts = touched_parts([str(path), "/nowhere"])[str(path)]
+    covered = [any(begin <= at < begin + length for begin, length in parts) for at in (3 * PAGE, 20 * 2**20, 10 * 2**20)]
+    assert covered == [True, True, False]
+    assert list(parts) == sorted(parts) and all(begin % PAGE == 0 == length % PAGE for begin, length in parts)
+
+
+def test_bytecode_of_a_module_that_failed_is_read_ahead(chain: Callable[..., Chain]) -> None:
+    made = chain(FAILS)
+    assert "_cxx_pytree" in {Path(name).name.partition(".")[0] for name in made.manifest["readahead"] if name.endswith(".pyc")}
+
+
+def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_through(decoder: Chain) -> None:
+    manifest = decoder.manifest
+    library = "torch/lib/libtorch_cpu.so"
+    libraries = [name for name in manifest["readahead"] if ".so" in name]
+    assert {library, "torch/lib/libtorch_python.so"} < set(libraries)
+    assert any("/" not in name for name in libraries), "of the standard library's, by their names on sys.path"
+    assert "lib-dynload" not in "".join(libraries)
+    files = json.loads((decoder.bundle / "provenance.json").read_bytes())["code_files"]
+    size = next(Path(file).stat().st_size for file in files if file.endswith(library))
+    touched = sum(length for _, length in manifest["touched"][library])
+    assert 0 < touched < size / 2
+    assert set(manifest["touched"]) <= set(manifest["readahead"])
+    packed = {module.file.rpartition("/")[0] for module in PackFile(decoder.bundle / PACK, manifest["pack"]).index.modules}
+    bytecode = [name for name in manifest["readahead"] if name.endswith(".pyc")]
+    assert len(bytecode) < 20 < len(packed), "the code pack holds them, but for a few"
+    assert "_VF" in {Path(name).name.partition(".")[0] for name in bytecode}, "it replaced itself"
+
+
+def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[Path, int]] = []
+
+    def note(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:
+        asked.append((path, sum(n for _, n in parts) if parts is not None else path.stat().st_size))
+
+    monkeypatch.setattr(reader, "read_ahead", note)
+    monkeypatch.setattr(reader, "in_memory", lambda path: False)
+    manifest = open_bundle(decoder.bundle)
+    CodeReader(decoder.bundle, manifest, Timeline(0, 0)).wait()
+    checked = [path for path, _ in asked if path.is_relative_to(decoder.bundle) and path.name != PACK]
+    assert [path for path, _ in asked[: len(checked)]] == checked, "what the start checks before anything else comes first"
+    assert not {path.name for path in checked} & {weight.file for weight in manifest.weights}
+    rest = asked[len(checked) :]
+    sources = [path for path, _ in rest if path.suffix == ".py"]
+    assert sources and [path for path, _ in rest[-len(sources) :]] == sources, "what imports look through comes last"
+    lengths = [nbytes for _, nbytes in rest[: -len(sources)]]
+    assert len(lengths) > 50 and lengths == sorted(lengths)
+
+
+def test_the_function_finds_no_child_that_is_not_its_own(chain: Callable[..., Chain]) -> None:
+    assert chain(WAITS).run({})["output"] == "no child"
+
+
+def test_output_ends_when_the_run_ends(decoder: Chain) -> None:
+    """The reader holds neither end of the run's pipes: `capture_output` waits for the last writer."""
+    begin = time.monotonic()
+    done = tidalctl("run", decoder.bundle, "--event", json.dumps(decoder.events[0]), "--json", cwd=decoder.folder)
+    assert time.monotonic() - begin < done.report["total_s"] + 2
+
+
+def test_where_no_process_can_be_made_a_thread_reads(decoder: Chain) -> None:
+    script = """
+import os, sys
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
+sys.argv[0] = "tidalctl"
+from tidalctl.__main__ import main
+sys.exit(main())
+"""
+    event = decoder.events[0]
+    done = python(script, "run", decoder.bundle, "--event", json.dumps(event), "--json", cwd=decoder.folder)
+    assert done.report["output"] == decoder.plain(event)
+
+
+def test_in_a_process_with_threads_of_its_own_a_thread_reads(decoder: Chain) -> None:
+    script = """
+import json, os, sys
+os.fork = None
+from tidalctl import load_bundle
+function = load_bundle(sys.argv[1])
+print(json.dumps(list(function(json.loads(sys.argv[2])))))
+function.template.code.wait()
+"""
+    event = decoder.events[0]
+    done = python(script, decoder.bundle, json.dumps(event), cwd=decoder.folder).ok()
+    assert json.loads(done.out.splitlines()[-1]) == decoder.plain(event)

@@ -1,0 +1,1 @@
+"""The user's function: found, imported, called; its events, outputs and process settings."""

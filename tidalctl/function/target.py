@@ -1,0 +1,149 @@
+"""The user's function: found by name, imported as `python app.py` would, and called.
+
+This stands below tracer, compiler and runtime, which all run the function and must do it alike.
+"""
+
+import difflib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.records import Function
+from tidalctl.function.init_mark import init
+
+Handler = Callable[[Any, Any], Any]
+
+
+def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Function, Path]:
+    """Find `path/to/app.py:handler` or `package.module:handler` without importing it. Returns it and its project's folder.
+
+    Raises TidalError, with near names, where there is no such file or module. The attribute is looked up by `import_handler`.
+    """
+    place, _, attribute = target.partition(":")
+    attribute = attribute or "handler"
+    if init_name and not all(init_name.partition(":")[::2]):
+        module = Path(place).stem if place.endswith(".py") else place
+        given = init_name.strip(":") or "load"
+        raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
+    if static and not init_name:
+        raise TidalError(
+            "--static is about the function that --init names, and there is none",
+            "name it: --init app:load --static; or write @tidalctl.init(static=True)",
+        )
+    if place.endswith(".py") or "/" in place:
+        path = Path(place)
+        if not path.is_file():
+            raise TidalError(f"no file {place}", _near_files(path))
+        if not path.stem.isidentifier():
+            raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
+        path = path.absolute()
+        return Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static), path.parent
+    return _locate_module(place, attribute, init_name, static)
+
+
+def _locate_module(place: str, attribute: str, init_name: str, static: bool) -> tuple[Function, Path]:
+    """A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it."""
+    parts = place.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise TidalError(
+            f"{place!r} is neither a file nor a module", "name it as path/to/app.py:handler or package.module:handler"
+        )
+    for entry in [os.getcwd(), *sys.path]:
+        base = Path(entry or ".").absolute()
+        for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
+            if candidate.is_file():
+                source = candidate.relative_to(base).as_posix()
+                return Function(module=place, handler=attribute, source=source, init=init_name, static=static), base
+    raise TidalError(f"no module {place}", _near_files(Path.cwd() / f"{parts[0]}.py"))
+
+
+def _near_files(path: Path) -> str:
+    folder = path.absolute().parent
+    while not folder.is_dir():
+        folder = folder.parent
+    names = sorted(p.name for p in folder.glob("*.py"))
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    shown = ", ".join(str(Path(os.path.relpath(folder)) / name) for name in near)
+    return f"did you mean: {shown}" if near else "name it as path/to/app.py:handler or package.module:handler"
+
+
+def enter_project(root: Path, script: Path, argv: Iterable[str]) -> None:
+    """Make sys.path and sys.argv what `python root/app.py …` would make them."""
+    if not sys.flags.safe_path and sys.path:
+        sys.path.pop(0)  # our own script's folder, or the working directory of `python -m`
+    sys.path.insert(0, str(root))
+    sys.argv[:] = [str(script), *argv]
+
+
+def import_handler(function: Function) -> Handler:
+    """Import the function's module and return its handler, with `--init` applied.
+
+    Raises TidalError where the handler or the init is not there; whatever the module raises passes through.
+    """
+    try:
+        module = importlib.import_module(function.module)
+    except ImportError as error:
+        if "no known parent package" not in str(error):
+            raise
+        raise TidalError(
+            f"{function.source} is a module of a package: {error}",
+            f"from the folder above the package, name the module: tidalctl trace package.{function.module}:{function.handler}",
+        ) from None
+    handler = _attribute(module, function.handler, f"{function.module}:{function.handler}")
+    if not callable(handler):
+        raise TidalError(
+            f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)"
+        )
+    if function.init:
+        _mark_init(function.init, function.static)
+    return handler
+
+
+def _attribute(module: Any, name: str, shown: str) -> Any:
+    found = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            public = {k: v for k, v in vars(module).items() if not k.startswith("_")}
+            functions = sorted(k for k, v in public.items() if callable(v) and not isinstance(v, type))
+            near = difflib.get_close_matches(part, functions, n=3, cutoff=0.4) or functions[:5]
+            raise TidalError(f"no {shown}", f"did you mean: {', '.join(near)}" if near else f"define {part} in it")
+        found = getattr(found, part)
+    return found
+
+
+def _mark_init(name: str, static: bool) -> None:
+    """Do what the decorator would have done, wherever an already imported module of the project holds the function."""
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name != module_name:
+            raise
+        raise TidalError(
+            f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
+        ) from None
+    found = _attribute(module, attribute, f"--init {name}")
+    if (mark := getattr(found, "__tidalctl_init__", None)) is not None:
+        mark.static = mark.static or static
+        return
+    if not callable(found):
+        raise TidalError(f"--init {name} is not a function", "name the function that builds the state")
+    marked = init(found, static=static)
+    for other in list(sys.modules.values()):
+        for key, value in list(getattr(other, "__dict__", {}).items()):
+            if value is found:
+                setattr(other, key, marked)
+
+
+def refuse_unknown_fields(vary: Sequence[str], events: Iterable[dict[str, Any]]) -> None:
+    """Raise TidalError where `--vary` names a field that none of the events has."""
+    fields = sorted({field for event in events for field in event})
+    for name in vary:
+        if name not in fields:
+            hint = f"the traced events have: {', '.join(fields)}" if fields else "the traced events have no fields"
+            raise TidalError(f"--vary {name}: no traced event has this field", hint)

@@ -1,0 +1,1 @@
+"""Simulates a start from the times that compile measured."""

@@ -1,0 +1,1 @@
+"""Imports of a start: code pack, import cache, read-ahead, shared libraries."""

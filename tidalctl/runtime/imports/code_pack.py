@@ -1,0 +1,323 @@
+"""Imports from the code pack: bytecode that is read ahead from the first millisecond, served to Python's own import system.
+
+What is served is no more than the code object that the module's own loader would read from `__pycache__`: who finds a module, where it
+lies, its spec and its loader are as ever. The pack's code stands for a source of the same size and time as at compile, as a cached
+bytecode file does; any other is imported the ordinary way, and counted.
+"""
+
+import _imp
+import importlib
+import importlib.util
+import marshal
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+
+import msgspec
+
+from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile
+from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE, Manifest
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
+from tidalctl.runtime.process.timeline import Timeline
+
+
+class Times(msgspec.Struct, frozen=True):
+    """What the provenance says of packed sources (seconds) and of the folders that they lie in (nanoseconds)."""
+
+    module_times: dict[str, int] = {}
+    folder_times: dict[str, int] = {}
+
+
+def read_times(bundle: Path) -> Times:
+    """None of them where the provenance is gone or says something else."""
+    try:
+        return msgspec.json.decode((bundle / PROVENANCE).read_bytes(), type=Times)
+    except (OSError, ValueError, RecursionError):
+        return Times()
+
+
+class PackReader:
+    """The bundle's pack, read and checked segment by segment in a thread.
+
+    `modules` are those of installed distributions that can be served here; `unusable` says why there are none. `error` is what was
+    wrong with a segment; no code of it has run.
+    """
+
+    def __init__(self, bundle: Path, manifest: Manifest, verify: bool, timeline: Timeline) -> None:
+        self.modules: dict[str, PackedModule] = {}
+        self.times = Times()
+        self.unusable = ""
+        self.error: TidalError | None = None
+        self.served: set[str] = set()
+        self._own: dict[str, PackedModule] = {}
+        self._segments: list[bytes | None] = []
+        self._decoded: list[tuple[CodeType, ...] | None] = []
+        self._verify = verify
+        self._timeline = timeline
+        self._path = bundle / PACK
+        self._process = os.getpid()
+        self._dropped = False
+        if not manifest.pack:
+            return
+        self._file = PackFile(self._path, manifest.pack)
+        index = self._file.index
+        self.unusable = _other_interpreter(index.magic, index.optimize)
+        if self.unusable:
+            self._file.close()
+            return
+        self._segments = [None] * len(index.segments)
+        self._decoded = [None] * len(index.segments)
+        self._read = [threading.Event() for _ in index.segments]
+        threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
+        self.times = read_times(bundle)
+        self._own = {module.file: module for module in index.modules if module.own}
+        self.modules = {module.name: module for module in index.modules if module.file in self.times.module_times}
+
+    def _read_all(self) -> None:
+        try:
+            with self._timeline.span("read code pack"):
+                for number, event in enumerate(self._read):
+                    data = self._file.read(number, self._verify)
+                    if self._dropped:
+                        return
+                    self._segments[number] = data
+                    event.set()
+        except TidalError as error:
+            self.error = error
+        finally:
+            self._file.close()
+            for event in self._read:  # a segment that is not there now never will be
+                event.set()
+
+    def code(self, module: PackedModule, path: str) -> CodeType | None:
+        """A module's code, with `path` for its source; None where the pack's bytes are gone. Raises Corrupt or Truncated."""
+        read = self._read[module.segment]
+        if self._process != os.getpid() and not read.is_set():
+            return None  # a forked child, which has no reader
+        read.wait()
+        codes = self._decoded[module.segment] or self._decode(module.segment)
+        if codes is None:
+            return None
+        try:
+            code = codes[module.place]
+        except IndexError:
+            raise self._no_bytecode(f"none for {module.name}") from None
+        _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]
+        self.served.add(module.name)
+        return code
+
+    def _decode(self, segment: int) -> tuple[CodeType, ...] | None:
+        """A segment's code; None where its bytes are gone. Two threads may both come here, and one of them late."""
+        data = self._segments[segment]
+        if data is None:
+            if self.error is not None:
+                raise self.error
+            return self._decoded[segment]
+        try:
+            codes = marshal.loads(data)
+        except (EOFError, ValueError, TypeError, MemoryError) as error:
+            raise self._no_bytecode(str(error)) from None
+        if type(codes) is not tuple or not all(type(code) is CodeType for code in codes):
+            raise self._no_bytecode(f"a {type(codes).__name__} of something else")
+        if not self._dropped:
+            self._decoded[segment] = codes
+        self._segments[segment] = None
+        return codes
+
+    def _no_bytecode(self, what: str) -> TidalError:
+        self.error = Corrupt(f"{self._path} holds no bytecode: {what}", COMPILE_AGAIN)
+        return self.error
+
+    def own_code(self, file: str, path: str) -> CodeType | None:
+        """The code of one of the project's files, `code/…`; None where the pack has none."""
+        module = self._own.get(file)
+        return self.code(module, path) if module is not None else None
+
+    def put_aside(self, why: str) -> None:
+        """Serve nothing but the project's own modules, whose sources the bundle brings."""
+        if self.modules:
+            self.unusable, self.modules = why, {}
+
+    def drop(self) -> None:
+        """Let go of the bytes. What is imported from now on is imported the ordinary way."""
+        self._dropped = True
+        self.modules, self._own = {}, {}
+        self._segments[:] = [None] * len(self._segments)
+        self._decoded[:] = [None] * len(self._decoded)
+
+    def check(self) -> None:
+        """Raise what was wrong with the pack, even where the function has caught it: what ran instead is not what was traced."""
+        if self.error is not None:
+            raise self.error
+
+
+def _other_interpreter(magic: str, optimize: int) -> str:
+    if magic != importlib.util.MAGIC_NUMBER.hex():
+        return "the code pack's bytecode is of another Python"
+    if optimize != sys.flags.optimize:
+        return f"the code pack was made under optimization level {optimize}"
+    return ""
+
+
+def _import_system() -> tuple[FunctionType, ...]:
+    """What finds and loads a plain module. Whoever replaces one of these means to see every import."""
+    loads = ("get_code", "source_to_code", "get_data", "path_stats", "get_filename")
+    finds = (vars(PathFinder)["find_spec"].__func__, FileFinder.find_spec)
+    return (*finds, *(getattr(SourceFileLoader, name) for name in loads))
+
+
+def _is_pythons_own(functions: Iterable[FunctionType]) -> bool:
+    return all("<frozen importlib" in getattr(getattr(function, "__code__", None), "co_filename", "") for function in functions)
+
+
+class PackFinder:
+    """Stands just before Python's own PathFinder, so that every other finder is asked first, and finds what PathFinder would.
+
+    A submodule is looked for right where its source was, as long as nothing speaks against it; of the rest PathFinder is asked where it
+    is. `changed` are modules whose source is another than at compile.
+    """
+
+    def __init__(self, pack: PackReader) -> None:
+        self._pack = pack
+        self.changed: set[str] = set()
+        self.after: Mapping[str, Callable[[ModuleType], None]] = {}  # to be called with a module, by its name, when it has run
+        self._hooks = list(sys.path_hooks)
+        self._system = _import_system()
+        self._alike: dict[str, bool] = {}  # folders, by whether they are as they were at compile
+
+    def install(self) -> None:
+        if not _is_pythons_own(self._system):
+            self._pack.put_aside("the import system is patched")
+        if self._pack.modules and PathFinder in sys.meta_path:
+            sys.meta_path.insert(sys.meta_path.index(PathFinder), self)  # type: ignore[arg-type]
+
+    def invalidate_caches(self) -> None:
+        self._alike.clear()
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        module = self._pack.modules.get(fullname)
+        if module is None or target is not None or fullname in self._pack.served:
+            return None  # a reload reads the source, as ever
+        if not self._stands_before_path_finder() or _import_system() != self._system:
+            return None
+        place = self._place(module, path)
+        if place:
+            if not self._fresh(module, place):
+                return None
+            loader = SourceFileLoader(fullname, place)
+            folders = [place.removesuffix("/__init__.py")] if module.package else None
+            spec = importlib.util.spec_from_file_location(fullname, place, loader=loader, submodule_search_locations=folders)
+        else:
+            spec = PathFinder.find_spec(fullname, path)
+            if not _is_source(spec, module) or not self._fresh(module, str(spec.origin)):  # type: ignore[union-attr]
+                return spec
+        if spec is not None:
+            self._serve(module, spec.loader)  # type: ignore[arg-type]
+        return spec
+
+    def _stands_before_path_finder(self) -> bool:
+        following = iter(sys.meta_path)
+        return any(finder is self for finder in following) and next(following, None) is PathFinder
+
+    def _place(self, module: PackedModule, path: Sequence[str] | None) -> str:
+        """Where the source of a submodule is sure to lie, if it is there at all; empty where PathFinder has to look."""
+        if type(path) is not list or len(path) != 1 or sys.path_hooks != self._hooks:
+            return ""
+        parent = module.name.rpartition(".")[0]
+        spec = getattr(sys.modules.get(parent), "__spec__", None)
+        relative = parent.replace(".", "/")
+        folder = path[0]
+        if type(getattr(spec, "loader", None)) is not SourceFileLoader or not isinstance(folder, str):
+            return ""
+        if not folder.startswith("/") or not folder.endswith(f"/{relative}"):
+            return ""
+        if type(sys.path_importer_cache.get(folder, _ABSENT)) not in (FileFinder, object):
+            return ""
+        place = folder + module.file[len(relative) :]
+        stem = place.removesuffix("/__init__.py" if module.package else ".py")
+        named = module.file.removesuffix("/__init__.py" if module.package else ".py")
+        beside = module.package or named in self._pack.times.folder_times
+        if beside and not self._as_before(stem, named):
+            return ""
+        return place if module.package or self._as_before(folder, relative) else ""
+
+    def _as_before(self, folder: str, relative: str) -> bool:
+        """Whether nothing has come into a folder, or gone from it, since compile."""
+        alike = self._alike.get(folder)
+        if alike is None:
+            try:
+                alike = os.stat(folder).st_mtime_ns == self._pack.times.folder_times.get(relative)
+            except OSError:
+                alike = False
+            self._alike[folder] = alike
+        return alike
+
+    def _fresh(self, module: PackedModule, place: str) -> bool:
+        try:
+            found = os.stat(place)
+            same = (found.st_size, int(found.st_mtime)) == (module.size, self._pack.times.module_times[module.file])
+        except OSError:
+            same = False
+        if not (same and stat.S_ISREG(found.st_mode)):
+            self.changed.add(module.name)
+            return False
+        return True
+
+    def _serve(self, module: PackedModule, loader: SourceFileLoader) -> None:
+        """Let the loader take the code from the pack, once. From then on nothing tells it from any other."""
+
+        def get_code(fullname: str) -> CodeType | None:
+            vars(loader).pop("get_code", None)
+            code = self._pack.code(module, loader.path) if fullname == module.name else None
+            return code if code is not None else loader.get_code(fullname)
+
+        loader.get_code = get_code  # type: ignore[method-assign]
+        if (after := self.after.get(module.name)) is not None:
+
+            def exec_module(made: ModuleType) -> None:
+                vars(loader).pop("exec_module", None)
+                loader.exec_module(made)
+                after(made)
+
+            loader.exec_module = exec_module  # type: ignore[method-assign, assignment]
+
+    def import_late(self, wanted: Callable[[], bool]) -> None:
+        """Import what the handler will import of installed distributions, one after the other, while that is `wanted`."""
+        self._import_ahead([module for module in self._pack.modules.values() if module.late], wanted)
+
+    def import_pure(self, wanted: Callable[[], bool]) -> None:
+        """Import what torch asks for, now or later, and what hangs on no shared library, likewise."""
+        self._import_ahead([module for module in self._pack.modules.values() if module.pure], wanted)
+
+    def _import_ahead(self, modules: Sequence[PackedModule], wanted: Callable[[], bool]) -> None:
+        for module in modules:
+            if module.name not in sys.modules:
+                if not wanted():
+                    return
+                try:
+                    importlib.import_module(module.name)
+                except TidalError:
+                    raise
+                except (Exception, SystemExit):  # noqa: BLE001 - the function will come across it, or not
+                    continue
+
+
+_ABSENT = object()
+
+
+def _is_source(spec: ModuleSpec | None, module: PackedModule) -> bool:
+    """Whether PathFinder has found the packed module's source file, or one that is called like it, and nothing of another kind."""
+    return (
+        spec is not None
+        and type(spec.loader) is SourceFileLoader
+        and vars(spec.loader) == {"name": module.name, "path": spec.origin}
+        and str(spec.origin).endswith(f"/{module.file}")
+        and (spec.submodule_search_locations is not None) == module.package
+    )

@@ -1,0 +1,1 @@
+"""Kernels of a start, launched ahead on scratch operands."""

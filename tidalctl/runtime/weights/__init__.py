@@ -1,0 +1,1 @@
+"""Brings a bundle's weights into memory while the function computes."""

@@ -1,0 +1,348 @@
+"""A bundle's weights, streamed: what a template asks for a mapping, for a weight's memory, and whether all of it is right."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from tidalctl.artifacts.bundle.directory import check_file
+from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.weight_groups import GROUP_SIZE, Group, plan_groups
+from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError, Truncated
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.weights.direct_io import too_large_to_cache
+from tidalctl.runtime.weights.engine import WORKERS, Engine
+from tidalctl.runtime.weights.file_mapping import PrivateMapping
+from tidalctl.runtime.weights.mapped import MappedDevice
+
+if TYPE_CHECKING:
+    import torch
+
+    from tidalctl.runtime.weights.device_arrival import Arrival, BundleSource
+    from tidalctl.runtime.weights.module_gate import Gate
+    from tidalctl.runtime.weights.unowned_weights import Unowned
+
+MOST_WORKERS = 8  # what a device's link is fed by; a core copies and hashes more slowly than it takes
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    """How weights are brought in. `verify`: each group as it arrives, all files before the start, or not at all.
+
+    `ahead`: bytes that are read beyond what was needed so far (None: no bound). `io`: how weights for a device are read, through the
+    page cache or past it; "auto" goes past it where it could not keep them. The rest is for measurements: `pace` of the link in
+    bytes a second, `resident` bytes that are there from the start, `order` of the groups ("access", "default": by the weights' names,
+    or "reversed"), and whether a needed group may `jump` the queue.
+    """
+
+    verify: str = "stream"
+    ahead: int | None = None
+    io: str = "auto"
+    pace: float | None = None
+    resident: int = 0
+    order: str = "access"
+    jump: bool = True
+    group_size: int = GROUP_SIZE
+
+
+class _AllBut:
+    """A device to which some groups, by index, are nothing: another engine brings them."""
+
+    def __init__(self, device: MappedDevice, left: frozenset[int]) -> None:
+        self._device = device
+        self._left = left
+
+    def bring(self, group: Group) -> None:
+        if group.index not in self._left:
+            self._device.bring(group)
+
+    def check(self, group: Group) -> None:
+        if group.index not in self._left:
+            self._device.check(group)
+
+    def hurry(self, group: Group) -> None:
+        if group.index not in self._left:
+            self._device.hurry(group)
+
+    def wait(self, group: Group) -> None:
+        """Nothing to wait for, as with the mapped files themselves."""
+
+
+class WeightStream:
+    """Begins to read when it is made. `need` returns when weights are there and right, `wait` when all are; both raise what is not.
+
+    Weights for a device are read and checked here like all others, from before anybody has imported torch. Each state's arrive on
+    the device by an engine of their own (see arrival), to which those that are read past the page cache are left altogether.
+
+    Where weights have to be read, readers wait for `turn` first.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        manifest: Manifest,
+        options: StreamOptions,
+        timeline: Timeline,
+        turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._bundle = bundle
+        self._manifest = manifest
+        self._timeline = timeline
+        self.options = options
+        files = dict.fromkeys(weight.file for weight in manifest.weights)
+        self.device = MappedDevice(bundle, files, turn)
+        self._refuse_other_sizes()
+        self.bytes = sum(file.size for file in self.device.files.values())
+        self.groups = plan_groups(manifest.weights, options.group_size)
+        self._places: dict[str, list[int]] = {}
+        for group in self.groups:
+            for weight in group.weights:
+                self._places.setdefault(weight.name, []).append(group.index)
+        self._used = [group.index for group in self.groups if group.first_use is not None]
+        self._gate: Gate | None = None
+        self._unowned: Unowned | None = None
+        self.on_device = tuple(group for group in self.groups if group.device.partition(":")[0] == "cuda")
+        carried = sum(group.nbytes for group in self.on_device)
+        past_cache = options.io == "direct" or (
+            options.io == "auto" and carried and too_large_to_cache(min(carried, self.bytes - self.device.resident()))
+        )
+        self.direct = bool(past_cache and self.on_device)
+        self._workers = max(WORKERS, min(MOST_WORKERS, (os.cpu_count() or 2) // 2)) if self.on_device else WORKERS
+        self._source: BundleSource | None = None
+        self._making: Arrival | None = None  # of the state that is being made
+        self._ready: Arrival | None = None  # of the state that is to be made next
+        self._made: list[Arrival] = []  # of states that may still have gates on the path
+        self._arriving: list[Arrival] = []
+        self._misses = 0  # of arrivals that are over
+        self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
+        if options.verify == "full":
+            with timeline.span("check"):
+                for name in files:
+                    check_file(bundle, manifest, name)
+        self.engine = Engine(
+            self.groups,
+            _AllBut(self.device, frozenset(group.index for group in self.on_device)) if self.direct else self.device,
+            check=options.verify == "stream",
+            ahead=options.ahead,
+            pace=None if self.on_device else options.pace,  # with a device, the link is that to the device
+            resident=options.resident,
+            order=self._order(self.groups),
+            jump=options.jump,
+            workers=self._workers,
+        )
+        self.engine.on_done = self._finished
+        self.engine.on_span = timeline.add
+        self.engine.on_stall = self._stalled
+        timeline.mark("weights asked for")
+        self.engine.start()
+
+    def _refuse_other_sizes(self) -> None:
+        for name, file in self.device.files.items():
+            expected = self._manifest.files[name].size
+            if file.size < expected:
+                raise Truncated(f"{self._bundle}: {name} has {file.size} of {expected} bytes", COMPILE_AGAIN)
+            if file.size > expected:
+                raise Corrupt(f"{self._bundle}: {name} is longer than compile wrote it", COMPILE_AGAIN)
+
+    def _order(self, groups: Sequence[Group]) -> list[int] | None:
+        if self.options.order == "reversed":
+            return list(reversed(range(len(groups))))
+        if self.options.order == "default":
+            return sorted(range(len(groups)), key=lambda place: min(weight.name for weight in groups[place].weights))
+        return None
+
+    def mappings(self, *, again: bool) -> dict[str, PrivateMapping]:
+        """The files' private mappings: those that are read into, or fresh ones in which nothing has been written."""
+        return self.device.map_again() if again else self.device.mappings
+
+    def need(self, names: Iterable[str]) -> None:
+        """Return when these weights may be read from the mappings."""
+        wanted = dict.fromkeys(index for name in names for index in self._places.get(name, ()))
+        self.engine.need(wanted)
+        if self.direct:
+            for group in (group for group in self.on_device if group.index in wanted):
+                self.device.bring(group)
+                if self.options.verify == "stream":
+                    self.device.check(group)
+
+    # -- what lives on a device
+
+    def attach(self) -> "Arrival | None":
+        """A state is being made, in this thread: its weights set out for the device, where the bundle has some for one.
+
+        Raises TidalError where there is no room for them, whichever of them the state then has.
+        """
+        if self.on_device:
+            self._making, self._ready = self._ready or self._set_out(), None
+            self._making.watch_operators()
+        return self._making
+
+    def make_ready(self) -> None:
+        """Have the next state's weights on the device before it is asked for. From the thread that will ask."""
+        if self.on_device and self._ready is None:
+            arrival = self._set_out()
+            try:
+                arrival.engine.wait()
+            except (OSError, TidalError):
+                self._give_up(arrival)
+                raise
+            self._ready = arrival
+
+    def pin(self) -> None:
+        """Keep the device's weights in pinned memory, so that further states' come at the speed of the link.
+
+        Raises ValueError where they are read past the page cache, since nobody checks them then before they are copied.
+        """
+        if self.direct:
+            raise ValueError("weights that are read past the page cache are not kept in memory")
+        for group in self.on_device:
+            self._read_by().pin(group)
+
+    @contextlib.contextmanager
+    def kept_if_made(self) -> Iterator[None]:
+        """Around the making of a state: where that fails, its memory on the device is free again."""
+        try:
+            yield
+        except Exception:  # raised again
+            making, self._making = self._making, None
+            if making is not None:
+                self._give_up(making)
+            raise
+
+    def _give_up(self, arrival: "Arrival") -> None:
+        arrival.give_up()
+        if arrival in self._arriving:  # something was wrong with it, which is nobody's concern any more
+            self._arriving.remove(arrival)
+
+    def _set_out(self) -> "Arrival":
+        from tidalctl.runtime.weights.device_arrival import Arrival
+
+        options = self.options
+        arrival = Arrival(
+            self.on_device,
+            self._read_by(),
+            options.verify == "stream",
+            self._workers,
+            ahead=options.ahead,
+            pace=options.pace,
+            resident=options.resident,
+            order=self._order(self.on_device),
+            jump=options.jump,
+        )
+        arrival.on_done = self._arrived
+        arrival.engine.on_span = lambda name, begin, end: self._timeline.add("copy weights", begin, end)
+        arrival.engine.on_stall = self._stalled
+        self._arriving.append(arrival)
+        self._timeline.mark("device asked for")
+        arrival.start()
+        return arrival
+
+    def _read_by(self) -> "BundleSource":
+        if self._source is None:
+            from tidalctl.runtime.weights.device_arrival import BundleSource
+
+            self._source = BundleSource(self._bundle, self.device.files, self.engine.fetch, self.direct)
+        return self._source
+
+    def _arrived(self, arrival: "Arrival") -> None:
+        self._timeline.mark("weights on the device")
+        self._misses += arrival.engine.misses
+        self._arriving.remove(arrival)
+
+    # -- gates
+
+    def watch(self, name: str, storage: "torch.UntypedStorage") -> None:
+        """This storage is over the weight's memory, and whoever owns it will wait for it."""
+        if self.engine.done:
+            return
+        if self._gate is None:
+            from tidalctl.runtime.weights.module_gate import Gate
+
+            self._gate = Gate(self.engine.need, self.engine.wait)
+            self._gate.on_compile = self._open
+        self._gate.watch(storage, self._places.get(name, []))
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the handler, or ask for its next piece. Meanwhile operators may wait for weights that no module owns."""
+        if self.engine.done or "torch" not in sys.modules:
+            return function(*arguments)
+        if self._unowned is None:
+            from tidalctl.runtime.weights.unowned_weights import Unowned
+
+            self._unowned = Unowned(self.engine.need, self.engine.wait)
+        with self._unowned.call():
+            return function(*arguments)
+
+    def close_gate(self, state: Any) -> None:
+        """The state is made: modules wait for what they own from now on, and operators for the rest; see gate and unowned."""
+        if self._making is not None:
+            self._making.close_gates(state)
+            self._made.append(self._making)
+            self._making = None
+        if self._gate is not None and not self.engine.done:
+            self._gate.close(state, self._unowned.hold if self._unowned is not None else None)
+            if self.engine.done:  # meanwhile
+                self._open()
+
+    def _finished(self) -> None:
+        self._timeline.mark("weights read")
+        self._open()
+
+    def _open(self) -> None:
+        if self._gate is not None:
+            self._gate.open()
+        if self._unowned is not None:
+            self._unowned.open()
+
+    def _stalled(self, group: Group, begin_ns: int, end_ns: int) -> None:
+        first = group.weights[0]
+        self.stalls.append((group, begin_ns, end_ns))
+        self._timeline.add("wait", begin_ns, end_ns)
+        self._timeline.add_stall(first.name, first.module, begin_ns, end_ns)
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether the first group that the handler uses is there, and on its way to the device where it lives on one."""
+        if self._making is not None and not self._making.may_begin:
+            return False
+        return not self._used or self.engine.released(self._used[0])
+
+    @property
+    def done(self) -> bool:
+        """Whether every weight is in and right, of every state."""
+        return self.engine.done and not self._arriving
+
+    @property
+    def io(self) -> str:
+        """Which way the bytes came: from the page cache, where they were already, read into it, or past it."""
+        if self.direct and self._source is not None:
+            return "direct" if all(reads.direct for reads in self._source.reads.values()) else "read"
+        return "page cache" if self.streamed == 0 else "read"
+
+    def refuse_wrong(self) -> None:
+        """Before output leaves: every weight that the trace saw a use of is there and right, and no file was written to since."""
+        self.engine.need(self._used)
+        for arrival in list(self._arriving):
+            arrival.need_used()
+        self._made = [arrival for arrival in self._made if not arrival.leave()]
+        self.device.refuse_changed()
+
+    def wait(self) -> None:
+        """Return when every weight is in memory and its digest is the manifest's. Raises what is wrong, each time."""
+        self.engine.wait()
+        for arrival in list(self._arriving):
+            arrival.engine.wait()
+        self.device.refuse_changed()
+
+    @property
+    def misses(self) -> int:
+        """Weights' groups that were asked for before they were there, and that the trace saw no use of."""
+        return self.engine.misses + self._misses + sum(arrival.engine.misses for arrival in self._arriving)
+
+    @property
+    def streamed(self) -> int:
+        """Bytes that were not in memory before and had to be read."""
+        return self.device.streamed

@@ -1,0 +1,1 @@
+"""Records the handler's calls (lax: first uses of weights, kernels)."""

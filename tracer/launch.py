@@ -1,0 +1,71 @@
+"""`trace`: run the function once in a fresh process and leave its execution path in a file."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from tidalctl.artifacts.bundle.output_paths import refuse_existing, try_to_write
+from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.trace.file import Trace, read_trace
+from tidalctl.artifacts.trace.records import Failure
+from tidalctl.function.child_process import run_child
+from tidalctl.function.target import locate
+from tidalctl.tracer.child import Request
+
+
+def record_trace(
+    target: str,
+    events: Sequence[str],
+    output: Path,
+    *,
+    init: str = "",
+    static: bool = False,
+    vary: Sequence[str] = (),
+    argv: Sequence[str] = (),
+    tensorboard: Path | None = None,
+    force: bool = False,
+) -> Trace:
+    """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
+
+    While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
+    Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
+    """
+    refuse_existing(output, force, "trace")
+    if not output.absolute().parent.is_dir():
+        raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
+    partial = output.with_name(output.name + ".partial")
+    refuse_existing(partial, True, "trace")  # what an earlier one left there may go
+    function, root = locate(target, init, static)
+    try_to_write(partial, str(output))
+    request = Request(
+        function=function,
+        root=str(root),
+        argv=tuple(argv),
+        events=tuple(events),
+        partial=str(partial.absolute()),
+        vary=tuple(vary),
+        tensorboard=str(tensorboard.absolute()) if tensorboard else "",
+    )
+    try:
+        code = run_child("tidalctl.tracer.child", request)
+    except (KeyboardInterrupt, SystemExit):
+        partial.unlink(missing_ok=True)
+        raise
+    if code != 0:
+        kept = f"what it did until then: tidalctl inspect {partial}" if partial.exists() else None
+        if code < 0:
+            raise FunctionError(f"the function's process was killed by signal {-code}", kept)
+        raise _failed(partial, kept)
+    trace = read_trace(partial)
+    os.replace(partial, output)
+    return trace
+
+
+def _failed(partial: Path, kept: str | None) -> FunctionError:
+    """What the trace says of why it ended."""
+    failure = read_trace(partial).one(Failure) if kept else None
+    if failure is None:
+        return FunctionError("the function raised, so the trace is incomplete", kept)
+    if failure.hint:
+        return FunctionError(failure.message, failure.hint)
+    return FunctionError(f"the function raised {failure.message.splitlines()[-1]}, so the trace is incomplete", kept)
