@@ -6,7 +6,7 @@ sha256 of every other file. Clock, host and absolute paths are in provenance.jso
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -58,6 +58,11 @@ class BundleWeight(Record, frozen=True):
     sources: tuple[str, ...] = ()
 
 
+# How calls of init after the first one in a process are answered: each with a fresh state; all with the same object, as one of
+# functools' caches gives it; or by init itself, which finds parts of its state in globals or class attributes that it has left.
+LaterCalls = Literal["fresh", "same", "run_init"]
+
+
 class Guard(Record, frozen=True):
     """What init saw of the event and of the process. The snapshot answers calls that agree; the rest runs init the ordinary way."""
 
@@ -71,14 +76,9 @@ class Guard(Record, frozen=True):
     moved: bool = False  # the function changes its working directory before init
     directory: str = ""  # where it is then, "project:" and a path; empty where that is outside of the project
     assigned: dict[str, str] = {}  # digests of [value] of the environment variables that it sets before init
-    left: dict[str, str] = {}  # what of the settings is otherwise after init, in words
-    left_assigned: dict[str, str] = {}  # and of the variables
-    repeats: bool = True  # init, called again after that, gives the same
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
-    memo: bool = False  # init gives the same object each time it is called, not a fresh one
-    memo_parts: bool = False  # a fresh dict, list or tuple, but the same objects in it
-    once: bool = False  # some of it is the same and the rest fresh: further calls in a process run init
+    later_calls: LaterCalls = "fresh"
 
 
 class Answer(Record, frozen=True):

@@ -18,6 +18,7 @@ class Function(Record, frozen=True):
     handler: str
     source: str  # path of the module's file, relative to root, with forward slashes
     init: str = ""  # "module:attribute" given by --init; empty where @tidalctl.init marks it
+    static: bool = False  # --static: the promise of @tidalctl.init(static=True), for that function
 
 
 class Fingerprint(Record, frozen=True):

@@ -28,14 +28,9 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         moved=report.moved,
         directory=report.directory,
         assigned=report.assigned,
-        left=report.left,
-        left_assigned=report.left_assigned,
-        repeats=report.repeats,
         generators=report.generators,
         drawn=report.drawn,
-        memo=report.memo,
-        memo_parts=report.memo_parts,
-        once=report.once,
+        later_calls=report.later_calls,
     )
 
 
@@ -53,8 +48,8 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> str:
         return cause
     if kind != "replay" and not call.arguments:
         return f"{call.name} was called with an argument that is not JSON, so that no later call can be known to be alike"
-    if kind == "script" and (report.memo or report.memo_parts or report.once):
-        return f"{call.name} keeps its state in a global, and may give it again for another event"
+    if kind == "script" and report.later_calls != "fresh":
+        return f"{call.name} keeps its state, and may give it again for another event"
     if kind == "script" and report.globals_differ:
         return f"{call.name} sets {report.globals_differ} otherwise for another event"
     return not_reproducible(strategy, report) or _drawn(kind, call, strategy, report)

@@ -1,5 +1,6 @@
 """What the snapshot child, the capture child and the compiler tell each other."""
 
+from tidalctl.artifacts.manifest import LaterCalls
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.weights import Placement
 
@@ -61,14 +62,9 @@ class SnapshotReport(Record, frozen=True):
     moved: bool = False
     directory: str = ""
     assigned: dict[str, str] = {}
-    left: dict[str, str] = {}
-    left_assigned: dict[str, str] = {}
-    repeats: bool = True
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
-    memo: bool = False
-    memo_parts: bool = False
-    once: bool = False
+    later_calls: LaterCalls = "fresh"
     init_s: float = 0.0
     states: dict[int, dict[str, str]] = {}
     skeleton: str = ""  # digest of the first state's skeleton, to tell whether two runs built the same

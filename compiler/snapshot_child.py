@@ -64,6 +64,5 @@ def _run(request: SnapshotRequest) -> None:
         outputs.append(json_text(value))
         del result, value
     snapshotter.report["outputs"] = tuple(outputs)
-    snapshotter.call_again()
     report = SnapshotReport(**snapshotter.report)
     Path(request.report).write_bytes(msgspec.json.encode(report))

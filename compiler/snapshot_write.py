@@ -5,45 +5,25 @@ pieces, so that no second copy of them exists.
 """
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import torch
 
 from tidalctl.artifacts.manifest import SKELETON
 from tidalctl.artifacts.registries import noted
 from tidalctl.artifacts.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
+from tidalctl.artifacts.slots import Slot
 from tidalctl.artifacts.storages import chunks_of, covers, storage_names
 from tidalctl.artifacts.weights import DTYPES, Entry, kept_address, plan_shards, write_shard
+from tidalctl.compiler.effects import Effects
 from tidalctl.compiler.snapshot import RNG, ShardWritten, SnapshotRequest
-
-if TYPE_CHECKING:
-    from tidalctl.artifacts.skeleton import Place
 
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
 
 
 class NotStored(Exception):
     """Why a state can't be stored, with the path to the culprit."""
-
-
-class Effects(NamedTuple):
-    """What making a state has set besides it, for a restore to set again. `shared` are globals that it left alone, by identity."""
-
-    ambient: dict[str, Any]
-    globals: dict[str, dict[str, Any]]  # by module and name
-    filled: dict[str, dict[str, Any]]  # what globals hold that are the same objects as before
-    modules: Sequence[str]  # the project's, to be imported before the state is there
-    shared: "dict[int, Place]"
-
-    @property
-    def places(self) -> list[tuple[str, str]]:
-        return [(module, name) for found in (self.globals, self.filled) for module, values in found.items() for name in values]
-
-    @property
-    def values(self) -> list[Any]:
-        return [value for found in (self.globals, self.filled) for values in found.values() for value in values.values()]
 
 
 class SnapshotWriter:
@@ -62,7 +42,7 @@ class SnapshotWriter:
             names[effects.ambient["torch.rng"].untyped_storage()._cdata] = RNG
         pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names)
         self.report["globals"] = globals_
-        self.report["kept_globals"] = tuple(".".join(place) for place in effects.places)
+        self.report["kept_globals"] = tuple(map(str, effects.slots))
         self._write_weights(found, pickler.storages)
 
     def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
@@ -109,15 +89,15 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
     skeleton = {
         "state": state,
-        "globals": effects.globals,
-        "filled": effects.filled,
+        "bound": [(tuple(slot), value) for slot, value in effects.bound.items()],
+        "filled": [(tuple(slot), contents) for slot, contents in effects.filled.items()],
         "noted": noted(),
         "ambient": effects.ambient,
         "hooks": hooks,
         "modules": list(effects.modules),
     }
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, effects.shared, whole=True)
+        pickler = SkeletonPickler(file, names, effects.paths, whole=True)
         try:
             with shallow():
                 pickler.dump(skeleton)
@@ -134,18 +114,18 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
     local = sorted(name for name in unpickler.seen if name.startswith("__main__:"))
     if local:
         raise NotStored(f"state: it holds a {local[0].partition(':')[2]} defined in __main__, which a bundle can't import")
-    if rebound := _rebound(effects.globals, unpickler.seen):
+    if rebound := _rebound(effects.bound, unpickler.seen):
         raise NotStored(f"{rebound}: init binds it anew, and a snapshot would find what it was at import by that name")
     return pickler, tuple(sorted(unpickler.seen))
 
 
-def _rebound(new_globals: dict[str, dict[str, Any]], seen: set[str]) -> str:
-    """A global that init set, and by whose own name the skeleton asks for a function, a class or a sentinel; empty for none."""
-    for module, values in new_globals.items():
-        for name, value in values.items():
-            if is_sentinel(value) or any(f"{asked}.".startswith(f"{module}:{name}.") for asked in seen):
-                return f"{module}.{name}"
-    return ""
+def _rebound(bound: dict[Slot, Any], seen: set[str]) -> Slot | None:
+    """Return a slot that init bound, and by whose own name the skeleton asks for a function, a class or a sentinel."""
+    for slot, value in bound.items():
+        name = ".".join(filter(None, slot[1:]))
+        if is_sentinel(value) or any(f"{asked}.".startswith(f"{slot.module}:{name}.") for asked in seen):
+            return slot
+    return None
 
 
 def _entry(name: str, tensor: torch.Tensor | None, storage: torch.UntypedStorage | None = None, address: int = 0) -> Entry:
@@ -184,11 +164,11 @@ class Progress:
 
 
 def _cause(state: Any, effects: Effects, error: Exception) -> str:
-    found: str = why_not_picklable(state, effects.shared)
+    found: str = why_not_picklable(state, effects.paths)
     if "second time" not in found:
         return found
-    for (module, name), value in zip(effects.places, effects.values, strict=True):
-        inner: str = why_not_picklable(value, effects.shared)
+    for slot, value in zip(effects.slots, effects.values, strict=True):
+        inner: str = why_not_picklable(value, effects.paths)
         if "second time" not in inner:
-            return inner.replace("state", f"{module}.{name}", 1)
+            return inner.replace("state", str(slot), 1)
     return f"state: {type(error).__name__}: {error}"

@@ -5,27 +5,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidalctl.ambient import (
-    GENERATORS,
-    FirstGenerators,
-    ambient_digests,
-    begun,
-    changed,
-    read_ambient,
-    torch_settings,
-)
-from tidalctl.compiler.first_call import FirstCall
+from tidalctl.ambient import GENERATORS, FirstGenerators, ambient_digests, begun, changed
+from tidalctl.artifacts.manifest import LaterCalls
 from tidalctl.compiler.snapshot import SnapshotRequest
-from tidalctl.compiler.watches import Threads, noting_imports, noting_seeds
 from tidalctl.context import Init
 from tidalctl.surroundings import Surroundings
 
 if TYPE_CHECKING:
-    from tidalctl.artifacts.skeleton import Place
-    from tidalctl.compiler.early_globals import EarlyGlobals
-    from tidalctl.compiler.memo import Held
-    from tidalctl.compiler.module_state import Global, ModuleState
-    from tidalctl.compiler.snapshot_write import Effects
+    from tidalctl.artifacts.slots import Slot
+    from tidalctl.compiler.module_state import ProjectGlobals
 
 
 class Ambient(NamedTuple):
@@ -43,15 +31,10 @@ class Snapshotter:
         self._request = request
         self.report: dict[str, Any] = {"outputs": (), "states": {}}
         self.error: OSError | None = None
-        self._at_import: tuple[ModuleState, Surroundings] | None = None
-        self._surroundings: Surroundings | None = None
-        self._early: EarlyGlobals | None = None
+        self._at_import: tuple[ProjectGlobals, Surroundings] | None = None
         self._event_index = 0
         self._generators = FirstGenerators()
-        self._watched: tuple[ModuleState, list[Global]] | None = None
-        self._left: dict[str, str] = {}
-        self._call: FirstCall | None = None
-        self._held: Held | None = None
+        self._watched: tuple[ProjectGlobals, dict[Slot, str]] | None = None
 
     def begin(self, index: int) -> None:
         """Turn to an event, which finds the random generators as the first one did."""
@@ -61,31 +44,31 @@ class Snapshotter:
 
     def imported(self) -> None:
         """The function's module is there. What it changes from now on and before it calls init, init may look at."""
-        from tidalctl.compiler.module_state import ModuleState
+        from tidalctl.compiler.module_state import ProjectGlobals
 
         if "init" not in self.report:
-            self._at_import = ModuleState(self._request.root), Surroundings()
+            self._at_import = ProjectGlobals(self._request.root), Surroundings()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self._at_import is not None:
             self._look_around(mark, *self._at_import)
         self._at_import = None
         if self._request.folder and "init" not in self.report:
-            state = self._noting_what_is_left(mark, arguments, keywords)
+            state = self._stored(mark, arguments, keywords)
         else:
             state = self._timed(mark, arguments, keywords)
         self._note_state(mark, state)
         return state
 
-    def _look_around(self, mark: Init, modules: "ModuleState", surroundings: Surroundings) -> None:
-        """What the function has set since its import, before it calls init for the first time."""
-        if early := [(module, name) for module, values in modules.kept().items() for name in values]:
-            from tidalctl.compiler.early_globals import EarlyGlobals
-
-            self._early = EarlyGlobals(early, modules)
-        self._set_early(mark, modules.changed_attribute())
-        self._surroundings = surroundings
-        roots = self._roots()
+    def _look_around(self, mark: Init, at_import: "ProjectGlobals", surroundings: Surroundings) -> None:
+        """Note what the function has set since its import, before it calls init for the first time."""
+        if not mark.static and (slot := next(iter(at_import.changed()), None) or at_import.deleted()):
+            self.report.setdefault(
+                "cause",
+                f"{slot} is set before {mark.name} is called, which may look at it: if it does not, mark it with static=True, "
+                "or name it with --init and --static",
+            )
+        roots = [os.path.realpath(self._request.root)]
         directory = surroundings.place(roots)
         self.report |= {
             "moved": surroundings.moved(),
@@ -99,104 +82,26 @@ class Snapshotter:
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
             self.report.setdefault("cause", f"{mark.name} is defined in a function, and takes variables of it")
 
-    def _set_early(self, mark: Init, name: str) -> None:
-        if name:
-            self.report.setdefault("cause", f"{name} is set before {mark.name} is called, so that the state may depend on it")
-
-    def _roots(self) -> list[str]:
-        return [os.path.realpath(self._request.root)]
-
-    def _noting_what_is_left(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call, with what it leaves otherwise than it found it."""
-        self._call = call = FirstCall(mark, arguments, keywords)
-        state = self._first_noting_looks(mark, arguments, keywords)
-        call.over()
-        surroundings = self._surroundings or Surroundings()  # none where the function's import calls init
-        self.report |= {"left": call.left, "left_assigned": surroundings.digests(call.assigned, self._roots())}
-        return state
-
-    def _first_noting_looks(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call, where the function has set globals before it: init must not have looked at them."""
-        if self._early is None:
-            return self._stored(mark, arguments, keywords)
-        self._set_early(mark, self._early.held(mark.function))
-        with self._early as early:
-            state = self._stored(mark, arguments, keywords)
-        self._set_early(mark, early.looked_at())
-        return state
-
-    def call_again(self) -> None:
-        """Once all outputs are there: whether init gives the same where it finds what it left itself."""
-        asked = self._call is not None and (self._call.left_anything or self._held)
-        if self._call is None or not asked or "cause" in self.report:
-            return
-        from tidalctl.artifacts.skeleton import skeleton_digest
-
-        state, verdict = None, ""
-        try:
-            state = self._call.again()
-            built = skeleton_digest(state), _weight_digests(state)
-            repeats = built == (self.report["skeleton"], self.report["states"][0])
-            verdict = self._held.verdict(state) if self._held else ""
-        except Exception:  # noqa: BLE001 - init may not expect to be called twice, or find no memory for it
-            repeats = False
-        if self._call.left_anything:
-            self.report["repeats"] = repeats
-        if self._held:
-            self._note_verdict(verdict)
-
-    def _note_verdict(self, verdict: str) -> None:
-        """Of a state of which something lies in globals that init sets: what of it a further call gave again."""
-        self.report |= {"memo": verdict == "same", "memo_parts": verdict == "parts", "once": not verdict}
-
-    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        began = time.perf_counter()
-        state = mark.function(*arguments, **keywords)
-        if self._early is None:  # which slows it
-            self.report.setdefault("init_s", time.perf_counter() - began)
-        return state
-
     def _stored(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make a state, and write it with what else making it has changed, where the request wants it stored."""
-        from tidalctl.compiler.holders import held_elsewhere
-        from tidalctl.compiler.memo import Held, copied
-        from tidalctl.compiler.module_state import ModuleState, is_atom
-        from tidalctl.compiler.places import within
+        from tidalctl.compiler.effects import EffectsWatch
         from tidalctl.compiler.snapshot_write import NotStored, SnapshotWriter
 
-        modules = ModuleState(self._request.root)
-        self.report |= {"init": mark.name, "settings": torch_settings()}
-        before, directory, path, threads = read_ambient(), os.getcwd(), list(sys.path), Threads()
-        with noting_imports(modules), noting_seeds() as seeded:
+        watch = EffectsWatch(self._request.root)
+        self.report |= {"init": mark.name, "settings": watch.settings}
+        with watch:
             state = self._timed(mark, arguments, keywords)
-        if attribute := modules.changed_attribute():
-            self.report.setdefault("cause", f"{mark.name} sets {attribute}, which no snapshot holds")
-        elif cache := modules.cache_with(state, mark.function):
-            self.report.setdefault("cause", f"{cache} keeps what {mark.name} gives, and no snapshot holds a cache")
-        elif work := threads.started(modules):
-            self.report.setdefault("cause", f"{mark.name} starts a thread that runs {work}, and no snapshot holds a thread")
-        elif gone := modules.gone():
-            self.report.setdefault("cause", f"{mark.name} deletes {gone}")
-        elif sys.path != path:
-            self.report.setdefault("cause", f"{mark.name} changes sys.path")
-        elif os.getcwd() != directory:
-            self.report.setdefault("cause", f"{mark.name} changes the working directory")
+        if cause := watch.cause():
+            self.report.setdefault("cause", f"{mark.name} {cause}")
         if "cause" in self.report or not self._request.store:
             return state
-        after = read_ambient()
-        self.report["memo"] = hasattr(mark.function, "cache_info") or modules.holds(state)
-        ambient = self._ambient(before, after, seeded)
+        ambient = self._ambient(watch.before, watch.after, watch.seeded)
+        effects = watch.effects(ambient.kept)
         self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
+        self.report["later_calls"] = _later_calls(mark, watch.keeps_of(state))
         writer = SnapshotWriter(self._request)
-        kept = modules.kept()  # before anybody looks into globals, which changes some: a StringIO gets a dict of attributes
-        elsewhere = held_elsewhere(modules, kept, state)
-        untouched = modules.untouched()
-        shared = within(untouched, is_atom)
-        effects = _effects(modules, ambient, kept, shared)
         try:
-            if elsewhere:
-                raise NotStored(f"{elsewhere}: {mark.name} changes it in place, and what else holds it would hold another one")
-            if kind := copied([state, effects.values], list(untouched.values()), shared):
+            if kind := watch.copied(state):
                 raise NotStored(f"it holds a {kind} from deep inside a global that it leaves alone, which would be a copy")
             writer.write(state, effects)
         except NotStored as reason:
@@ -204,11 +109,14 @@ class Snapshotter:
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
-        if not hasattr(mark.function, "cache_info"):
-            self._held = Held(state, effects.values, shared) or None  # it keeps the state alive
-        self._watched = (modules, effects.places)
-        self._left = modules.digests(self._watched[1])
+        self._watched = (watch.globals, watch.globals.digests(effects.slots))
         self.report |= writer.report
+        return state
+
+    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        began = time.perf_counter()
+        state = mark.function(*arguments, **keywords)
+        self.report.setdefault("init_s", time.perf_counter() - began)
         return state
 
     def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str]) -> Ambient:
@@ -234,30 +142,20 @@ class Snapshotter:
         from tidalctl.artifacts.skeleton import skeleton_digest
 
         if self._watched is not None:
-            now = self._watched[0].digests(self._watched[1])
-            if other := [name for name in now if now[name] != self._left[name]]:
-                self.report.setdefault("globals_differ", other[0])
+            project, left = self._watched
+            now = project.digests(left)
+            if other := next((slot for slot in left if now[slot] != left[slot]), None):
+                self.report.setdefault("globals_differ", str(other))
         if "skeleton" not in self.report:
             self.report["skeleton"] = skeleton_digest(state)
         self.report["states"][self._event_index] = _weight_digests(state)
 
 
-def _effects(
-    modules: "ModuleState", ambient: Ambient, kept: dict[str, dict[str, Any]], shared: "dict[int, Place]"
-) -> "Effects":
-    from tidalctl.artifacts.filled import contents
-    from tidalctl.compiler.snapshot_write import Effects
-
-    bound = {module: dict(values) for module, values in kept.items()}
-    filled: dict[str, dict[str, Any]] = {}
-    places: dict[int, Place] = {}
-    for module, name in [(module, name) for module, values in bound.items() for name in values]:
-        value = bound[module][name]
-        if modules.is_object_of_before((module, name), value) and (held := contents(value)) is not None:
-            filled.setdefault(module, {})[name] = held
-            places[id(value)] = module, name
-            del bound[module][name]
-    return Effects(ambient.kept, bound, filled, modules.imported, shared | places)
+def _later_calls(mark: Init, keeps_of_state: bool) -> LaterCalls:
+    """How calls after the first one in a process are answered: see manifest.Guard."""
+    if hasattr(mark.function, "cache_info"):
+        return "same"
+    return "run_init" if keeps_of_state else "fresh"
 
 
 def _weight_digests(state: Any) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """What the snapshot's process watches while init runs: modules that it imports, generators that it seeds, threads that it starts."""
 
 import contextlib
-import functools
 import importlib.machinery
 import inspect
 import random
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from tidalctl.ambient import CUDA_RNG
 
-if TYPE_CHECKING:
-    from tidalctl.compiler.module_state import ModuleState
+if TYPE_CHECKING:  # it imports torch, which is for the function to do
+    from tidalctl.compiler.module_state import ProjectGlobals
 
 
 @contextlib.contextmanager
@@ -38,49 +37,43 @@ def after_imports(tell: Callable[[types.ModuleType], None]) -> Iterator[None]:
             setattr(loader, "exec_module", original)  # noqa: B010
 
 
-def noting_imports(modules: "ModuleState") -> contextlib.AbstractContextManager[None]:
-    """Tell the module state of the project's own modules that are imported meanwhile."""
+def noting_imports(modules: "ProjectGlobals") -> contextlib.AbstractContextManager[None]:
+    """Tell of the project's own modules that are imported meanwhile."""
     return after_imports(lambda module: modules.note_module(module.__name__) if modules.owns(module) else None)
 
 
 class Threads:
-    """Make it before init, and ask it after: no snapshot holds a thread."""
+    """The threads that there are: make it before init, and ask it afterwards."""
 
     def __init__(self) -> None:
         self._before = frozenset(sys._current_frames())
 
-    def started(self, modules: "ModuleState") -> str:
-        """What a thread of the project's code that init has started runs, and still does; empty for none. Libraries' are their own."""
+    def started(self, owns_file: Callable[[str], bool]) -> str | None:
+        """Return what a living thread runs that was started since and runs code of files that are owned: the project's."""
         threads = {thread.ident: thread for thread in threading.enumerate()}
         for number, top in sys._current_frames().items():
             if number in self._before:
                 continue
             thread = threads.get(number)
-            for work in (type(thread), *_targets(thread)):
-                if modules.owns_file(_file_of(work)):
+            # a thread that has just begun has no frame of its work yet; a timer calls its `function`
+            for work in (type(thread), getattr(thread, "_target", None), getattr(thread, "function", None)):
+                if work is not None and owns_file(_file_of(work)):
                     return str(getattr(work, "__qualname__", type(work).__qualname__))
             frame: types.FrameType | None = top
             while frame is not None:
-                if modules.owns_file(frame.f_code.co_filename):
+                if owns_file(frame.f_code.co_filename):
                     return frame.f_code.co_qualname
                 frame = frame.f_back
-        return ""
-
-
-def _targets(thread: threading.Thread | None) -> Iterator[Any]:
-    """What a thread was given to run."""
-    for name in ("_target", "function"):  # a timer's
-        if (target := getattr(thread, name, None)) is not None:
-            yield target.func if isinstance(target, functools.partial) else target
+        return None
 
 
 def _file_of(work: Any) -> str:
-    """Of a function or a class; of another object, that of its class."""
-    inner = inspect.unwrap(getattr(work, "__func__", work))
-    if isinstance(inner, types.FunctionType):
-        return inner.__code__.co_filename
-    kind = inner if isinstance(inner, type) else type(inner)
-    return str(getattr(sys.modules.get(kind.__module__), "__file__", None) or "")
+    """Return the file of a function or a class; of another object, that of its class."""
+    inner = inspect.unwrap(getattr(work, "func", work))  # a partial's
+    for known in (inner, type(inner)):
+        with contextlib.suppress(TypeError, OSError):  # built in
+            return inspect.getfile(known)
+    return ""
 
 
 @contextlib.contextmanager

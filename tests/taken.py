@@ -28,7 +28,6 @@ def take(folder: Path, source: str, event: dict[str, Any] | None = None) -> Snap
         handler = importlib.import_module(name).handler
         snapshotter.imported()
         handler(event or {}, None)
-        snapshotter.call_again()
     finally:
         answer_inits_with(None)
         sys.path.remove(str(folder))

@@ -8,12 +8,10 @@ from conftest import Chain
 
 HEAD = """
 import contextvars
-import functools
 import json
 import os
 import pathlib
 import random
-import types
 import tidalctl
 import torch
 """
@@ -91,68 +89,6 @@ def handler(event, context):
     return load().tolist()
 """
 
-CACHE = """
-@functools.lru_cache
-def model():
-    torch.manual_seed(0)
-    return torch.nn.Linear(2, 2)
-
-@tidalctl.init
-def load(event):
-    made = model()
-    with torch.no_grad():
-        made.weight.fill_(2.0)
-        made.bias.fill_(0.0)
-    return {"model": made}
-
-def handler(event, context):
-    state = load(event)
-    return (state["model"] if event["scale"] == 2.0 else model())(torch.ones(1, 2)).tolist()
-"""
-
-FUNCTION_ATTRIBUTE = """
-def scaled(x):
-    return x * scaled.by
-
-scaled.by = 1.0
-
-@tidalctl.init
-def load(event):
-    scaled.by = 5.0
-    return torch.ones(4)
-
-def handler(event, context):
-    state = load(event)
-    return (state if event["scale"] == 2.0 else scaled(state)).tolist()
-"""
-
-DEFAULT = """
-def noted(x, seen=[]):
-    seen.append(1)
-    return x * len(seen)
-
-@tidalctl.init
-def load(event):
-    return noted(torch.ones(4))
-
-def handler(event, context):
-    state = load(event)
-    return (state if event["scale"] == 2.0 else noted(state)).tolist()
-"""
-
-NAMESPACE_IN_A_DEFAULT = """
-def settings(_s=types.SimpleNamespace(scale=1.0)):
-    return _s
-
-@tidalctl.init
-def load():
-    return torch.ones(4) * settings().scale
-
-def handler(event, context):
-    settings().scale = event["scale"]
-    return load().tolist()
-"""
-
 TWO_UNDERSCORES = """
 __scale = 1.0
 
@@ -224,3 +160,41 @@ def test_where_nothing_can_be_kept_the_cause_is_that_and_not_a_bundle_that_faile
     assert "the snapshot answers" not in made.said(), "there is none"
     event = {"xs": [3.0]}
     assert made.run(event)["output"] == made.plain(event)
+
+
+COUNTING = """
+REQUESTS = 0
+
+{marked}
+def load():
+    torch.manual_seed(0)
+    return torch.nn.Linear(4, 2)
+
+def handler(event, context):
+    global REQUESTS
+    REQUESTS += 1
+    return [REQUESTS, load()(torch.full((1, 4), event["x"])).tolist()]
+"""
+
+
+def test_a_global_set_before_an_init_without_a_promise_is_a_cause_that_names_the_remedy(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + COUNTING.format(marked="@tidalctl.init"), {"x": 2.0})
+    assert made.manifest["strategy"] == "eager"
+    assert "app.REQUESTS is set before app:load is called" in made.said() and "static=True" in made.said(), made.said()
+    assert made.run({"x": 3.0})["output"] == made.plain({"x": 3.0})
+
+
+@pytest.mark.parametrize(
+    ("marked", "options"),
+    [
+        pytest.param("@tidalctl.init(static=True)", (), id="by the mark"),
+        pytest.param("", ("--init", "app:load", "--static"), id="by name"),
+    ],
+)
+def test_a_static_init_is_believed_not_to_look_at_what_the_handler_has_set(
+    marked: str, options: tuple[str, ...], chain: Callable[..., Chain]
+) -> None:
+    made = chain(HEAD + COUNTING.format(marked=marked), {"x": 2.0}, options=options)
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    report = made.run({"x": 3.0})
+    assert (report["output"], report["fallback"]) == (made.plain({"x": 3.0}), None)

@@ -1,15 +1,12 @@
 """A handler that can't be called twice on one state, and other things that are nobody's fault, are traced and compiled all the same."""
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from conftest import Chain
 
 from tidalctl.artifacts.storages import storage_names
-from tidalctl.compiler.module_state import ModuleState
 
 APP = """
 import io
@@ -55,15 +52,3 @@ def test_the_gradient_of_a_tensor_is_asked_for_only_where_torch_keeps_one(recwar
     weight = torch.ones(2, requires_grad=True)
     assert len(storage_names([weight * 2, weight])) == 2
     assert not recwarn.list
-
-
-def test_a_global_that_init_deletes_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "app_that_deletes.py").write_text("RAW = 1\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    import app_that_deletes  # type: ignore[import-not-found]
-
-    modules = ModuleState(str(tmp_path))
-    assert modules.gone() == ""
-    del app_that_deletes.RAW
-    assert modules.gone() == "app_that_deletes.RAW"
-    del sys.modules["app_that_deletes"]

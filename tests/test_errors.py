@@ -73,6 +73,7 @@ TRACES = {
     "handler of one parameter": (["takes.py", "--event", "{}"], ["handler(event, context)", "both parameters"]),
     "no such init": (["app.py", "--event", "{}", "--init", "app:lod"], ["app:lod"]),
     "no such init module": (["app.py", "--event", "{}", "--init", "nosuch:load"], ["nosuch"]),
+    "static without init": (["app.py", "--event", "{}", "--static"], ["--static", "--init app:load --static"]),
     "init without a module": (["app.py", "--event", "{}", "--init", "get_model"], ["module:function", "--init app:get_model"]),
     "no event": (["app.py"], ["--event"]),
     "event without a value": (["app.py", "--event"], ["--event", "tidalctl trace --help"]),

@@ -1,21 +1,15 @@
 """An object that init fills and that other code holds since before: a start from the bundle fills it and puts no other in its place."""
 
 import collections
-import importlib
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import Chain
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tidalctl.artifacts.dropped import order_lost
-from tidalctl.artifacts.filled import contents, fill
-from tidalctl.compiler.holders import held_elsewhere
-from tidalctl.compiler.module_state import ModuleState
+from tidalctl.artifacts.filled import contents_of, restore_contents
 
 SERVICE = """
 import tidalctl
@@ -36,7 +30,7 @@ class Service:
 service = Service()
 handler = service.handle
 
-@tidalctl.init
+@tidalctl.init(static=True)
 def load():
     TABLE["scale"] = 3.0
     SEEN.append(1)
@@ -75,72 +69,71 @@ PAIRS = st.dictionaries(st.text(max_size=3), st.integers(), max_size=5)
 def test_filling_gives_back_what_was_held(held: Any, other: Any, items: list[int], others: list[int]) -> None:
     for kind in (dict, collections.OrderedDict, collections.Counter):
         value, now = kind(held), kind(other)
-        fill(now, contents(value))
+        restore_contents(now, contents_of(value))
         assert now == value
         assert list(now) == list(value), "in order"
     for kind in (list, set, collections.deque):
         value, now = kind(items), kind(others)
-        if (what := contents(value)) is None:
+        if (what := contents_of(value)) is None:
             assert order_lost(value), "a set whose order would be another"
             continue
-        fill(now, what)
+        restore_contents(now, what)
         assert list(now) == list(value), "in order"
     one, two = Plain(), Plain()
     vars(one).update(held)
     vars(two).update(other)
-    fill(two, contents(one))
+    restore_contents(two, contents_of(one))
     assert vars(two) == vars(one)
 
 
 def test_what_is_kept_in_a_way_of_its_own_is_not_filled() -> None:
     for value in (WithSlots(), OfItsOwn(), 1, "a", (), Plain, len, collections.ChainMap()):
-        assert contents(value) is None or isinstance(value, collections.ChainMap)
+        assert contents_of(value) is None or isinstance(value, collections.ChainMap)
 
 
 def test_contents_are_a_copy() -> None:
     value = {"a": 1}
-    held = contents(value)
+    held = contents_of(value)
     value["a"] = 2
     assert held == {"a": 1}
 
 
-HELD = {
-    "a_module_in_a_closure": (
-        "MODEL = torch.nn.Linear(2, 1)\nROUTES = {{'score': scorer(MODEL)}}",
-        "MODEL.weight.data.fill_(1)",
-    ),
-    "an_inner_dict_by_its_method": ("CONFIG = {{'vocab': {{}}}}\nlookup = [CONFIG['vocab'].get]", "CONFIG['vocab']['a'] = 1"),
-    "a_dict_of_its_own_class": ("REG = Registry()\nlookup = [REG.get]", "REG['a'] = 1"),
-    "what_is_held_weakly": ("REG = Registry()\nweak = weakref.ref(REG)", "REG['a'] = 1"),
-}
-FREE = {
-    "a_module": ("MODEL = torch.nn.Linear(2, 1)", "MODEL.weight.data.fill_(1)"),
-    "an_inner_dict": ("CONFIG = {{'vocab': {{}}}}", "CONFIG['vocab']['a'] = 1"),
-    "an_inner_list_of_an_object": ("S = Plain()\nS.names = []", "S.names.append(1)"),
-    "one_in_two_globals": ("A = Registry()\nB = [A]", "A['a'] = 1"),
-}
-PROJECT = """
-import weakref
+HOLDERS = """
+import tidalctl
 import torch
-class Registry(dict):
-    pass
-class Plain:
-    pass
+
+MODEL = torch.nn.Linear(2, 1)
+
 def scorer(model):
-    return lambda x: model(x)
-{made}
-def init():
-    {change}
+    return lambda x: model(x).tolist()
+
+ROUTES = {"score": scorer(MODEL)}
+
+class Predictor(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 1)
+
+    def handle(self, event, context):
+        load()
+        with torch.no_grad():
+            return [ROUTES["score"](torch.ones(2)), self.layer(torch.ones(2)).tolist(), predictor is self]
+
+predictor = Predictor()
+handler = predictor.handle
+
+@tidalctl.init(static=True)
+def load():
+    with torch.no_grad():
+        for layer in (MODEL, predictor.layer):
+            layer.weight.fill_(2.0)
+            layer.bias.fill_(0.5)
+    return predictor
 """
 
 
-@pytest.mark.parametrize("case", [*HELD, *FREE])
-def test_what_something_else_holds_is_not_made_anew(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, change = (HELD | FREE)[case]
-    (tmp_path / f"held_{case}.py").write_text(PROJECT.format(made=made.format(), change=change), encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    project = importlib.import_module(f"held_{case}")
-    modules = ModuleState(str(tmp_path))
-    project.init()
-    assert held_elsewhere(modules, modules.kept(), {}).partition(".")[0] == (f"held_{case}" if case in HELD else "")
-    del sys.modules[f"held_{case}"]
+def test_a_model_that_init_fills_stays_the_object_that_a_closure_and_the_handler_hold(chain: Callable[..., Chain]) -> None:
+    made = chain(HOLDERS, {})
+    assert made.manifest["strategy"] == "snapshot", made.said()
+    report = made.run({})
+    assert (report["output"], report["fallback"]) == (made.plain({}), None)

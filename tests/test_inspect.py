@@ -75,7 +75,13 @@ def test_inspect_and_verify_never_import_torch(trace_file: Path, bundle: Path, n
 def test_json_of_a_trace_holds_every_record(trace_file: Path) -> None:
     document = json.loads(call("inspect", trace_file, "--json"))
     assert (document["schema"], document["kind"], document["complete"], document["failure"]) == (1, "trace", True, None)
-    assert document["function"] == {"module": "app", "handler": "handler", "source": "app.py", "init": "app:load"}
+    assert document["function"] == {
+        "module": "app",
+        "handler": "handler",
+        "source": "app.py",
+        "init": "app:load",
+        "static": False,
+    }
     assert [weight["index"] for weight in document["weights"]] == [1, 0, 2]
     assert [bool(weight["first_uses"]) for weight in document["weights"]] == [True, True, False]
     assert document["weights"][0]["written"] == [{"weight": 1, "event": 0, "operator": "aten.add_"}]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import Chain
 from taken import HEAD, take
+from test_states import call_twice, plainly
 
 REBINDS = """
 numpy = None
@@ -79,57 +80,80 @@ def init_that(body: str, before: str = "") -> str:
     return load + "def handler(event, context):\n    return load(event).tolist()\n"
 
 
-WRAPPED = "def step(x): return x\n"
-METHOD = "class M:\n    def long(self): return 1\n    @staticmethod\n    def make(): return 1\ndef other(self): return 2\n"
-COUNTER = """
-def counter():
-    n = 0
-    def following():
-        nonlocal n
-        n += 1
-        return n
-    return following
-
-following = counter()
-"""
-MEMOISED = """
-import functools
-
-def memoised(function):
-    cache = {}
-    @functools.wraps(function)
-    def call(x):
-        return cache.setdefault(x, function(x))
-    return call
-
-@memoised
-@functools.lru_cache
-@memoised
-def square(x): return x * x
-
-class Square:
-    @staticmethod
-    @memoised
-    def of(x): return x * x
-"""
 CAUSES = {
     "a global is bound to a wrapper of its own name": (
-        init_that("global step\nstep = torch.no_grad()(step)", WRAPPED),
+        init_that("global step\nstep = torch.no_grad()(step)", "def step(x): return x\n"),
         "app.step: init binds it anew",
     ),
-    "a method is set": (init_that("M.long = other", METHOD), "app:load sets app.M.long"),
-    "a static method is set": (init_that("M.make = staticmethod(lambda: 2)", METHOD), "app:load sets app.M.make"),
-    "an operator is set": (init_that("M.__len__ = other", METHOD), "app:load sets app.M.__len__"),
-    "a closure counts": (init_that("following()", COUNTER), "app:load sets app.following.variable n"),
-    "a decorator remembers": (init_that("square(2)", MEMOISED), "app:load sets app.square."),
-    "a method's decorator remembers": (init_that("Square.of(2)", MEMOISED), "app:load sets app.Square.of.variable cache"),
+    "a method is wrapped": (
+        init_that("M.make = staticmethod(lambda: 2)", "class M:\n    @staticmethod\n    def make(): return 1\n"),
+        "app.M.make: a staticmethod",
+    ),
+    "a global is deleted": (init_that("global RAW\ndel RAW", "RAW = 1\n"), "app:load deletes app.RAW"),
+    "a class attribute is deleted": (
+        init_that("del M.raw", "class M:\n    raw, other = 1, 2\n"),
+        "app:load deletes app.M.raw",
+    ),
+    "what can't be filled is changed in place": (
+        init_that("ROWS.add_(1)", "ROWS = torch.ones(2)\n"),
+        "app:load changes app.ROWS in place, and no snapshot fills a Tensor",
+    ),
+    "what can't be pickled is bound": (init_that("global work\nwork = lambda: 1", "work = None\n"), "app.work: a lambda"),
+    "something deep inside a global": (
+        init_that("return TABLE['a']['b'][0]", "TABLE = {'a': {'b': [torch.ones(2)]}}\n"),
+        "it holds a Tensor from deep inside a global",
+    ),
+    "sys.path is changed": (init_that("sys.path.append('/nowhere')", "import sys\n"), "app:load changes sys.path"),
+    "the working directory is changed": (init_that("os.chdir('/')", "import os\n"), "app:load changes the working directory"),
 }
 
 
 @pytest.mark.parametrize("case", CAUSES)
-def test_what_no_snapshot_holds_is_a_cause_that_names_it(case: str, tmp_path: Path) -> None:
+def test_what_no_snapshot_holds_is_a_cause_that_names_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     source, cause = CAUSES[case]
     assert cause in take(tmp_path, source).cause
+
+
+ON_CLASSES = """
+def other(self): return 2
+
+class Model:
+    net, sizes = None, []
+    def size(self): return 1
+
+    class Inner:
+        scale = 1.0
+
+@tidalctl.init(static=True)
+def load(event):
+    Model.net = torch.nn.Linear(2, 2)
+    torch.nn.init.ones_(Model.net.weight)
+    torch.nn.init.zeros_(Model.net.bias)
+    Model.sizes.append(5)
+    Model.size = Model.__len__ = other
+    Model.Inner.scale = 3.0
+    return Model.net
+
+def handler(event, context):
+    held = Model.sizes
+    same = load(event) is Model.net
+    with torch.no_grad():
+        out = Model.net(torch.ones(2)) * Model.Inner.scale
+        Model.net.weight.add_(event["more"])
+    return [out.tolist(), same, Model().size(), len(Model()), list(held), held is Model.sizes]
+"""
+
+
+def test_what_a_class_holds_is_restored_and_kept_for_a_second_event(chain: Callable[..., Chain]) -> None:
+    made = chain(HEAD + ON_CLASSES, {"more": 1})
+    assert (made.manifest["strategy"], made.manifest["guard"]["later_calls"]) == ("snapshot", "run_init"), made.said()
+    report = made.run({"more": 2})
+    assert (report["output"], report["fallback"]) == (made.plain({"more": 2}), None)
+    events = [{"more": 2}, {"more": 3}, {"more": 0}]
+    outputs, fallback, restored = call_twice(made.bundle, *events, cwd=made.folder)
+    assert (outputs, fallback, restored) == (plainly(made, *events), None, 1)
 
 
 STARTS = {

@@ -1,4 +1,4 @@
-"""An init that gives again what it gave before does so from the bundle, and one that makes some of it anew runs in every start."""
+"""Calls of init after the first one in a process: each gives a fresh state, or the same one, or runs init, which finds what it left."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from conftest import Chain
 from taken import HEAD, take
-from test_states import call_twice
+from test_states import call_twice, plainly
 
 CLASSES = """
+import functools
+
 class Tokenizer:
     def __init__(self): self.seen = []
 
@@ -18,94 +20,138 @@ class Manager:
 
 model = tokenizer = None
 table = {}
+untouched = {}
 manager = Manager()
 """
 
 
 def init_of(body: str) -> str:
     lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
-    load = f"@tidalctl.init\ndef load(event):\n    global model, tokenizer, table\n{lines}\n"
+    load = f"@tidalctl.init(static=True)\ndef load(event):\n    global model, tokenizer, table\n{lines}\n"
     return CLASSES + load + "def handler(event, context):\n    load(event)\n"
 
 
 MADE = "if model is None: model, tokenizer = torch.ones(2), Tokenizer()\n"
-ANSWERS = {
-    "return model": ("same", MADE),
-    "return model, tokenizer": ("parts", MADE),
-    'return {"model": model, "n": 3, "text": "x"}': ("parts", MADE),
-    "return [tokenizer.seen, model]": ("parts", MADE),
-    "return manager.model": ("same", "if manager.model is None: manager.model = torch.ones(2)"),
-    'return {"model": manager.model}': ("parts", "if manager.model is None: manager.model = torch.ones(2)"),
-    'return {"inner": {"model": model}}': ("some", MADE),
-    "return model, Tokenizer()": ("some", MADE),
-    "return {'view': model[:1]}": ("some", MADE),
-    "return [model]": ("fresh", "model = torch.ones(2)"),
-    "return torch.ones(2), 5": ("fresh", MADE),
-    "return table": ("same", "table['w'] = torch.ones(2)"),
+LATER_CALLS = {
+    f"{MADE}return model": "run_init",
+    f"{MADE}return model, tokenizer": "run_init",
+    f"{MADE}return [tokenizer.seen]": "run_init",
+    f"{MADE}return {{'view': model[:1]}}": "run_init",
+    f"{MADE}return model, Tokenizer()": "run_init",
+    "if Manager.model is None: Manager.model = torch.ones(2)\nreturn {'model': Manager.model}": "run_init",
+    "manager.model = torch.ones(2)\nreturn manager": "run_init",
+    "table['w'] = torch.ones(2)\nreturn table": "run_init",
+    "model = torch.ones(2)\nreturn [model]": "run_init",
+    "table['n'] = 5\nreturn {'table': table}": "run_init",
+    f"{MADE}return torch.ones(2), 5": "fresh",
+    "return {'table': untouched, 'w': torch.ones(2)}": "fresh",
 }
 
 
-@pytest.mark.parametrize("giving", ANSWERS)
-def test_what_a_further_call_gives_is_asked_of_init_itself(giving: str, tmp_path: Path) -> None:
-    kind, body = ANSWERS[giving]
-    report = take(tmp_path, init_of(f"{body}\n{giving}"))
-    asked = report.memo, report.memo_parts, report.once
-    assert asked == (kind == "same", kind == "parts", kind == "some"), report.cause
-    assert report.cause == ""
+@pytest.mark.parametrize("body", LATER_CALLS)
+def test_how_later_calls_are_answered_hangs_on_whether_init_keeps_something_of_its_state(body: str, tmp_path: Path) -> None:
+    report = take(tmp_path, init_of(body))
+    assert (report.cause, report.later_calls) == ("", LATER_CALLS[body])
+
+
+def test_a_cache_of_functools_gives_the_same_object_each_time(tmp_path: Path) -> None:
+    source = init_of("return torch.ones(2)").replace("def load(event):", "@functools.cache\ndef load():")
+    assert take(tmp_path, source.replace("load(event)", "load()")).later_calls == "same"
 
 
 MEMO = (
     HEAD
     + CLASSES
     + """
-@tidalctl.init
-def load(event):
+@tidalctl.init(static=True)
+def load():
     global model, tokenizer
     if model is None:
         model, tokenizer = torch.ones(2), Tokenizer()
     return {"model": model, "tokenizer": tokenizer}
 
 def handler(event, context):
-    state = load(event)
+    state = load()
     state["tokenizer"].seen.append(event["n"])
+    state["model"].add_(1)
     state["extra"] = 1
-    again = load(event)
-    return [list(again["tokenizer"].seen), again is state, again["model"] is model, sorted(again)]
+    again = load()
+    return [list(again["tokenizer"].seen), again["model"].tolist(), again is state, again["model"] is model, sorted(again)]
 """
 )
+CACHED = (
+    HEAD
+    + """
+import functools
 
+@tidalctl.init
+@functools.cache
+def load():
+    return {"model": torch.ones(2)}
 
-def test_what_the_handler_did_to_the_parts_of_a_state_is_there_at_the_next_call(chain: Callable[..., Chain]) -> None:
-    made = chain(MEMO, {"n": 1})
-    outputs, fallback, restored = call_twice(made.bundle, {"n": 2}, {"n": 3}, cwd=made.folder)
-    keys = ["model", "tokenizer"]
-    assert (fallback, restored) == (None, 1)
-    assert outputs == [[[2], False, True, keys], [[2, 3], False, True, keys]]
-
-
-ONCE = """
+def handler(event, context):
+    state = load()
+    state["model"].add_(event["n"])
+    return [state["model"].tolist(), load() is state]
+"""
+)
+PARTLY = (
+    HEAD
+    + """
 class Config:
     def __init__(self): self.values = []
 
 config = Config()
 
 @tidalctl.init(static=True)
-def load(event):
+def load():
     config.ready = True
     return {"weight": torch.ones(2), "config": config}
 
 def handler(event, context):
-    state = load(event)
+    state = load()
     state["config"].values.append(event["n"])
     state["weight"].add_(1)
     return [state["weight"].tolist(), list(config.values)]
 """
+)
+GLOBAL_MODEL = (
+    HEAD
+    + """
+MODEL = None
+
+@tidalctl.init(static=True)
+def load():
+    global MODEL
+    if MODEL is None:
+        MODEL = torch.nn.Linear(2, 2)
+        torch.nn.init.ones_(MODEL.weight)
+        torch.nn.init.zeros_(MODEL.bias)
+    return MODEL
+
+def handler(event, context):
+    model = load()
+    with torch.no_grad():
+        model.bias.add_(event["n"])
+        return [model(torch.ones(2)).tolist(), model is MODEL, load() is MODEL]
+"""
+)
+EVENTS = [{"n": 2}, {"n": 3}, {"n": 4}]
 
 
-@pytest.mark.slow
-def test_where_some_is_kept_and_some_made_anew_a_further_call_runs_init(chain: Callable[..., Chain]) -> None:
-    made = chain(HEAD + ONCE, {"n": 1})
-    assert made.manifest["strategy"] == "snapshot"
-    outputs, fallback, restored = call_twice(made.bundle, {"n": 2}, {"n": 3}, cwd=made.folder)
-    assert outputs == [[[2.0, 2.0], [2]], [[2.0, 2.0], [2, 3]]]
-    assert restored == 1 and "keeps some of what it gives in globals" in str(fallback)
+@pytest.mark.parametrize(
+    ("source", "later_calls"),
+    [
+        pytest.param(GLOBAL_MODEL, "run_init", id="a model in a global"),
+        pytest.param(MEMO, "run_init", id="parts in globals"),
+        pytest.param(PARTLY, "run_init", marks=pytest.mark.slow, id="some kept, some fresh"),
+        pytest.param(CACHED, "same", id="a cache"),
+    ],
+)
+def test_several_events_in_one_process_are_answered_as_by_the_plain_function(
+    source: str, later_calls: str, chain: Callable[..., Chain]
+) -> None:
+    made = chain(source, {"n": 1})
+    assert (made.manifest["strategy"], made.manifest["guard"]["later_calls"]) == ("snapshot", later_calls), made.said()
+    outputs, fallback, restored = call_twice(made.bundle, *EVENTS, cwd=made.folder)
+    assert (outputs, fallback, restored) == (plainly(made, *EVENTS), None, 1)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Chain, python
+from test_states import plainly
 
 APP = """
 import contextlib
@@ -84,34 +85,21 @@ import json, sys, tidalctl
 function = tidalctl.load_bundle(sys.argv[1])
 print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
 """
-PLAINLY_WARM = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import app
-print(json.dumps([app.handler(event, None) for event in json.loads(sys.argv[2])]))
-"""
 
 
 def told(script: str, *arguments: Any, made: Chain) -> Any:
     return json.loads(python(script, *arguments, cwd=made.folder).ok().out.splitlines()[-1])
 
 
-@pytest.mark.slow
-def test_what_init_sets_itself_is_no_other_setting_where_it_builds_the_same_then(chain: Callable[..., Chain]) -> None:
-    made = chain(APP.replace('event["more"]', "1").replace(FIRST, SETS + FIRST), {"set": ""})
-    events = [{"set": name} for name in ("", "", "autocast", "autocast", "dtype", "")]
+@pytest.mark.parametrize("place", [pytest.param(FIRST, marks=pytest.mark.slow), LAST])
+def test_where_init_leaves_torch_set_otherwise_a_later_call_in_the_process_runs_it(
+    place: str, chain: Callable[..., Chain]
+) -> None:
+    made = chain(APP.replace('event["more"]', "1").replace(place, SETS + place), {"set": ""})
+    events = [{"set": name} for name in ("", "", "autocast")]
     answers = told(WARM, made.bundle, json.dumps(events), made=made)
-    assert [served for _, served in answers] == [True, True, False, False, False, True]
-    assert answers[0] == answers[1] == answers[5] and answers[0][0] == made.plain(events[0])
-
-
-def test_where_init_builds_something_else_after_what_it_sets_a_later_call_runs_it(chain: Callable[..., Chain]) -> None:
-    made = chain(APP.replace('event["more"]', "1").replace(LAST, SETS + LAST), {"set": ""})
-    events = [{"set": ""}, {"set": ""}]
-    answers = told(WARM, made.bundle, json.dumps(events), made=made)
-    assert [served for _, served in answers] == [True, False]
-    plainly = told(PLAINLY_WARM, made.project, json.dumps(events), made=made)
-    assert [answer for answer, _ in answers] == plainly and plainly[0] != plainly[1]
+    assert [served for _, served in answers] == [True, False, False]
+    assert [answer for answer, _ in answers] == plainly(made, *events)
 
 
 PRECISE = """

@@ -27,6 +27,12 @@ for event in json.loads(sys.argv[2]):
 print()
 print(json.dumps([outputs, function.template.fallback, function.template.states.restored]))
 """
+PLAINLY = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import app
+print(json.dumps([app.handler(event, None) for event in json.loads(sys.argv[2])]))
+"""
 AWKWARD = """
 import numpy
 import torch
@@ -114,6 +120,11 @@ def call_twice(bundle: Path, *events: dict[str, Any], cwd: Path) -> tuple[list[A
     done = python(TWICE, bundle, json.dumps(events), cwd=cwd).ok()
     outputs, fallback, restored = json.loads(done.out.strip().splitlines()[-1])
     return outputs, fallback, restored
+
+
+def plainly(made: Chain, *events: dict[str, Any]) -> Any:
+    """What the plain function gives for these events, one after the other in one process."""
+    return json.loads(python(PLAINLY, made.project, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
 
 
 def sha256(path: Path) -> str:

@@ -15,7 +15,7 @@ _provider: "Provider | None" = None
 
 
 class Init:
-    """A function that builds state. `static` says that it never looks at the event."""
+    """A function that builds state. `static` promises that it depends neither on the event nor on what the handler did before."""
 
     def __init__(self, function: "Callable[..., Any]", static: bool) -> None:
         self.function = function
@@ -26,7 +26,8 @@ class Init:
 def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) -> "Callable[..., Any]":
     """Mark the function that builds the state, from which `compile` takes its snapshot.
 
-    `static=True` promises that it never looks at the event; compile checks the promise on the events that were traced.
+    `static=True` promises that it looks neither at the event nor at what the handler has set before the call; compile checks the
+    promise on the events that were traced.
     Used as `@tidalctl.init` or `@tidalctl.init(static=True)`.
     """
     if function is None:

@@ -21,7 +21,7 @@ from tidalctl.context import init
 Handler = Callable[[Any, Any], Any]
 
 
-def locate(target: str, init_name: str = "") -> tuple[Function, Path]:
+def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Function, Path]:
     """Find `path/to/app.py:handler` or `package.module:handler` without importing it. Returns it and its project's folder.
 
     Raises TidalError, with near names, where there is no such file or module. The attribute is looked up by `import_handler`.
@@ -32,6 +32,11 @@ def locate(target: str, init_name: str = "") -> tuple[Function, Path]:
         module = Path(place).stem if place.endswith(".py") else place
         given = init_name.strip(":") or "load"
         raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
+    if static and not init_name:
+        raise TidalError(
+            "--static is about the function that --init names, and there is none",
+            "name it: --init app:load --static; or write @tidalctl.init(static=True)",
+        )
     if place.endswith(".py") or "/" in place:
         path = Path(place)
         if not path.is_file():
@@ -39,11 +44,11 @@ def locate(target: str, init_name: str = "") -> tuple[Function, Path]:
         if not path.stem.isidentifier():
             raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
         path = path.absolute()
-        return Function(module=path.stem, handler=attribute, source=path.name, init=init_name), path.parent
-    return _locate_module(place, attribute, init_name)
+        return Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static), path.parent
+    return _locate_module(place, attribute, init_name, static)
 
 
-def _locate_module(place: str, attribute: str, init_name: str) -> tuple[Function, Path]:
+def _locate_module(place: str, attribute: str, init_name: str, static: bool) -> tuple[Function, Path]:
     """A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it."""
     parts = place.split(".")
     if not all(part.isidentifier() for part in parts):
@@ -55,7 +60,7 @@ def _locate_module(place: str, attribute: str, init_name: str) -> tuple[Function
         for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
             if candidate.is_file():
                 source = candidate.relative_to(base).as_posix()
-                return Function(module=place, handler=attribute, source=source, init=init_name), base
+                return Function(module=place, handler=attribute, source=source, init=init_name, static=static), base
     raise TidalError(f"no module {place}", _near_files(Path.cwd() / f"{parts[0]}.py"))
 
 
@@ -97,7 +102,7 @@ def import_handler(function: Function) -> Handler:
             f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)"
         )
     if function.init:
-        _mark_init(function.init)
+        _mark_init(function.init, function.static)
     return handler
 
 
@@ -113,7 +118,7 @@ def _attribute(module: Any, name: str, shown: str) -> Any:
     return found
 
 
-def _mark_init(name: str) -> None:
+def _mark_init(name: str, static: bool) -> None:
     """Do what the decorator would have done, wherever an already imported module of the project holds the function."""
     module_name, _, attribute = name.partition(":")
     try:
@@ -125,11 +130,12 @@ def _mark_init(name: str) -> None:
             f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
         ) from None
     found = _attribute(module, attribute, f"--init {name}")
-    if hasattr(found, "__tidalctl_init__"):
+    if (mark := getattr(found, "__tidalctl_init__", None)) is not None:
+        mark.static = mark.static or static
         return
     if not callable(found):
         raise TidalError(f"--init {name} is not a function", "name the function that builds the state")
-    marked = init(found)
+    marked = init(found, static=static)
     for other in list(sys.modules.values()):
         for key, value in list(getattr(other, "__dict__", {}).items()):
             if value is found:

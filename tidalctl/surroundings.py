@@ -10,7 +10,7 @@ OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compil
 
 
 class Surroundings:
-    """As they are when this is made, which is once the function is imported. Ask it where init is called.
+    """The surroundings at this moment, to be asked later for what has changed since.
 
     Paths count as what they are to the project, which lies elsewhere in a bundle: `roots` are where it, or a copy of it, lies.
     """
@@ -20,11 +20,11 @@ class Surroundings:
         self._environ = dict(os.environ)
 
     def moved(self) -> bool:
-        """Whether the process has gone elsewhere since."""
+        """Whether the process has changed its working directory since."""
         return os.getcwd() != self._directory
 
     def place(self, roots: Iterable[str]) -> str:
-        """Where it is now: relative to the first of `roots` that it is in. Elsewhere it is absolute, and empty where it began."""
+        """Return the working directory relative to the first of `roots` that it is in, else absolute; empty where it is as it was."""
         now = os.getcwd()
         root = next((root for root in roots if now == root or now.startswith(inside(root))), "")
         if root:
@@ -32,17 +32,22 @@ class Surroundings:
         return now if self.moved() else ""
 
     def assigned(self) -> list[str]:
-        """The variables that were set or taken away since."""
-        return sorted(set(environ_changes(self._environ, os.environ)))
+        """Return the variables that were set or taken away since."""
+        return sorted(environ_changes(self._environ, os.environ))
+
+    def accept(self, changes: Mapping[str, str | None]) -> None:
+        """Take changes of variables as if they had been made before."""
+        kept = {**self._environ, **changes}
+        self._environ = {name: value for name, value in kept.items() if value is not None}
 
     def digests(self, names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
-        """Of what variables are now, with marks for the project's folder and for where the process began."""
+        """Return digests of variables, with marks in place of the project's folder and of the first working directory."""
         marks = [*((root, "project:") for root in roots), (self._directory, "here:")]
         return {name: digest_json([_marked(os.environ.get(name), marks)]) for name in names}
 
 
 def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
-    """The variables that are not what they were, and what they are; None where they are gone."""
+    """Return the variables that are not what they were, and what they are; None where they are gone."""
     names = {name for name in {*before, *after} if before.get(name) != after.get(name)}
     return {name: after.get(name) for name in names.difference(OF_TORCH)}
 

@@ -26,6 +26,7 @@ def record_trace(
     output: Path,
     *,
     init: str = "",
+    static: bool = False,
     vary: Sequence[str] = (),
     argv: Sequence[str] = (),
     tensorboard: Path | None = None,
@@ -41,7 +42,7 @@ def record_trace(
         raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
-    function, root = locate(target, init)
+    function, root = locate(target, init, static)
     try_to_write(partial, str(output))
     request = Request(
         function=function,

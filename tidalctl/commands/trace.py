@@ -33,6 +33,12 @@ def trace(
     init: Annotated[
         str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
     ] = "",
+    static: Annotated[
+        bool,
+        typer.Option(
+            "--static", help="Promise of that function what @tidalctl.init(static=True) does: its state depends on no request."
+        ),
+    ] = False,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -55,7 +61,15 @@ def trace(
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
     refuse_unknown_fields(vary or (), map(json.loads, events))
     recorded = record_trace(
-        target, events, output, init=init, vary=vary or (), argv=context.args, tensorboard=tensorboard, force=force
+        target,
+        events,
+        output,
+        init=init,
+        static=static,
+        vary=vary or (),
+        argv=context.args,
+        tensorboard=tensorboard,
+        force=force,
     )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:

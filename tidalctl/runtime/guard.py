@@ -4,7 +4,7 @@ Each answer is a reason against it, in words; empty where there is none.
 """
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
@@ -38,10 +38,11 @@ def other_environ(manifest: Manifest) -> str:
     return ""
 
 
-class Here:
-    """What is as in the trace where init is called, or not: torch's settings, the working directory, variables that were set since.
+class CallConditions:
+    """What must be as in the trace where init is called: torch's settings, the working directory, variables that were set since.
 
-    Make it once the function is imported. What init leaves itself is as in the trace, too, where it gives the same after that.
+    Make it once the function is imported, for what the function sets from then on and before it calls init. `roots` gives where the
+    project, or its copy in the bundle, lies.
     """
 
     def __init__(self, manifest: Manifest, roots: Callable[[], Iterable[str]]) -> None:
@@ -50,41 +51,31 @@ class Here:
         self._where = roots
         self._since = Surroundings()
 
-    def begin(self) -> None:
-        """Turn to another event: what an earlier one's handler has set is nothing to it, as in a process of its own."""
-        if self._guard.repeats:
-            self._since = Surroundings()
+    def restart(self) -> None:
+        """Take variables and directory as they are now for what they were: what was set until now is nothing to later calls."""
+        self._since = Surroundings()
 
-    def other(self) -> str:
-        """Why it is not."""
-        guard, moved = self._guard, self._moved()
-        reason = moved or self._otherwise(guard.settings, guard.assigned)
-        if moved or not reason or not guard.repeats:
-            return reason
-        left = self._otherwise({**guard.settings, **guard.left}, {**guard.assigned, **guard.left_assigned})
-        return reason if left else ""
+    def accept(self, changes: Mapping[str, str | None]) -> None:
+        """Take variables that init has set for what they were: a later call of it is not to be blamed for them."""
+        self._since.accept(changes)
 
-    def _moved(self) -> str:
-        if not (self._since.moved() or self._guard.moved) or self._since.place(self._roots()) == self._guard.directory:
-            return ""
-        return f"the working directory is another one when {self._init} is called than in the trace"
-
-    def _otherwise(self, settings: dict[str, str], assigned: dict[str, str]) -> str:
+    def mismatch(self) -> str | None:
+        """Return the first condition that differs from the trace, or None."""
         from tidalctl.ambient import torch_settings
 
+        guard, roots = self._guard, [os.path.realpath(root) for root in self._where()]
+        if (self._since.moved() or guard.moved) and self._since.place(roots) != guard.directory:
+            return f"the working directory is another one when {self._init} is called than in the trace"
         here = torch_settings()
-        for name, seen in settings.items():
+        for name, seen in guard.settings.items():
             if here.get(name) != seen:
                 return f"{name} is {here.get(name)} where {self._init} is called, and was {seen} in the trace"
-        if names := sorted({*self._since.assigned(), *assigned}):
-            now = self._since.digests(names, self._roots())
-            for name in names:
-                if now[name] != assigned.get(name):
-                    return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
-        return ""
-
-    def _roots(self) -> list[str]:
-        return [os.path.realpath(root) for root in self._where()]
+        names = sorted({*self._since.assigned(), *guard.assigned})
+        now = self._since.digests(names, roots)
+        for name in names:
+            if now[name] != guard.assigned.get(name):
+                return f"the environment variable {name} is set before {self._init}, otherwise than in the trace"
+        return None
 
 
 def other_generators(manifest: Manifest, seen: dict[str, str], drawn: tuple[str, ...], seeded: dict[str, Any]) -> str:

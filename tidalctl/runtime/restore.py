@@ -12,10 +12,11 @@ import torch
 from tidalctl.ambient import apply_ambient
 from tidalctl.artifacts.bundle import read_checked
 from tidalctl.artifacts.errors import Corrupt
-from tidalctl.artifacts.filled import fill
+from tidalctl.artifacts.filled import restore_contents
 from tidalctl.artifacts.manifest import BundleWeight, Manifest
 from tidalctl.artifacts.registries import note
 from tidalctl.artifacts.skeleton import SkeletonUnpickler
+from tidalctl.artifacts.slots import Slot, bind_slot, read_slot
 from tidalctl.runtime.mapping import PrivateMapping
 from tidalctl.runtime.stream.weights import WeightStream
 from tidalctl.runtime.timeline import Timeline
@@ -99,11 +100,10 @@ def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
     with timeline.span("ambient"):
         for module in skeleton["modules"]:
             importlib.import_module(module)  # which may do more than be there: it patches a library, say
-        for module, values in skeleton["globals"].items():
-            vars(importlib.import_module(module)).update(values)
-        for module, held in skeleton["filled"].items():
-            for name, content in held.items():
-                fill(vars(importlib.import_module(module))[name], content)
+        for slot, value in skeleton["bound"]:
+            bind_slot(Slot(*slot), value)
+        for slot, contents in skeleton["filled"]:
+            restore_contents(read_slot(Slot(*slot)), contents)
         note(skeleton["noted"])
         apply_ambient(skeleton["ambient"])
         handles = torch.utils.hooks.RemovableHandle

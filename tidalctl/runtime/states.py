@@ -1,10 +1,9 @@
 """The states that a bundle gives: restored from a skeleton over its weights, or made by init with its reads answered.
 
-Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where the guard says that init
-gives again what it gave.
+Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where init is one of functools'
+caches, which gives again what it gave.
 """
 
-import copy
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,7 +38,7 @@ class States:
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._project, self._import_late = project, import_late
-        self._kept: list[Any] = []  # the state that later calls get again, where they do
+        self._first: Any = None  # the state of all calls, where they give the same one
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self._memory: EntryMemory | None = None
 
@@ -55,9 +54,7 @@ class States:
 
     def make_ready(self) -> None:
         """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
-        guard = self._manifest.guard
-        again = guard.memo or guard.memo_parts or guard.once
-        if self.restored and not again and self._ahead is None:
+        if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
             self._ahead = self._unpickled()
 
     def _replay(self) -> "Replay":
@@ -76,10 +73,10 @@ class States:
         return Replay(self._manifest.answers, provenance, str(root), self._memory)
 
     def _restored(self, script: types.ModuleType | None, event: Any) -> Any:
-        """What the skeleton holds, anew, or again where init gives the same object each time, or the same ones in a new container."""
-        guard = self._manifest.guard
-        if self._kept:
-            return copy.copy(self._kept[0]) if guard.memo_parts else self._kept[0]
+        """What the skeleton holds: anew, or the first state again where each call of init gives the same one."""
+        same = self._manifest.guard.later_calls == "same"
+        if same and self.restored:
+            return self._first
         from tidalctl.runtime.restore import settle
 
         ahead, self._ahead = self._ahead, None
@@ -90,8 +87,8 @@ class States:
         self._import_late()
         self._prewarm.in_gap(lambda: not self._weights.may_begin)
         self._weights.close_gate(state)
-        if guard.memo or guard.memo_parts:
-            self._kept = [copy.copy(state) if guard.memo_parts else state]  # a container is the handler's own
+        if same:
+            self._first = state
         return state
 
     def _unpickled(self, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Whatever the template can't answer is done the ordinary way, and `fallback` says
 import contextlib
 import functools
 import json
+import os
 import sys
 import types
 from pathlib import Path
@@ -19,7 +20,7 @@ from tidalctl.context import Init, answer_inits_with
 from tidalctl.eventprobe import digest_value
 from tidalctl.function import Handler, enter_project, import_handler
 from tidalctl.runtime.collector import CollectorPaused
-from tidalctl.runtime.guard import Here, other_call, other_environ, other_generators, unusable_here
+from tidalctl.runtime.guard import CallConditions, other_call, other_environ, other_generators, unusable_here
 from tidalctl.runtime.imported import module_counts, unforeseen_modules
 from tidalctl.runtime.libraries import LibraryLoader
 from tidalctl.runtime.mapping import read_ahead
@@ -31,6 +32,7 @@ from tidalctl.runtime.sources import import_from, importable, module_names
 from tidalctl.runtime.states import States
 from tidalctl.runtime.stream.weights import StreamOptions, WeightStream
 from tidalctl.runtime.timeline import Timeline
+from tidalctl.surroundings import environ_changes
 
 
 class Template:
@@ -73,7 +75,8 @@ class Template:
         self.collector = CollectorPaused()
         self._dynamic: types.ModuleType | None = None
         self._seeds: dict[str, Any] = {}
-        self._here: Here | None = None  # until the function is imported
+        self._conditions: CallConditions | None = None  # until the function is imported
+        self._called = False  # the bundle's init, by an earlier call in this process
         self._modules_before = frozenset(sys.modules)
 
     def _check_code(self) -> None:
@@ -125,7 +128,7 @@ class Template:
                 self._import_foreseen()
         self._check_machine()
         self._note_seeds()
-        self._here = Here(manifest, lambda: [str(code), str(self._project() or code)])
+        self._conditions = CallConditions(manifest, lambda: [str(code), str(self._project() or code)])
         self.code.finish()
         timeline.mark("imported")
         return handler
@@ -137,7 +140,7 @@ class Template:
             self.strategy == "replay"
             or guard.drawn
             or guard.generators
-            or guard.once
+            or guard.later_calls == "run_init"
             or self.manifest.fingerprint.device != "cpu"
         )
 
@@ -159,8 +162,8 @@ class Template:
 
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the snapshot is its state."""
-        if self._here is not None:  # what an earlier event's handler has seeded or set is nothing to this one
-            self._here.begin()
+        if self._conditions is not None:  # what an earlier event's handler has seeded or set is nothing to this one
+            self._conditions.restart()
             self._seeds = {}
             self._note_seeds()
         self._turn_to(event)
@@ -228,6 +231,18 @@ class Template:
             self.others[mark.name] = None
             with self.timeline.span("init"):
                 return mark.function(*arguments, **keywords)
+        if self._called and self.manifest.guard.later_calls == "run_init":
+            with self.timeline.span("init"):
+                return mark.function(*arguments, **keywords)
+        self._called = True
+        before = dict(os.environ)
+        state = self._state_of(mark, arguments, keywords)
+        if self._conditions is not None:
+            self._conditions.accept(environ_changes(before, os.environ))
+        return state
+
+    def _state_of(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The state of a call of the bundle's init: from the bundle, or made by init where the bundle's is not the call's."""
         if self._event_digest != _digest(self._event):  # the handler has changed it since
             self._turn_to(self._event)
         self.strategy = self._event_strategy  # whatever became of an earlier call
@@ -296,15 +311,11 @@ class Template:
         """Why the bundle's state is not what this call of init would give; empty where it is."""
         manifest, guard = self.manifest, self.manifest.guard
         reason = ""
-        if guard.once and self.states.restored:
-            reason = (
-                f"{mark.name} keeps some of what it gives in globals, and makes the rest anew: the bundle has its first state"
-            )
-        elif self.strategy != "replay":  # which runs what hangs on the event
+        if self.strategy != "replay":  # which runs what hangs on the event
             reason = other_call(manifest, mark, self._event, arguments, keywords)
         return (
             reason
-            or (self._here.other() if self._here is not None else "")
+            or (self._conditions is not None and self._conditions.mismatch())
             or other_generators(manifest, guard.generators, guard.drawn, self._seeds)
             or other_environ(manifest)
         )

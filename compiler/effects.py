@@ -1,0 +1,98 @@
+"""Side effects of init: what a snapshot keeps of them, and what makes init run in every start."""
+
+import contextlib
+import os
+import sys
+import types
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from tidalctl.ambient import read_ambient, torch_settings
+from tidalctl.artifacts.filled import contents_of
+from tidalctl.artifacts.skeleton import Place
+from tidalctl.artifacts.slots import Slot
+from tidalctl.compiler.aliases import object_paths, share_an_object, shared_deep_inside
+from tidalctl.compiler.module_state import ProjectGlobals
+from tidalctl.compiler.watches import Threads, noting_imports, noting_seeds
+
+
+class Effects(NamedTuple):
+    """What making a state has set besides it, for a restore to set again."""
+
+    ambient: dict[str, Any]  # process settings
+    bound: dict[Slot, Any]
+    filled: dict[Slot, Any]  # contents of the objects that slots held before and hold still
+    modules: Sequence[str]  # the project's, to be imported before the state is there
+    paths: dict[int, Place]  # objects that are not made again but found, by identity
+
+    @property
+    def slots(self) -> list[Slot]:
+        return [*self.bound, *self.filled]
+
+    @property
+    def values(self) -> list[Any]:
+        return [*self.bound.values(), *self.filled.values()]
+
+
+class EffectsWatch:
+    """Watches what happens while it is entered, which is while init runs."""
+
+    def __init__(self, root: str) -> None:
+        self.globals = ProjectGlobals(root)
+        self.settings = torch_settings()
+        self.before = read_ambient()
+        self.after: dict[str, Any] = {}
+        self.seeded: set[str] = set()
+        self._directory, self._path, self._threads = os.getcwd(), list(sys.path), Threads()
+        self._changed: dict[Slot, Any] = {}
+        self._untouched: dict[Place, Any] = {}
+        self._paths: dict[int, Place] = {}
+        self._meanwhile = contextlib.ExitStack()
+
+    def __enter__(self) -> "EffectsWatch":
+        self._meanwhile.enter_context(noting_imports(self.globals))
+        self.seeded = self._meanwhile.enter_context(noting_seeds())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._meanwhile.close()
+        self.after = read_ambient()
+        self._changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
+        self._untouched = self.globals.untouched(self._changed)
+        self._paths = object_paths(self._untouched)
+
+    def cause(self) -> str | None:
+        """Return the first effect that no snapshot holds, as what init does."""
+        if work := self._threads.started(self.globals.owns_file):
+            return f"starts a thread that runs {work}, and no snapshot holds a thread"
+        if deleted := self.globals.deleted():
+            return f"deletes {deleted}"
+        if sys.path != self._path:
+            return "changes sys.path"
+        if os.getcwd() != self._directory:
+            return "changes the working directory"
+        for slot, value in self._changed.items():
+            if self._in_place(slot, value) and contents_of(value) is None:
+                return f"changes {slot} in place, and no snapshot fills a {type(value).__qualname__}"
+        return None
+
+    def effects(self, ambient: dict[str, Any]) -> Effects:
+        """Return what a restore sets again, with the process settings that it sets."""
+        filled = {slot: value for slot, value in self._changed.items() if self._in_place(slot, value)}
+        bound = {slot: value for slot, value in self._changed.items() if slot not in filled}
+        paths = self._paths | {id(value): slot.place for slot, value in filled.items()}
+        contents = {slot: contents_of(value) for slot, value in filled.items()}
+        return Effects(ambient, bound, contents, self.globals.imported, paths)
+
+    def copied(self, state: Any) -> str | None:
+        """Return the kind of an object that a restored state, or a restored global, would hold a copy of."""
+        kept = [state, *self._changed.values()]
+        return shared_deep_inside(kept, list(self._untouched.values()), self._paths)
+
+    def keeps_of(self, state: Any) -> bool:
+        """Whether a global or a class attribute that init has set holds the state, or a part of it."""
+        return bool(self._changed) and share_an_object(state, list(self._changed.values()), self._paths)
+
+    def _in_place(self, slot: Slot, value: Any) -> bool:
+        """Whether init has changed the object in a slot. A bound method is no object of its own."""
+        return self.globals.is_same_object(slot, value) and not isinstance(value, types.MethodType)
