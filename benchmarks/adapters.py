@@ -4,8 +4,9 @@
 
 Five functions of `apps/`: the base model and a fixed adapter (both static), and an adapter that the event names: attached in the
 handler to a base model that a nested static init gives, attached by init, and merged by init. The nested one is traced with one
-adapter, the last two with two, of two ranks; all are measured with others. Each turn starts every function from its bundle and plain, in fresh processes over a warm page cache, in an order that turns around; a ratio is
-the median over the turns' own ratios. Every sample is in the JSON. Makes models, traces and bundles first; --reuse keeps bundles.
+adapter, the last two with two, of two ranks; all are measured with others. Each turn starts every function from its bundle and
+plain, in fresh processes over a warm page cache, in an order that turns around; a ratio is the median over the turns' own ratios.
+Every sample is in the JSON. Makes models, traces and bundles first; --reuse keeps bundles.
 """
 
 import argparse
