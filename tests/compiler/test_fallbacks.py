@@ -169,11 +169,12 @@ def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_ev
     assert 'read event["extra"], event["x"]' in made.said()
     agrees, differs = {"x": 2, "y": 5}, {"x": 3, "y": 5}
     appears, called_otherwise = {"x": 2, "extra": [1]}, {"x": 2, "scale": 4}
-    for event, strategy in ((agrees, "snapshot"), (differs, "eager"), (appears, "eager"), (called_otherwise, "eager")):
+    causes = ((agrees, None), (differs, "event-not-served"), (appears, "event-not-served"), (called_otherwise, "call-differs"))
+    for event, cause in causes:
         report = made.run(event)
         assert report["output"] == made.plain(event), event
-        assert report["strategy"] == strategy, event
-        assert (report["fallback"] is None) == (strategy == "snapshot")
+        assert (report["strategy"], report["cause"]) == ("eager" if cause else "snapshot", cause), event
+        assert (report["fallback"] is None) == (cause is None)
     assert "other arguments" in report["fallback"]
     serves = [
         python(f"import runpy, sys; sys.argv[1:] = [{json.dumps(event)!r}]; runpy.run_path('dynamic_init.py', run_name='__main__')",
@@ -206,14 +207,14 @@ def test_a_bundle_of_another_torch_runs_init_the_ordinary_way_and_answers_right(
     change_fingerprint(spoiled, distributions={**decoder.manifest["fingerprint"]["distributions"], "torch": "0.4.1"})
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "torch 0.4.1" in report["fallback"]
+    assert "torch 0.4.1" in report["fallback"] and report["cause"] == "packages-differ"
 
 
 def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoiled: Path) -> None:
     change_fingerprint(spoiled, cpu_capability="Z80", cpu_flags="other")
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "Z80" in report["fallback"]
+    assert "Z80" in report["fallback"] and report["cause"] == "cpu-differs"
 
 
 @pytest.mark.parametrize(

@@ -44,9 +44,9 @@ def test_globals_that_init_sets_or_fills_and_sentinels_come_back(chain: Callable
     other = tidalctl("run", made.bundle, "--event", "{}", "--json", cwd=made.folder, env={"APP_SCALE": "3"}).report
     assert other["output"] == [[3.0, 3.0], *EXPECTED[1:]]
     assert other["strategy"] == "eager"
-    assert "APP_SCALE" in other["fallback"]
+    assert "APP_SCALE" in other["fallback"] and other["cause"] == "environment-differs"
 
     # other arguments for the function
     other = tidalctl("run", made.bundle, "--event", "{}", "--json", "--", "--mode", "x", cwd=made.folder).report
     assert other["output"] == [*EXPECTED[:4], ["--mode", "x"]]
-    assert "arguments" in other["fallback"]
+    assert "arguments" in other["fallback"] and other["cause"] == "arguments-differ"
