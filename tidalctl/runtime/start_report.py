@@ -30,7 +30,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "streamed": streamed,
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
-        "cause": fallback.cause if fallback else None,
+        "cause": fallback.code if fallback else None,
         "other_inits": list(template.other_inits),
         "verified": verify != "off",
         "verify": verify,
