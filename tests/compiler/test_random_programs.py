@@ -205,8 +205,8 @@ FELL_BACK_ONCE = {
     ),
     "torch.load takes a path object": (
         "return {'w': torch.load(Path('adapters') / event['adapter'] / 'adapter.pt')['delta']}",
-        adapters("a", "b"),
-        adapters("d"),
+        adapters("b", "f"),
+        adapters("h"),
     ),
     "adapters of two ranks": (
         f"adapter = {FILE}\nw = {W}\nw += adapter['layers.0.B'] @ adapter['layers.0.A'] * (event['alpha'] / event['r'])\n"

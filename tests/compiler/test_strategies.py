@@ -62,7 +62,7 @@ def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     assert made.manifest["strategy"] == "script" and made.manifest["dynamic"] == ["w"]
-    for given in (event("a", 0.5), event("b", 2.0), event("a", -1.25), event("b", 3)):
+    for given in (event("a", 0.5), event("b", 2.0), event("a", -1.25), event("b", 3.0)):
         report = made.run(given)
         assert (report["strategy"], report["fallback"], report["output"]) == ("script", None, plain(made, given))
 
