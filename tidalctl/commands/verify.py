@@ -14,7 +14,7 @@ from tidalctl.artifacts.records import Record
 from tidalctl.function.child_process import answer_from_bundle
 from tidalctl.function.event import parse_event
 from tidalctl.function.output_comparison import first_difference, same_output
-from tidalctl.report.terminal import count_text, printable, progress, seconds_text, size_text
+from tidalctl.report.terminal import count_text, printable, seconds_text, size_text, transfer_progress
 
 SCHEMA = 1
 MAX_SHOWN = 500  # characters of a message from a run that failed
@@ -33,8 +33,8 @@ def verify(
     Files are held against the manifest, answers against the plain function's. Exit code 1: something differs.
     """
     texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
-    with progress("checking", sum(file.stat().st_size for file in bundle.rglob("*") if file.is_file())) as advance:
-        checked = check_bundle(bundle, advance)
+    with transfer_progress("checking") as progress:
+        checked = check_bundle(bundle, progress)
     runs: list[Comparison] = []
     gone, changed = None, list[str]()
     if checked.manifest is not None and not checked.differences:
