@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import _disable_current_modes
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
-from tidalctl.artifacts.state.storages import storage_of, tensors_of
+from tidalctl.artifacts.state.storages import modules_of, storage_of, tensors_of
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.init_mark import Init
@@ -93,7 +93,7 @@ class Session:
             self.watch.tape = None
         self.writer.write(made.call)
         with self.clock.charging("digests"):
-            for path, module in _modules_of(made.state):
+            for path, module in modules_of(made.state):
                 self._module_names.setdefault(id(module), path)
             for weight, address in made.weights(self._weight_count):
                 made.addresses[address] = weight.index
@@ -225,22 +225,6 @@ class _Call(NamedTuple):
     first_piece_s: float
     pieces: int
     output: str
-
-
-def _modules_of(state: Any) -> list[tuple[str, torch.nn.Module]]:
-    """Modules in a state with the paths to them: those of the state's own top, and all below each."""
-    found: list[tuple[str, torch.nn.Module]] = []
-    tops = [("", state)]
-    if isinstance(state, dict):
-        tops = [(str(key), value) for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        tops = [(str(index), value) for index, value in enumerate(state)]
-    elif hasattr(state, "__dict__") and not isinstance(state, torch.nn.Module):
-        tops = list(vars(state).items())
-    for top, value in tops:
-        if isinstance(value, torch.nn.Module):
-            found += [(".".join(filter(None, (top, name))), module) for name, module in value.named_modules()]
-    return found
 
 
 def environment(imports: list[t.Import], state: Any) -> t.Environment:

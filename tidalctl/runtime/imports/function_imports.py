@@ -89,13 +89,13 @@ class FunctionImports:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""
         changed, packed = self._finder.changed if self._finder is not None else (), self.pack.served
         unusable = self.pack.unusable
-        found = {"packed": len(packed), "changed": 0, "ordinary": 0, "unusable": unusable.text if unusable else None}
+        found: dict[str, Any] = {"packed": len(packed), "changed": 0, "ordinary": 0}
         for name in _new_modules(self._modules_before | packed):
             spec = getattr(sys.modules.get(name), "__dict__", {}).get("__spec__")
             source = isinstance(getattr(spec, "loader", None), SourceFileLoader)
             if source and getattr(spec, "name", None) == name:  # and not here by another name
                 found["changed" if name in changed else "ordinary"] += 1
-        return found
+        return {**found, "unusable": unusable.text if unusable else None, "cause": unusable.code if unusable else None}
 
     def unforeseen(self) -> list[str]:
         """Return modules that this process imported and the trace did not list: the misses of a start."""
