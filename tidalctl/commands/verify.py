@@ -132,7 +132,9 @@ def _verdict(bundle: Path, files: list[dict[str, str]], parted: list[Comparison]
     if any(found["what"] != UNLISTED for found in files):
         return CheckFailed(message, COMPILE_AGAIN)
     if files:
-        return CheckFailed(message, f"remove what compile did not write: {', '.join(str(bundle / f['where']) for f in files[:3])}")
+        return CheckFailed(
+            message, f"remove what compile did not write: {', '.join(str(bundle / f['where']) for f in files[:3])}"
+        )
     if all(run.same_error for run in parted):
         return CheckFailed(
             f"there is no answer to compare: {parted[0].same_error}",
