@@ -175,7 +175,7 @@ def test_a_stall_names_its_weight_in_the_picture_and_in_a_table() -> None:
         ["layers.1.weight", "layers.1"],
     ]
     bars = [bar["title"] or "" for bar in found.of("i", "stall") if bar.get("title")]
-    assert sum("stopped for layers.0.weight in layers.0: 0.10 s" in bar for bar in bars) == 1
+    assert sum("stopped for layers.0.weight in layers.0: 100 ms" in bar for bar in bars) == 1
     assert len(found.of("span", "weight")) == 2
     assert "stalls" not in Page(start_page(msgspec.structs.replace(START, stalls=()))).text
 

@@ -19,6 +19,7 @@ from tidalctl.bench.samples import (
     speedup,
     spread,
 )
+from tidalctl.report.terminal import seconds_text
 
 EXIT = "exit: from the last output until the process is gone"
 FEW = 3
@@ -111,8 +112,4 @@ def verdicts(measured: Measured) -> Iterator[str]:
         bundle = spread([s.ttft_s for s in of(measured.samples, "bundle", cache)])
         how = f"{ratio:.1f} times sooner" if ratio >= 1 else f"{1 / ratio:.1f} times later"
         of_n = f"medians of {bundle.count}" if bundle.count > 1 else "one run each"
-        yield f"{cache}: first token {how} ({_seconds(eager.median)} → {_seconds(bundle.median)}, {of_n})"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.1f} s" if value >= 10 else f"{value:.2f} s" if value >= 1 else f"{value:.3f} s"
+        yield f"{cache}: first token {how} ({seconds_text(eager.median)} → {seconds_text(bundle.median)}, {of_n})"

@@ -6,9 +6,10 @@ from pathlib import Path
 from tidalctl.bench.render import notes
 from tidalctl.bench.samples import CACHES, VARIANTS, Cache, Measured, Sample, Variant, median_phases, of, speedup, spread
 from tidalctl.report import markup
-from tidalctl.report.markup import facts, figure, percent, safe, shown, swatch, table
+from tidalctl.report.markup import facts, figure, percent, safe, swatch, table
 from tidalctl.report.phases import OWN, phase_of
 from tidalctl.report.pieces import Part, in_order
+from tidalctl.report.terminal import seconds_text
 
 ROOM = 1.2  # of the longest bar: its time stands beside it
 NAMES: dict[Variant, tuple[str, str]] = {"eager": ("before", "plain Python"), "bundle": ("after", "from the bundle")}
@@ -66,7 +67,7 @@ def _row(variant: Variant, samples: Sequence[Sample], window: float) -> str:
     name, how = NAMES[variant]
     at = percent(median, window)
     return f"""<div class="pair"><div class="who"><b>{name}</b> <span>{how}</span></div>
-<div class="field">{markup.stacked(lengths, window)}<span class="end" style="left:{at}">{shown(median)}</span>
+<div class="field">{markup.stacked(lengths, window)}<span class="end" style="left:{at}">{seconds_text(median)}</span>
 <div class="dots" aria-hidden="true"><span class="median" style="left:{at}"></span>{dots}</div>
 {markup.key(lengths)}</div></div>
 """
@@ -74,7 +75,7 @@ def _row(variant: Variant, samples: Sequence[Sample], window: float) -> str:
 
 def _dot(number: int, sample: Sample, window: float) -> str:
     doubt = ' class="doubt"' if not sample.cache_proved or sample.output_equal is False else ""
-    tip = f"run {number}: {shown(sample.ttft_s)}{', the page cache was not known' * (not sample.cache_proved)}"
+    tip = f"run {number}: {seconds_text(sample.ttft_s)}{', the page cache was not known' * (not sample.cache_proved)}"
     return f'<i{doubt} style="left:{percent(sample.ttft_s, window)}" title="{tip}"></i>'
 
 

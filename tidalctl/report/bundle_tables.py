@@ -12,7 +12,7 @@ from tidalctl.artifacts.bundle.import_cache import summary_of
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
-from tidalctl.report.trace_tables import JSON_HAS_ALL, WIDE, environment_text, function_text, plain, shape_text, use_text
+from tidalctl.report.trace_tables import environment_text, function_text, plain, shape_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,10 +116,10 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
         ],
     )
     rows = [(file["name"], size_text(file["size"]), file["sha256"][:12]) for file in document["files"]]
-    print_table(console, "files", ("name", "size>", "sha256>"), rows, JSON_HAS_ALL)
+    print_table(console, "files", ("name", "size>", "sha256>"), rows)
     _show_weights(document["weights"], console)
     rows = [(lost["part"], lost["strategy"], f"{lost['cause']} ({lost['code']})") for lost in document["fallbacks"]]
-    print_table(console, "done again the ordinary way", ("part", "how", "cause"), rows, JSON_HAS_ALL)
+    print_table(console, "done again the ordinary way", ("part", "how", "cause"), rows)
     _show_modules(document["modules"], console)
     _show_prewarm(document["prewarm"], console)
     script = document["dynamic_init"]
@@ -177,27 +177,25 @@ def _guard_text(guard: dict[str, Any]) -> str:
 
 
 def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
-    rows = []
-    for place, weight in enumerate(weights):
-        used = weight["first_use"] is not None
-        rows.append(
-            (
-                str(place),
-                weight["name"],
-                f"{weight['dtype']} {shape_text(weight['shape'])}",
-                size_text(weight["nbytes"]),
-                use_text(weight, console.width >= WIDE) if used else "never",
-                seconds_text(weight["first_use_s"]),
-            )
+    rows = [
+        (
+            str(place),
+            weight["name"],
+            f"{weight['dtype']} {shape_text(weight['shape'])}",
+            size_text(weight["nbytes"]),
+            "never" if weight["first_use"] is None else weight["operator"],
+            seconds_text(weight["first_use_s"]),
         )
+        for place, weight in enumerate(weights)
+    ]
     written = sum(weight["written"] for weight in weights)
     title = f"weights in order: {count_text(len(weights), 'weight')}, {size_text(sum(weight['nbytes'] for weight in weights))}"
     title += f"; the handler writes to {written:,} of them" if written else ""
-    print_table(console, title, ("#>", "weight~", "kind", "size>", "first used by", "at>"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("#>", "weight~", "kind", "size>", "first used by", "at>"), rows)
     folded = [weight for weight in weights if weight["folded"]]
     sources = [(weight["name"], " → ".join(weight["folded"]), ", ".join(weight["sources"])) for weight in folded]
     title = f"folded: {len(folded):,}, computed once at compile"
-    print_table(console, title, ("weight~", "operators", "from"), sources, JSON_HAS_ALL)
+    print_table(console, title, ("weight~", "operators", "from"), sources)
 
 
 def _show_modules(modules: list[dict[str, Any]], console: "Console") -> None:
@@ -209,13 +207,13 @@ def _show_modules(modules: list[dict[str, Any]], console: "Console") -> None:
     idle = sum(not module["ran"] for module in modules)
     title = f"modules: {len(modules):,} imported; {idle:,} ran nothing in the handler"
     rows = [(name, f"{len(ran):,}", f"{sum(ran):,}") for name, ran in ordered]
-    print_table(console, title, ("package", "modules>", "ran in the handler>"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("package", "modules>", "ran in the handler>"), rows)
 
 
 def _show_prewarm(kernels: list[Any] | None, console: "Console") -> None:
     known = [kernel for kernel in kernels or () if isinstance(kernel, dict)]
     rows = [(str(kernel.get("operator", "")), " ".join(map(str, kernel.get("operands", ())))) for kernel in known]
-    print_table(console, f"prewarm: {count_text(len(known), 'kernel')}", ("operator", "operands"), rows, JSON_HAS_ALL)
+    print_table(console, f"prewarm: {count_text(len(known), 'kernel')}", ("operator", "operands"), rows)
 
 
 def _plan(document: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tidalctl.report.phases import phase_of
 from tidalctl.report.pieces import Part
+from tidalctl.report.terminal import seconds_text
 
 ASSETS = Path(__file__).parent
 
@@ -17,15 +18,6 @@ def safe(text: object) -> str:
     """Any text as HTML. What can't be seen (controls, marks that turn the reading direction, lone surrogates) becomes U+FFFD."""
     seen = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in str(text))
     return html.escape(seen)
-
-
-def shown(seconds: float) -> str:
-    """A time to look at: about three digits."""
-    if seconds >= 0.0995:
-        return f"{seconds:.1f} s" if seconds >= 9.995 else f"{seconds:.2f} s"
-    if seconds >= 0.0095:
-        return f"{seconds * 1e3:.0f} ms"
-    return f"{seconds * 1e3:.1f} ms" if seconds >= 0.00095 else f"{seconds * 1e6:.0f} µs" if seconds > 0 else "0 s"
 
 
 def figure(seconds: float) -> str:
@@ -38,16 +30,6 @@ def share(part: float, whole: float) -> str:
     """A share in whole per cent; what is there and rounds to nothing says so."""
     rate = part / whole if whole > 0 else 0.0
     return f"{rate:.0%}" if rate >= 0.005 or not rate else "<1%"
-
-
-def megabytes(count: int) -> str:
-    return (
-        f"{count / 1e9:.2f} GB"
-        if count >= 1e9
-        else f"{count / 1e6:.0f} MB"
-        if count >= 1e6 or not count
-        else f"{count / 1e3:.0f} kB"
-    )
 
 
 def percent(value: float, whole: float) -> str:
@@ -80,10 +62,10 @@ def stacked(lengths: dict[Part, float], window: float) -> str:
     """A bar of parts, one after the other. A name that does not fit is hidden; the key below the bar has it."""
     total, found = sum(lengths.values()), []
     for (kind, name), seconds in lengths.items():
-        tip = f"{name}: {shown(seconds)}, {share(seconds, total)}"
+        tip = f"{name}: {seconds_text(seconds)}, {share(seconds, total)}"
         found.append(
             f'<i class="{kind}" style="width:{percent(seconds, window)}" title="{safe(tip)}">'
-            f"<b>{safe(name)} <em>{shown(seconds)}</em></b></i>"
+            f"<b>{safe(name)} <em>{seconds_text(seconds)}</em></b></i>"
         )
     return f'<div class="stack">{"".join(found)}</div>'
 
@@ -92,7 +74,7 @@ def key(lengths: dict[Part, float]) -> str:
     """The parts of a bar with their colours, seconds and shares."""
     total = sum(lengths.values())
     items = "".join(
-        f'<li data-kind="{kind}"><i class="{kind}"></i>{safe(name)} <b>{shown(seconds)}</b> '
+        f'<li data-kind="{kind}"><i class="{kind}"></i>{safe(name)} <b>{seconds_text(seconds)}</b> '
         f"<small>{safe(share(seconds, total))}</small></li>"
         for (kind, name), seconds in lengths.items()
     )

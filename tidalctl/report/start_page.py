@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 
 from tidalctl.report import markup
-from tidalctl.report.markup import facts, figure, notes, percent, safe, share, shown, swatch, table, tiles
+from tidalctl.report.markup import facts, figure, notes, percent, safe, share, swatch, table, tiles
 from tidalctl.report.phases import phase_of
 from tidalctl.report.pieces import Part, Waits, joined, lanes, main_pieces, parts, waits
 from tidalctl.report.records import MAIN, Span, Stall, Start
+from tidalctl.report.terminal import seconds_text, size_text
 
 FINEST = 2e-4  # of the picture's width: what is shorter is not drawn by itself
 NAMED = 8  # stalls that stand in the picture with their weight's name
@@ -35,23 +36,23 @@ def start_page(start: Start) -> str:
         )
     )
     what = "first token after" if start.ttft_s is not None else "done after"
-    return markup.document(f"{safe(start.bundle)}: {what} {shown(until)}", body)
+    return markup.document(f"{safe(start.bundle)}: {what} {seconds_text(until)}", body)
 
 
 def _numbers(start: Start) -> str:
     stalled = sum(stall.seconds for stall in start.stalls)
-    first = [] if start.ttft_s is None else [(shown(start.ttft_s), "to the first token", "first")]
+    first = [] if start.ttft_s is None else [(seconds_text(start.ttft_s), "to the first token", "first")]
     return tiles(
         [
             *first,
-            (shown(start.total_s), "to the whole answer", ""),
-            (shown(start.own_s), "of it tidalctl’s own", ""),
+            (seconds_text(start.total_s), "to the whole answer", ""),
+            (seconds_text(start.own_s), "of it tidalctl’s own", ""),
             (
-                shown(stalled),
+                seconds_text(stalled),
                 f"stopped for weights, {len(start.stalls)} times" if stalled else "stopped for weights",
                 "warn" * (stalled > 0),
             ),
-            (markup.megabytes(start.read_bytes), f"read, of {markup.megabytes(start.weights_bytes)} of weights", ""),
+            (size_text(start.read_bytes), f"read, of {size_text(start.weights_bytes)} of weights", ""),
         ]
     )
 
@@ -70,7 +71,7 @@ def _glance(start: Start, lengths: dict[Part, float], until: float) -> str:
     (_, name), seconds = max(lengths.items(), key=lambda item: item[1], default=(("own", "tidalctl"), 0.0))
     title = "Where the time to the first token went" if start.ttft_s is not None else "Where the time went"
     much = "Most of it" if seconds > until / 2 else "The largest part of it"
-    said = f"{much}: {safe(name)}, {shown(seconds)} or {safe(share(seconds, until))}."
+    said = f"{much}: {safe(name)}, {seconds_text(seconds)} or {safe(share(seconds, until))}."
     return f"<section><h2>{title}</h2><p>{said}</p>{markup.stacked(lengths, until)}{markup.key(lengths)}</section>"
 
 
@@ -93,8 +94,8 @@ def _waterfall(start: Start) -> str:
         tracks.append(_lane("stalls", _stall_rows(groups, window), "stalls"))
     for name, found in lanes(start).items():
         tracks.append(_lane(safe(name), [_bars(joined(row, least, keep=True), window) for row in found], "beside"))
-    said = f"Waterfall of the start, from 0 to {shown(window)}; the tables below hold its figures."
-    more = f"<p>The answer went on until {shown(start.total_s)}.</p>" if start.total_s > window * 1.001 else ""
+    said = f"Waterfall of the start, from 0 to {seconds_text(window)}; the tables below hold its figures."
+    more = f"<p>The answer went on until {seconds_text(start.total_s)}.</p>" if start.total_s > window * 1.001 else ""
     return f"""<section><h2>The start, thread by thread</h2>
 <div class="tools" hidden><button data-zoom="0.5" aria-label="zoom out">−</button><button data-zoom="2" aria-label="zoom in">+</button>
 <button data-zoom="0">all</button><span class="hint">Ctrl and the wheel zoom; point at a bar for its times</span></div>
@@ -113,13 +114,13 @@ def _lane(name: str, found: list[str], style: str) -> str:
 def _lines(start: Start, window: float) -> str:
     """The first token and the other moments, from top to bottom."""
     found = [
-        f'<span class="moment" style="left:{percent(mark.at_s, window)}" title="{safe(mark.name)}: {shown(mark.at_s)}"></span>'
+        f'<span class="moment" style="left:{percent(mark.at_s, window)}" title="{safe(mark.name)}: {seconds_text(mark.at_s)}"></span>'
         for mark in start.marks
         if mark.name not in ("first token", "done", "entered") and 0 <= mark.at_s <= window
     ]
     if start.ttft_s is not None:
         side = " left" if start.ttft_s > window / 2 else ""
-        text = f"<b>first token {shown(start.ttft_s)}</b>"
+        text = f"<b>first token {seconds_text(start.ttft_s)}</b>"
         found.append(f'<span class="token{side}" style="left:{percent(start.ttft_s, window)}">{text}</span>')
     return "".join(found)
 
@@ -144,11 +145,11 @@ def _bar(span: Span, window: float, later: bool) -> str:
     begin, end = max(span.begin_s, 0.0), min(span.end_s, window)
     kind, _, label = phase_of(span.name)
     style = f"{kind}{' gap' * (end - begin > window * 0.006)}{' on' * (span.end_s > window)}{' later' * later}"
-    times = f"{shown(span.end_s - span.begin_s)}, from {shown(begin)} to {shown(span.end_s)}"
+    times = f"{seconds_text(span.end_s - span.begin_s)}, from {seconds_text(begin)} to {seconds_text(span.end_s)}"
     text = label if span.lane == MAIN else span.name
     return (
         f'<i class="{style}" style="left:{percent(begin, window)};width:{percent(end - begin, window)}"'
-        f' title="{safe(text)}: {times}"><b>{safe(text)} <em>{shown(span.end_s - span.begin_s)}</em></b></i>'
+        f' title="{safe(text)}: {times}"><b>{safe(text)} <em>{seconds_text(span.end_s - span.begin_s)}</em></b></i>'
     )
 
 
@@ -162,7 +163,7 @@ def _stall_rows(groups: list[Waits], window: float) -> list[str]:
         side = " left" if group.begin_s + group.end_s > window else ""
         at = group.begin_s if side else min(group.end_s, window)
         more = f" and {group.count - 1} more" if group.count > 1 else ""
-        text = f"<bdi>{safe(group.longest.weight)}</bdi>{more} <em>{shown(group.seconds)}</em>"
+        text = f"<bdi>{safe(group.longest.weight)}</bdi>{more} <em>{seconds_text(group.seconds)}</em>"
         found.append(_wait(group, window) + f'<span class="weight{side}" style="--at:{percent(at, window)}">{text}</span>')
     return found + ["".join(_wait(group, window) for group in rest)] * bool(rest)
 
@@ -171,7 +172,7 @@ def _wait(group: Waits, window: float) -> str:
     stall = group.longest
     more = f" and {group.count - 1} more" if group.count > 1 else ""
     module = f" in {stall.module}" if stall.module else ""
-    tip = f"stopped for {stall.weight}{more}{module}: {shown(group.seconds)}, from {shown(group.begin_s)}"
+    tip = f"stopped for {stall.weight}{more}{module}: {seconds_text(group.seconds)}, from {seconds_text(group.begin_s)}"
     width = percent(min(group.end_s, window) - group.begin_s, window)
     return f'<i class="stall" style="left:{percent(group.begin_s, window)};width:{width}" title="{safe(tip)}"></i>'
 
@@ -194,7 +195,8 @@ def _tables(start: Start) -> Iterator[str]:
 
 def _stalls_caption(stalls: tuple[Stall, ...]) -> str:
     left = f"; the {LISTED} longest" if len(stalls) > LISTED else ""
-    return f"Stopped for weights: {len(stalls)} times, {shown(sum(s.seconds for s in stalls))} in all, part of the phases above{left}"
+    seconds = seconds_text(sum(stall.seconds for stall in stalls))
+    return f"Stopped for weights: {len(stalls)} times, {seconds} in all, part of the phases above{left}"
 
 
 def _stall_cells(stalls: tuple[Stall, ...]) -> Iterator[list[str]]:
@@ -224,7 +226,7 @@ def _facts(start: Start) -> str:
         ("state", safe(MADE_BY.get(start.strategy, start.strategy))),
         (
             "weights",
-            f"{markup.megabytes(start.weights_bytes)}, {markup.megabytes(start.read_bytes)} of it not in memory before",
+            f"{size_text(start.weights_bytes)}, {size_text(start.read_bytes)} of it not in memory before",
         ),
         *([("read by", safe(start.io))] if start.io else []),
         ("modules not foreseen", str(start.misses)),

@@ -101,8 +101,8 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, max(width, 1), break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def print_table(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rest: str = "") -> None:
-    """A titled table of at most MAX_ROWS rows. Nothing is printed where there are no rows; `rest` says where the others are.
+def print_table(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A titled table of at most MAX_ROWS rows. Nothing is printed where there are no rows.
 
     A column whose name ends in `>` stands right and is never cut; one whose name ends in `~` is wrapped, the others are cut.
     """
@@ -124,7 +124,7 @@ def print_table(console: "Console", title: str, columns: Sequence[str], rows: Se
         console.print(table)
     console.file.write(re.sub(" +$", "", printed.get(), flags=re.MULTILINE))  # without the blanks that fill each row
     if len(rows) > MAX_ROWS:
-        console.print(cell(f"   … and {len(rows) - MAX_ROWS:,} more{rest and ', ' + rest}", "dim"))
+        console.print(cell(f"   … and {len(rows) - MAX_ROWS:,} more, --json has all", "dim"))
 
 
 def print_paragraph(console: "Console", title: str, text: str) -> None:

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 SCHEMA = 1
-JSON_HAS_ALL = "--json has all"
-WIDE = 120  # columns from which on a table has room for a second name
 
 
 def plain(value: Any) -> Any:
@@ -172,7 +170,6 @@ def _show_calls(document: dict[str, Any], console: "Console") -> None:
             )
             for call in document["init"]
         ],
-        JSON_HAS_ALL,
     )
     print_table(
         console,
@@ -183,15 +180,14 @@ def _show_calls(document: dict[str, Any], console: "Console") -> None:
                 str(call["event"]),
                 seconds_text(call["first_call_s"]),
                 seconds_text(call["first_piece_s"]),
-                _seconds_or_none(call["second_call_s"]),
-                _seconds_or_none(call["first_launch_tax_s"]),
+                seconds_text(call["second_call_s"]),
+                seconds_text(call["first_launch_tax_s"]),
                 str(call["pieces"]),
                 size_text(call["peak_rss"]),
                 "" if call["second_call_s"] is None else "yes" if call["repeatable"] else "no",
             )
             for call in document["invocations"]
         ],
-        JSON_HAS_ALL,
     )
 
 
@@ -212,37 +208,32 @@ def _show_imports(document: dict[str, Any], console: "Console") -> None:
         (module["name"], seconds_text(module["self_s"]), seconds_text(module["total_s"]), module["phase"], ran[module["ran"]])
         for module in imports
     ]
-    print_table(console, title, ("module~", "self>", "with its own>", "in", "ran"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("module~", "self>", "with its own>", "in", "ran"), rows)
     late = document["late_imports"]
-    print_table(
-        console, f"late imports, inside the handler: {len(late):,}", ("module~",), [(name,) for name in late], JSON_HAS_ALL
-    )
+    print_table(console, f"late imports, inside the handler: {len(late):,}", ("module~",), [(name,) for name in late])
 
 
 def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
     used = [weight for weight in weights if weight["first_uses"]]
     idle = [weight for weight in weights if not weight["first_uses"]]
     written = [weight for weight in weights if weight["written"]]
-    wide = console.width >= WIDE
     rows = [
         (
             str(place),
             weight_name(weight["names"]),
             f"{weight['dtype']} {shape_text(weight['shape'])}",
             size_text(weight["nbytes"]),
-            use_text(weight["first_uses"][0], wide),
+            weight["first_uses"][0]["operator"],
             seconds_text(weight["first_uses"][0]["time_s"]),
         )
         for place, weight in enumerate(used)
     ]
     columns = ("#>", "weight~", "kind", "size>", "first used by", "at>")
-    print_table(console, f"weights in access order: {_amount(used)}", columns, rows, JSON_HAS_ALL)
+    print_table(console, f"weights in access order: {_amount(used)}", columns, rows)
     unused = [(weight_name(weight["names"]), str(weight["dtype"]), size_text(weight["nbytes"])) for weight in idle]
-    print_table(console, f"weights never used: {_amount(idle)}", ("weight~", "kind", "size>"), unused, JSON_HAS_ALL)
+    print_table(console, f"weights never used: {_amount(idle)}", ("weight~", "kind", "size>"), unused)
     writes = [(weight_name(weight["names"]), str(weight["written"][0]["operator"])) for weight in written]
-    print_table(
-        console, f"weights written to by the handler: {_amount(written)}", ("weight~", "operator"), writes, JSON_HAS_ALL
-    )
+    print_table(console, f"weights written to by the handler: {_amount(written)}", ("weight~", "operator"), writes)
 
 
 def weight_name(names: list[str]) -> str:
@@ -252,11 +243,6 @@ def weight_name(names: list[str]) -> str:
 
 def shape_text(shape: list[int]) -> str:
     return "×".join(map(str, shape)) or "scalar"
-
-
-def use_text(use: dict[str, Any], wide: bool) -> str:
-    """The operator that first used a weight and, on a wide terminal, the module that it ran in: mostly the weight's name again."""
-    return f"{use['operator']} in {use['module']}" if wide and use["module"] else str(use["operator"])
 
 
 def _amount(weights: list[dict[str, Any]]) -> str:
@@ -273,7 +259,7 @@ def _show_kernels(kernels: list[dict[str, Any]], console: "Console") -> None:
     title = (
         f"kernels: {count_text(len(kernels), 'signature')}, {count_text(launches, 'launch', 'launches')}, {seconds_text(total)}"
     )
-    print_table(console, title, ("operator", "count>", "time>", "operands"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("operator", "count>", "time>", "operands"), rows)
 
 
 def _plan(document: dict[str, Any]) -> str:
@@ -303,7 +289,3 @@ def _plan(document: dict[str, Any]) -> str:
     if any(not call["repeatable"] for call in calls):
         words.append("Two calls gave different outputs, so that compile can compare weights only.")
     return " ".join(words)
-
-
-def _seconds_or_none(seconds: float | None) -> str:
-    return "" if seconds is None else seconds_text(seconds)
