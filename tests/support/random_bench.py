@@ -1,17 +1,13 @@
-"""The harness that holds the dynamic programs of random init programs against plain runs of them: it traces and plans a program as
-trace and compile do, runs both with each event, and compares states, errors and what is left in the process."""
+"""Holds the script of an init against plain runs of it, in one process: traces and plans the init as trace and compile do, runs both
+with each event, and compares states, errors and what is left in the generators."""
 
 import contextlib
-import functools
 import io
 import json
-import os
 import pickle
 import random
-import re
 import sys
 import types
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +15,10 @@ from typing import Any
 import numpy
 import torch
 import torch._dynamo  # sets an environment variable; torch.load under a dispatch mode imports it, in the first program only
-from random_author import RandomProgram
-from random_world import Event
+from random_inits import Event, RandomProgram
 
-from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler, skeleton_digest
-from tidalctl.artifacts.state.storages import digest_of, storage_names, storage_of, tensors_of
+from tidalctl.artifacts.state.skeleton import SkeletonPickler, skeleton_digest
+from tidalctl.artifacts.state.storages import digest_of, storage_names, storage_of
 from tidalctl.compiler.dynamic.derivation import Planned, plan_program
 from tidalctl.compiler.dynamic.recorded_init import EventInit
 from tidalctl.compiler.dynamic.slicing import NotSliced
@@ -35,57 +30,36 @@ from tidalctl.lineage.identity import SourceDigests
 from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.lineage.tape import Tape
 from tidalctl.tracer.init.call import record_init
+from tidalctl.tracer.process.clock import TraceClock
+from tidalctl.tracer.process.files import FileRecorder
 
 MODULE = "random_program"
+GENERATORS = ("torch.rng", "random", "numpy.random")
 
 
 @dataclass
 class Verdict:
-    """What became of a program. `outcome` is sliced, a named fallback, or raises; `served` and `refused` count events of no trace."""
+    """What became of a program. `outcome` is script, fallback or raises. The rest is about events: those of no trace that the script
+    served, why it refused others, and why it refused traced ones."""
 
     outcome: str
     reason: str = ""
     served: int = 0
-    refused: int = 0
-    raised: int = 0
     refusals: list[str] = field(default_factory=list)
+    traced_refusals: list[str] = field(default_factory=list)
 
 
 class Wrong(AssertionError):
-    """The dynamic program gives something else than the plain one."""
-
-
-class Opened:
-    """The files that are opened while it is on, by name as they were given. One a process: an audit hook can't be removed."""
-
-    def __init__(self) -> None:
-        self.on = False
-        self.given: dict[str, str] = {}
-        sys.addaudithook(self._hook)
-
-    def _hook(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open" and self.on and isinstance(arguments[0], str | os.PathLike):
-            self.note(os.fspath(arguments[0]))
-
-    def note(self, given: str) -> None:
-        if self.on and not given.endswith((".py", ".pyc")) and not os.path.abspath(given).startswith(("/proc/", "/sys/")):
-            self.given.setdefault(os.path.abspath(given), given)
-
-    def files(self) -> tuple[str, ...]:
-        return tuple(given for path, given in self.given.items() if os.path.isfile(path))
-
-
-@functools.cache
-def opened_files() -> Opened:
-    return Opened()
+    """The script gives something else than the plain init."""
 
 
 @dataclass
 class Plain:
-    """A plain run: the state, or what was raised, and what the run left in the process."""
+    """A plain run: its state, or what it raised; the state's skeleton and storages; what the run left in the process."""
 
-    state: Any
     error: Exception | None
+    skeleton: str
+    storages: dict[str, torch.UntypedStorage]
     ambient: dict[str, Any]
 
 
@@ -93,241 +67,158 @@ class Bench:
     """Runs programs in a folder of files. A context: the loaders are watched meanwhile, and the folder is the working directory."""
 
     def __init__(self, world: Path) -> None:
-        self.world = str(world)
-        self.watch = LoaderWatch(opened_files().note)
+        self.world = world
         self._stack = contextlib.ExitStack()
-        self.begin: dict[str, Any] = {}
 
     def __enter__(self) -> "Bench":
         self._stack.enter_context(contextlib.chdir(self.world))
-        now = read_ambient()
-        self._before: dict[str, Any] = {name: now[name] for name in ("torch.rng", "random", "numpy.random") if name in now}
-        self._threads = torch.get_num_threads()
+        self._stack.callback(apply_ambient, {name: read_ambient()[name] for name in GENERATORS})
+        self._stack.callback(torch.set_num_threads, torch.get_num_threads())
+        self._stack.callback(sys.modules.pop, MODULE, None)
         torch.set_num_threads(1)  # threads that wait for each other over a handful of numbers take ten times as long
-        torch.manual_seed(987654321)
-        random.seed(987654321)
-        numpy.random.seed(12345)
-        now = read_ambient()
-        self.begin = {name: now[name] for name in ("torch.rng", "random", "numpy.random")}
-        self._stack.enter_context(self.watch)
+        for seed in (torch.manual_seed, random.seed, numpy.random.seed):
+            seed(12345)
+        self.begin = {name: read_ambient()[name] for name in GENERATORS}
+        self.clock = TraceClock()
+        self.files = FileRecorder(self.clock, str(self.world))
+        self._stack.callback(self.files.stop)
+        self.watch = self._stack.enter_context(LoaderWatch(self.files.note))
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._stack.close()
-        sys.modules.pop(MODULE, None)
-        apply_ambient(self._before)
-        torch.set_num_threads(self._threads)
 
     def check(self, program: RandomProgram) -> Verdict:
-        """Trace, plan, and hold the dynamic program against plain runs of all events. Raises Wrong."""
+        """Derive the script, and hold it against plain runs for all events. Raises Wrong."""
         code = compile(program.source, f"{MODULE}.py", "exec")
-        load = self._module(code)
-        digests, inits, traced = SourceDigests(), [], []
-        files: tuple[str, ...] = ()
-        for index, event in enumerate(program.traced):
-            try:
-                init, files = self._traced(load, event, index, digests)
-            except Exception as error:  # noqa: BLE001 - a program that raises gives no trace
-                return Verdict("raises", f"{type(error).__name__}: {error}")
-            inits.append(init)
-            traced.append(event)
-        inits = [EventInit(i.event, i.call, i.weights, i.records, files) for i in inits]
+        self.files._opened.clear()
+        digests = SourceDigests()
         try:
-            planned = plan_program(inits, self.world, program.vary)
-        except NotSliced as reason:
-            return Verdict("fallback", str(reason))
+            inits = [self._traced(code, event, Tape(n, str(self.world), digests.of)) for n, event in enumerate(program.traced)]
+        except Exception as error:  # noqa: BLE001 - a program that raises gives no trace
+            return Verdict("raises", f"{type(error).__name__}: {error}")
+        opened = tuple(file.given for file in self.files.files() if file.phase == "init")
+        inits = [EventInit(init.event, init.call, init.weights, init.records, opened) for init in inits]
         try:
+            planned = plan_program(inits, str(self.world), program.vary)
             source = program_source("app:handler", "app:load", planned.program, ["torch", "safetensors"])
-        except ValueError as reason:
-            return Verdict("fallback", f"not spelled: {reason}")
-        template = Template(self, code, inits, planned)
+        except (NotSliced, ValueError) as reason:
+            return Verdict("fallback", str(reason))
+        template = Template(self, code, program.traced[0], planned)
         script: dict[str, Any] = {"__name__": "dynamic_init"}
         exec(compile(source, "dynamic_init.py", "exec"), script)
-        verdict = Verdict("sliced")
+        verdict = Verdict("script")
         for event in (*program.traced, *program.unseen):
-            seen = event in program.traced
             try:
-                how = self._hold(code, script, template, event)
+                refusal = self._hold(code, script, template, event)
             except Wrong as wrong:
-                raise Wrong(f"{wrong}\nevent {event} ({'traced' if seen else 'unseen'})\n{program}\n\n{source}") from None
-            if seen and how:
-                verdict.refusals.append(f"TRACED {how}")
-            elif seen:
-                continue
-            elif how.startswith("raised"):
-                verdict.raised += 1
-            elif how:
-                verdict.refused += 1
-                verdict.refusals.append(how)
-            else:
+                raise Wrong(f"{wrong}\nevent {event}\n{program}\n\n{source}") from None
+            if refusal:
+                (verdict.traced_refusals if event in program.traced else verdict.refusals).append(refusal)
+            elif event not in program.traced:
                 verdict.served += 1
         return verdict
 
     def _module(self, code: types.CodeType) -> Any:
-        module = types.ModuleType(MODULE)
-        sys.modules[MODULE] = module
+        module = sys.modules[MODULE] = types.ModuleType(MODULE)
         exec(code, vars(module))
+        apply_ambient(self.begin)
         return module.load
 
-    def _traced(self, load: Any, event: Event, index: int, digests: SourceDigests) -> tuple[EventInit, tuple[str, ...]]:
-        opened = opened_files()
-        if index == 0:
-            opened.given.clear()
-        apply_ambient(self.begin)
-        tape = Tape(index, self.world, digests.of)
-        self.watch.tape, opened.on = tape, True
+    def _traced(self, code: types.CodeType, event: Event, tape: Tape) -> EventInit:
+        load = self._module(code)
+        self.watch.tape = tape
         try:
-            made = record_init(Init(load, False), (event,), {}, event, tape)
+            with self.clock.entering("init"):
+                made = record_init(Init(load, False), (event,), {}, event, tape)
         finally:
-            self.watch.tape, opened.on = None, False
-        weights = tuple(weight for weight, _ in made.weights(0))
-        return EventInit(event, made.call, weights, tuple(tape.records), ()), opened.files()
+            self.watch.tape = None
+        return EventInit(event, made.call, tuple(weight for weight, _ in made.weights(0)), tuple(tape.records), ())
+
+    def capture(self, code: types.CodeType, event: Event, wanted: set[str]) -> dict[str, torch.Tensor]:
+        """The contents with these identities, as a second run of init makes them."""
+        tape = CapturingTape(wanted, root=str(self.world))
+        self._traced(code, event, tape)
+        return tape.captured
 
     def plain(self, code: types.CodeType, event: Event) -> Plain:
         load = self._module(code)
-        apply_ambient(self.begin)
         before = read_ambient()
         try:
-            state, error = load(json.loads(json.dumps(event))), None
-        except Exception as raised:  # noqa: BLE001 - whatever it is, the dynamic program must not answer
-            state, error = None, raised
-        return Plain(state, error, changed(before, read_ambient()))
+            state = load(json.loads(json.dumps(event)))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the script must not answer
+            return Plain(error, "", {}, {})
+        ambient = changed(before, read_ambient())
+        pickler = SkeletonPickler(io.BytesIO(), {cdata: paths[0] for cdata, (paths, _, _) in storage_names(state).items()})
+        pickler.dump(state)
+        return Plain(None, skeleton_digest(state), {n: storage.clone() for n, storage in pickler.storages.items()}, ambient)
 
-    def _hold(self, code: types.CodeType, script: dict[str, Any], template: "Template", event: Event) -> str:
-        """Empty where the event is served right; else why it is not served. Raises Wrong."""
+    def _hold(self, code: types.CodeType, script: dict[str, Any], template: "Template", event: Event) -> str | None:
+        """Why the script does not serve the event; None where it serves it right. Raises Wrong."""
         plain = self.plain(code, event)
         reason = script["refusal"](event)
-        if plain.error is not None:
-            if reason:
-                return f"raised: {reason}"
-            try:
-                script["build"](event, template.weights())
-            except Exception as error:  # noqa: BLE001 - any error sends the event to init
-                return f"raised: {error}"
-            raise Wrong(f"the plain run raises {type(plain.error).__name__}: {plain.error}, and the dynamic one does not")
         if reason:
             return str(reason)
         apply_ambient({**self.begin, **template.plain.ambient})
-        weights = template.weights()
+        weights = Weights(template)
         try:
             made = script["build"](event, weights)
-        except ValueError as error:
-            if weights.asked:
-                raise Wrong(f"build raises {error} after it asked for a weight") from error
+        except Exception as error:
+            if plain.error is None and (weights.asked or not isinstance(error, ValueError)):
+                raise Wrong(f"build raises {type(error).__name__}: {error}") from error
             return f"build: {error}"
-        except Exception as error:  # whatever a generated script raises is a finding
-            raise Wrong(f"build raises {type(error).__name__}: {error}") from error
+        if plain.error is not None:
+            raise Wrong(f"the plain run raises {type(plain.error).__name__}: {plain.error}, and the script does not")
         now, wanted = read_ambient(), {**self.begin, **plain.ambient}
-        for name in self.begin:
-            if state_bytes(now[name]) != state_bytes(wanted[name]):
-                raise Wrong(f"{name} is left otherwise than by the plain run")
-        if {k for k in plain.ambient if k not in self.begin} != {k for k in template.plain.ambient if k not in self.begin}:
+        if others := [name for name in GENERATORS if state_bytes(now[name]) != state_bytes(wanted[name])]:
+            raise Wrong(f"{others} are left otherwise than by the plain run")
+        if set(plain.ambient) - set(GENERATORS) != set(template.plain.ambient) - set(GENERATORS):
             raise Wrong("the plain run leaves other settings")
-        compare_states(plain.state, template.state(made, weights))
-        return ""
+        template.compare(plain, made, weights)
+        return None
+
+
+class Template:
+    """What a bundle would hold: the first traced event's state, without what the script makes, and the bases that it starts from."""
+
+    def __init__(self, bench: Bench, code: types.CodeType, event: Event, planned: Planned) -> None:
+        self.planned = planned
+        self.plain = bench.plain(code, event)
+        self.storages = {name: one for name, one in self.plain.storages.items() if name not in planned.dynamic}
+        captured = bench.capture(code, event, {base.identity for base in planned.bases})
+        self.storages |= {base.name: captured[base.identity].untyped_storage() for base in planned.bases}
+
+    def compare(self, plain: Plain, made: dict[str, torch.Tensor], weights: "Weights") -> None:
+        """Raise Wrong where the state with what was made differs from the plain one in its structure or in a byte."""
+        if sorted(made) != sorted(self.planned.dynamic):
+            raise Wrong(f"build makes {sorted(made)}, and not {sorted(self.planned.dynamic)}")
+        if plain.skeleton != self.plain.skeleton:
+            raise Wrong("the plain state has another skeleton")
+        state = {name: weights.asked.get(name) or self.storages.get(name) for name in plain.storages} | {
+            name: storage_of(tensor) for name, tensor in made.items()
+        }
+        for name, wanted in plain.storages.items():
+            found = state[name]
+            if found is None or found.nbytes() != wanted.nbytes() or digest_of(found) != digest_of(wanted):
+                raise Wrong(f"{name} holds other bytes")
+        if len({storage._cdata for storage in state.values() if storage is not None}) != len(state):
+            raise Wrong("weights share their memory with others than in the plain run")
 
 
 class Weights:
     """What `weights(name)` of one build is: copies of the template's entries, in the geometries of the program's leaves."""
 
-    def __init__(self, template: "Template") -> None:
+    def __init__(self, template: Template) -> None:
         self._template = template
         self._leaves = {leaf.name: leaf for leaf in template.planned.program.leaves}
         self.asked: dict[str, torch.UntypedStorage] = {}
 
     def __call__(self, name: str) -> torch.Tensor:
         leaf = self._leaves[name]
-        if name not in self.asked:
-            self.asked[name] = self._template.storages[name].clone()
-        empty = torch.empty(0, dtype=getattr(torch, leaf.dtype))
-        return empty.set_(self.asked[name], leaf.offset, leaf.shape, leaf.stride)
-
-
-class Template:
-    """What a bundle would hold: the first traced event's state, in part, and the bases that the program starts from."""
-
-    def __init__(self, bench: Bench, code: types.CodeType, inits: list[EventInit], planned: Planned) -> None:
-        self.planned = planned
-        event = inits[0].event
-        self.plain = bench.plain(code, event)
-        state = self.plain.state
-        found = storage_names(state)
-        names = {address: entry[0][0] for address, entry in found.items()}
-        self.storages = {entry[0][0]: entry[2].clone() for entry in found.values() if entry[0][0] not in planned.dynamic}
-        file = io.BytesIO()
-        pickler = SkeletonPickler(file, names)
-        pickler.dump(state)
-        self._skeleton = file.getvalue()
-        self.storages |= {name: s.clone() for name, s in pickler.storages.items() if name.startswith("unnamed.")}
-        load = bench._module(code)
-        apply_ambient(bench.begin)
-        tape = CapturingTape({base.identity for base in planned.bases}, root=bench.world)
-        bench.watch.tape = tape
-        try:
-            record_init(Init(load, False), (event,), {}, event, tape)
-        finally:
-            bench.watch.tape = None
-        for base in planned.bases:
-            if base.identity not in tape.captured:
-                raise Wrong(f"the content of {base.name} was not seen again in a second run")
-            self.storages[base.name] = tape.captured[base.identity].clone()
-
-    def weights(self) -> Weights:
-        return Weights(self)
-
-    def state(self, made: dict[str, torch.Tensor], weights: Weights) -> Any:
-        """The skeleton over the weights made and the static ones."""
-        if sorted(made) != sorted(self.planned.dynamic):
-            raise Wrong(f"build makes {sorted(made)}, and not {sorted(self.planned.dynamic)}")
-
-        @functools.cache
-        def storage(name: str) -> torch.UntypedStorage:
-            if name in made:
-                found = storage_of(made[name])
-                assert found is not None
-                return found
-            return weights.asked.get(name) or self.storages[name].clone()
-
-        return SkeletonUnpickler(io.BytesIO(self._skeleton), storage, allowed=None).load()
+        storage = self.asked.setdefault(name, self._template.storages[name].clone())
+        return torch.empty(0, dtype=getattr(torch, leaf.dtype)).set_(storage, leaf.offset, leaf.shape, leaf.stride)
 
 
 def state_bytes(value: Any) -> bytes:
     """Of a generator's state, to compare by."""
     return value.numpy().tobytes() if isinstance(value, torch.Tensor) else pickle.dumps(value)
-
-
-def compare_states(plain: Any, built: Any) -> None:
-    """Raises Wrong where two states differ in anything but the addresses of their tensors."""
-    if skeleton_digest(plain) != skeleton_digest(built):
-        raise Wrong(f"another skeleton: {described(plain)} and {described(built)}")
-    one, other = list(tensors_of(plain)), list(tensors_of(built))
-    if [name for name, _ in one] != [name for name, _ in other]:
-        raise Wrong("other names")
-    pairs: dict[int, int] = {}
-    backward: dict[int, int] = {}
-    for (name, a), (_, b) in zip(one, other, strict=True):
-        kinds = [(t.dtype, t.shape, t.stride(), t.storage_offset(), t.requires_grad, type(t)) for t in (a, b)]
-        if kinds[0] != kinds[1]:
-            raise Wrong(f"{name} is {kinds[1]} and not {kinds[0]}")
-        mine, theirs = storage_of(a), storage_of(b)
-        assert mine is not None
-        assert theirs is not None
-        if mine.nbytes() != theirs.nbytes() or digest_of(mine) != digest_of(theirs):
-            raise Wrong(f"{name} holds other bytes:\n{b}\nand not\n{a}")
-        there, back = pairs.setdefault(mine._cdata, theirs._cdata), backward.setdefault(theirs._cdata, mine._cdata)
-        if (there, back) != (theirs._cdata, mine._cdata):
-            raise Wrong(f"{name} shares its memory with other tensors than in the plain run")
-
-
-def described(state: Any) -> list[tuple[str, Any, Any]]:
-    return [(name, tuple(tensor.shape), str(tensor.dtype)) for name, tensor in tensors_of(state)]
-
-
-def sort_of(reason: str) -> str:
-    """A reason without its numbers and names, to count reasons by."""
-    return re.sub(r"(aten\.[\w.]+|\d[\d.e+-]*|/\S+)", "…", reason)[:90]
-
-
-def chances(count: int, first: int = 0) -> Iterator[random.Random]:
-    for seed in range(first, first + count):
-        yield random.Random(seed)
