@@ -26,9 +26,7 @@ HOLDER = Holder()
 @tidalctl.init(static=True)
 def load(event):
     generation = SETTINGS["generation"]
-    return {
-        "w": torch.ones(2), "gen": generation, "stop": generation["stop"], "cls": Config.generation, "options": HOLDER.options
-    }
+    return {"w": torch.ones(2), "gen": generation, "cls": Config.generation, "options": HOLDER.options}
 
 def handler(event, context):
     state = load(event)
@@ -36,7 +34,7 @@ def handler(event, context):
         SETTINGS["generation"]["temperature"] = Config.generation["scale"] = HOLDER.options["bias"] = 2.0
         SETTINGS["generation"]["stop"].append([3])
     made = state["w"] * state["gen"]["temperature"] * state["cls"]["scale"] + state["options"]["bias"]
-    return [made.tolist(), state["stop"]]
+    return [made.tolist(), state["gen"]["stop"]]
 """
 
 
@@ -47,11 +45,11 @@ def test_what_lies_inside_a_global_or_a_class_is_shared_with_it_as_plainly(chain
 
 
 DEEP = """
-SETTINGS = {"a": {"a": {"a": {"a": {"a": {"a": {"a": {"a": {}}}}}}}}}
+SETTINGS = {"a": {"b": {}}}
 
 @tidalctl.init(static=True)
 def load(event):
-    return {"w": torch.ones(2), "deep": SETTINGS["a"]["a"]["a"]["a"]["a"]["a"]["a"]["a"]}
+    return {"w": torch.ones(2), "deep": SETTINGS["a"]["b"]}
 
 def handler(event, context):
     load(event)

@@ -110,7 +110,10 @@ CAUSES = {
         "app.work: a lambda",
     ),
     "what can't be unpickled is returned": (
-        init_that("return Refuses()", "class Refuses:\n    def __reduce__(self): return int, ('x',)\n"),
+        init_that(
+            "global kept\nkept = Broken()",
+            "kept = None\nclass Broken:\n    def __init__(self): self.size = 1\n    def __reduce__(self): return int, ('x',)\n",
+        ),
         Cause.NOT_UNPICKLABLE,
         "unpickled: ValueError: invalid literal",
     ),

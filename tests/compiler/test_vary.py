@@ -42,8 +42,8 @@ def test_a_script_needs_the_promise_and_check_events_tell_where_it_does_not_hold
     promised = compiled(clips, "--vary", "scale", "--check-event", '{"scale": 3.5}')
     assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 3)
     assert clips.run({"scale": 1.25})["strategy"] == "script"
-    with open(clips.bundle / "dynamic_init.py", "a") as file:
-        file.write("\n\ndef build(event, weights):\n    raise ValueError('another file')\n")
+    script = clips.bundle / "dynamic_init.py"
+    script.write_text(script.read_text().replace("    import torch\n", "    import torhc\n"))
     report = clips.run({"scale": 1.25}, "--verify", "off")
     assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", clips.plain({"scale": 1.25}))
     event = {"scale": 9.0, "n": 1}
