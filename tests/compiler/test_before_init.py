@@ -89,19 +89,6 @@ def handler(event, context):
     return load().tolist()
 """
 
-TWO_UNDERSCORES = """
-__scale = 1.0
-
-@tidalctl.init
-def load():
-    return torch.ones(4) * __scale
-
-def handler(event, context):
-    global __scale
-    __scale = event["scale"]
-    return load().tolist()
-"""
-
 RESEEDED = """
 @tidalctl.init
 def load(event):
@@ -131,14 +118,6 @@ def test_an_event_that_was_not_traced_is_answered_as_plainly(case: str, chain: C
     for scale in (2.0, 3.0):
         event: dict[str, Any] = {"scale": scale}
         assert made.run(event)["output"] == made.plain(event), event
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", [DIRECTORY.replace(' / str(int(event["scale"]))', ""), VARIABLE_FOR_A_LIBRARY])
-def test_what_is_set_as_in_the_trace_is_no_hindrance(source: str, chain: Callable[..., Chain]) -> None:
-    made = chain({"app.py": HEAD + source, "scale.json": "2.0"}, {"scale": 2.0})
-    assert made.manifest["strategy"] == "snapshot", made.said()
-    assert made.run({"scale": 2.0})["fallback"] is None
 
 
 NOTHING_STATIC = """

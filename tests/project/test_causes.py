@@ -43,4 +43,6 @@ def test_the_page_explains_no_cause_that_there_is_not() -> None:
 def test_causes_differ_in_their_texts_and_name_the_case() -> None:
     assert len({cause.value for cause in Cause}) == len(Cause)
     reason = Cause.THREAD_STARTED.of(init="app:load", work="work")
-    assert reason == Reason(cause="thread-started", text="app:load starts a thread that runs work, and no snapshot holds a thread")
+    assert reason == Reason(
+        cause="thread-started", text="app:load starts a thread that runs work, and no snapshot holds a thread"
+    )
