@@ -14,11 +14,11 @@ PAGE = "docs/troubleshooting.md"
 class Reason(Record, frozen=True):
     """A cause in one case: the code of the `Cause`, and its text with the names of this case."""
 
-    cause: str
+    code: str
     text: str
 
     def __str__(self) -> str:
-        return f"{self.text} ({self.cause})"
+        return f"{self.text} ({self.code})"
 
 
 class Cause(enum.Enum):
@@ -97,7 +97,7 @@ class Cause(enum.Enum):
 
     def of(self, **names: object) -> Reason:
         """The cause in one case, with the names that its text has fields for."""
-        return Reason(cause=self.code, text=self.value.format(**names))
+        return Reason(code=self.code, text=self.value.format(**names))
 
 
 class Refused(Exception):

@@ -2,10 +2,11 @@
 
     python benchmarks/adapters.py [--shape 1b|tiny] [-n 7] [--models build/models] [--work build/adapters] [--output FILE]
 
-Four functions of `apps/`: the base model and a fixed adapter (both static), and an adapter that the event names, beside its
-weights and merged into them. Those two are traced with two adapters, of two ranks, and measured with others. Each turn starts
-every function from its bundle and plain, in fresh processes over a warm page cache, in an order that turns around; a ratio is
-the median over the turns' own ratios. Every sample is in the JSON. Makes models, traces and bundles first; --reuse keeps bundles.
+Five functions of `apps/`: the base model and a fixed adapter (both static), and an adapter that the event names: attached in the
+handler to a base model that a nested static init gives, attached by init, and merged by init. The nested one is traced with one
+adapter, the last two with two, of two ranks; all are measured with others. Each turn starts every function from its bundle and
+plain, in fresh processes over a warm page cache, in an order that turns around; a ratio is the median over the turns' own ratios.
+Every sample is in the JSON. Makes models, traces and bundles first; --reuse keeps bundles.
 """
 
 import argparse
@@ -33,14 +34,17 @@ HERE = Path(__file__).parent
 FUNCTIONS = {
     "base": "base model, static",
     "static": "fixed adapter, static",
-    "adapter": "adapter of the event",
-    "merged": "the same, merged",
+    "nested": "adapter of the event, nested static init",
+    "adapter": "adapter of the event, attached by init",
+    "merged": "adapter of the event, merged by init",
 }
-DYNAMIC = ("adapter", "merged")
+NAMED = ("nested", "adapter", "merged")  # functions whose event names the adapter
+DYNAMIC = ("adapter", "merged")  # of those, whose init depends on it
 FIXED, TRACED, HELD_OUT = 0, (1, 2), (3, 4, 5, 6)  # adapters by number; their ranks alternate
 PROMPT, TOKENS, VOCABULARY = 32, 8, 256  # ids that every shape has
 Key = tuple[str, Variant]
 RATIOS: dict[str, tuple[Key, Key]] = {
+    "nested / fixed adapter": (("nested", "bundle"), ("static", "bundle")),
     "adapter of the event / fixed adapter": (("adapter", "bundle"), ("static", "bundle")),
     "adapter of the event / base model": (("adapter", "bundle"), ("base", "bundle")),
     "merged / fixed adapter": (("merged", "bundle"), ("static", "bundle")),
@@ -86,7 +90,8 @@ def make_bundle(function: str, adapters: Sequence[str], options: argparse.Namesp
     trace, bundle = folder / f"{function}.trace", folder / f"{function}.bundle"
     if not (options.reuse and bundle.is_dir()):
         folder.mkdir(parents=True, exist_ok=True)
-        seen = [adapters[number] for number in TRACED] if function in DYNAMIC else [None]
+        traced = TRACED if function in DYNAMIC else TRACED[:1]
+        seen = [adapters[number] for number in traced] if function in NAMED else [None]
         events = [part for number, adapter in enumerate(seen) for part in ("--event", event(number, adapter))]
         app = str(HERE / "apps" / f"llama_{function}.py")
         vary = ("--vary", "adapter") if function in DYNAMIC else ()
@@ -96,7 +101,7 @@ def make_bundle(function: str, adapters: Sequence[str], options: argparse.Namesp
 
 
 def take(turn: int, function: str, variant: Variant, subject: Subject, adapter: str) -> Taken:
-    named = adapter if function in DYNAMIC else None
+    named = adapter if function in NAMED else None
     # apart, so that the large files can't hide that a small one is missing
     parts: list[Sequence[Path]] = [subject.read, cached_files(Path(named).iterdir()) if named else ()]
     if variant == "bundle":

@@ -5,7 +5,7 @@
 The tests of the CUDA path come first; without them green nothing is measured (--skip-tests: they were, just before). Then a Llama with
 random weights (8B where device, memory and disk have room for it, else 1.1B), made here, traced and compiled: whole processes to the
 first token against two ways of `from_pretrained`, with weights and code evicted or in memory; in one warm process, states streamed from
-pinned memory and states that were on the device before the request, against the handler with its state kept, and against the link's
+the page cache and states that were on the device before the request, against the handler with its state kept, and against the link's
 measured bandwidth; decoding against plain. Each part is written as soon as it is there; what there is no time left for is left out, and
 said. Exits with 1 where a part failed or was cut short, with 2 where torch sees no GPU.
 
@@ -41,7 +41,7 @@ ROOM = {
     "device": 60 * GIB,
     "memory": 56 * GIB,
     "disk": 44 * GIB,
-}  # that 8B needs: two states, pinned weights, checkpoint and bundle
+}  # that 8B needs: two states, checkpoint and bundle
 ROWS = {
     "bundle": "tidalctl, from the bundle",
     "device_map": '`from_pretrained(device_map="cuda")`',
@@ -49,7 +49,7 @@ ROWS = {
 }
 HOST_ROWS = {
     "warm": "handler, state kept",
-    "pinned": "a state streamed from pinned memory",
+    "streamed": "a state streamed from the page cache",
     "resident": "a state on the device before the request",
 }
 
@@ -101,7 +101,7 @@ import gc, json, sys, time
 from tidalctl import load_bundle
 from tidalctl.function.init_mark import answer_inits_with
 path, event, count = sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3])
-function = load_bundle(path, io="buffered")  # what is to be pinned is read through the page cache
+function = load_bundle(path, io="buffered")
 outputs = [list(function(event))]
 import torch
 assert function.template.fallback is None, function.template.fallback
@@ -127,9 +127,8 @@ def bandwidth():
     return size / (time.perf_counter() - began)
 
 found = {"bytes": sum(group.nbytes for group in weights.on_device), "bandwidth": [bandwidth() for _ in range(6)][1:]}
-weights.pin()
 timed()
-found["pinned"] = [timed() for _ in range(count)]
+found["streamed"] = [timed() for _ in range(count)]
 found["resident"] = []
 for _ in range(count):
     function.template.make_ready()
@@ -238,7 +237,7 @@ def floors(host: Sample) -> Sample:
     """What can't be avoided, in seconds, and the rows' medians over it."""
     middle = {name: statistics.median(host[name]) for name in HOST_ROWS}
     floor = max(host["bytes"] / statistics.median(host["bandwidth"]), middle["warm"])
-    return {"floor_s": floor, "pinned": middle["pinned"] / floor, "resident": middle["resident"] / middle["warm"]}
+    return {"floor_s": floor, "streamed": middle["streamed"] / floor, "resident": middle["resident"] / middle["warm"]}
 
 
 def table(document: Sample) -> Iterator[str]:

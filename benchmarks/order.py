@@ -30,8 +30,8 @@ def sample_all(options: Any, path: Any) -> Iterator[measure.Sample]:
     measure.say(f"the first token takes {compute:.2f} s to compute; the link is {pace / 1e9:.2f} GB/s")
     for _, turn, row in measure.turns(list(ROWS), options.n, ("warm",)):
         state = measure.prepare("warm", {"weights": list(path.glob("*.safetensors"))}, {}, 0)
-        limits = {"resident": settled[0]["bytes"]} if row == "resident" else {"order": row if row != "traced" else "access"}
-        found = paced.start(path, True, pace=pace, jump=False, **limits)
+        limits = {"resident": settled[0]["bytes"], "order": "traced"} if row == "resident" else {"order": row}
+        found = paced.start(path, True, pace=pace, **limits)
         measure.say(f"{turn + 1}/{options.n} {row}: {found['ttft_s']:.3f} s")
         equal = found["output"] == settled[0]["output"]
         yield {"row": row, "turn": turn, "pace": pace, **state.fields(), **found, "output_equal": equal}

@@ -10,11 +10,14 @@ PROMPT, VOCABULARY = 384, 256  # long enough that computing the first token take
 # A start as `tidalctl run` makes it, with the stream's options. With `warm`, all is imported before the clock starts.
 START = """
 import json, sys, time
+from collections import deque
 entered = time.monotonic_ns()
 from pathlib import Path
 request = json.loads(sys.argv[1])
 from tidalctl.function.target import pieces
-from tidalctl.runtime.weights.weight_stream import StreamOptions
+from tidalctl.runtime.weights import weight_stream
+from tidalctl.runtime.weights.engine import Engine
+from tidalctl.runtime.weights.mapped import MappedDevice
 from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.process.timeline import Timeline, process_start_ns
@@ -25,7 +28,18 @@ if request["warm"]:
     import tidalctl.runtime.restore, tidalctl.runtime.weights.module_gate
     entered = time.monotonic_ns()
 timeline = Timeline(entered if request["warm"] else process_start_ns(), entered)
-template = Template(Path(request["bundle"]), timeline, StreamOptions(**request["stream"]))
+link = request["link"]
+if link["pace"]:
+    slow_down(MappedDevice, link["pace"], link["resident"])
+if link["order"]:
+    class Ordered(Engine):  # a needed group waits for its turn
+        def __init__(self, groups, *given, **options):
+            super().__init__(groups, *given, **options)
+            places = {"default": lambda place: min(weight.name for weight in groups[place].weights), "reversed": lambda place: -place}
+            self._queue = deque(sorted(self._queue, key=places.get(link["order"])))
+            self._urgent = deque(maxlen=0)
+    weight_stream.Engine = Ordered
+template = Template(Path(request["bundle"]), timeline)
 handler = template.prepare(request["event"], ())
 output = []
 for piece in guarded(pieces(handler(request["event"], None)), template):
@@ -52,10 +66,19 @@ def bundle(options: Any) -> Path:
     return measure.bundle(measure.HERE / "apps/llama_base.py", [json.dumps(event(0))], target, options.reuse)
 
 
-def start(path: Path, warm: bool, **stream: Any) -> Any:
-    """One start in a fresh process. `stream` are fields of StreamOptions. Raises Failed."""
+def start(path: Path, warm: bool, *, pace: float | None = None, resident: int = 0, order: str | None = None) -> Any:
+    """One start in a fresh process over a link of `pace` bytes a second, of which the first `resident` are exempt. Raises Failed.
+
+    With an `order` ("traced", "default": by the weights' names, "reversed") a needed group waits for its turn in it.
+    """
     manifest = json.loads((path / "manifest.json").read_bytes())
     modules = dict.fromkeys(name.partition(":")[0] for name in manifest["globals"])
     modules.pop(manifest["function"]["module"], None)
-    request = {"bundle": str(path), "event": event(1), "warm": warm, "modules": list(modules), "stream": stream}
-    return measure.run(START, json.dumps(request)).report
+    request = {
+        "bundle": str(path),
+        "event": event(1),
+        "warm": warm,
+        "modules": list(modules),
+        "link": {"pace": pace, "resident": resident, "order": order},
+    }
+    return measure.run((measure.ROOT / "tests/support/slow_link.py").read_text() + START, json.dumps(request)).report

@@ -45,7 +45,7 @@ from tidalctl.compiler.attempt import Attempt
 from tidalctl.compiler.code.code_pack import pack_code, source_times
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
-from tidalctl.compiler.script.conditions_only import dynamic_init_source
+from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.compiler.snapshot.records import CaptureReport
 
 
@@ -53,7 +53,8 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
     """Write everything but the snapshot, which is there already, and the manifest over all of it."""
     header, init = trace.header, made.report.init or _init_name(trace)
     function = f"{header.function.module}:{header.function.handler}"
-    (partial / DYNAMIC_INIT).write_text(_dynamic_init(function, init, made), encoding="utf-8")
+    source = made.source if made.kind == "script" else conditions_source(function, init, made.kind, made.guard)
+    (partial / DYNAMIC_INIT).write_text(source, encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
     pack = pack_code(trace, partial)
     scanned = write_import_cache(trace, partial) if pack else {}
@@ -101,10 +102,6 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
 def _init_name(trace: Trace) -> str:
     call = trace.one(InitCall)
     return call.name if call is not None else ""
-
-
-def _dynamic_init(function: str, init: str, made: Attempt) -> str:
-    return made.source if made.kind == "script" else dynamic_init_source(function, init, made.kind, made.guard)
 
 
 def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:

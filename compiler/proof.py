@@ -94,7 +94,7 @@ def _difference(place: Workplace, manifest: Manifest, expected: Expected, answer
     A check event may be answered another way than the traced ones, but not otherwise.
     """
     if "failed" in answer:
-        return str(answer["failed"])
+        return str(answer["failed"]).removeprefix("error: ")
     index = expected.traced
     if answer["strategy"] != manifest.strategy and (index == 0 or (index is not None and manifest.strategy == "script")):
         return str(answer["fallback"])

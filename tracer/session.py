@@ -1,6 +1,7 @@
 """The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
 
 import copy
+import functools
 import inspect
 import json
 import sys
@@ -8,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -16,17 +17,17 @@ from torch.utils._python_dispatch import _disable_current_modes
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.fingerprint import read_fingerprint
 from tidalctl.artifacts.records import digest_json
-from tidalctl.artifacts.state.storages import storage_of, tensors_of
+from tidalctl.artifacts.state.storages import modules_of, storage_of, tensors_of
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.init_mark import Init
 from tidalctl.function.outputs import json_text, pieces
 from tidalctl.function.process_settings import FirstGenerators
 from tidalctl.function.target import Handler
+from tidalctl.lineage.dispatch import on_every_thread
 from tidalctl.lineage.identity import SourceDigests
 from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.lineage.tape import Tape
-from tidalctl.lineage.threads import InEveryThread
 from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleStack
 from tidalctl.tracer.handler.kernels import kernel_signatures, without_inductor
 from tidalctl.tracer.init.call import RecordedInit, peak_rss, record_init
@@ -48,8 +49,8 @@ class Session:
         self._event: dict[str, Any] = {}
         self._event_index = 0
         self._generators = FirstGenerators()
-        self._access = AccessRecord()
         self._weights: dict[int, int] = {}
+        self._access = AccessRecord(0, self._weights)
         self._weight_count = 0
         self._module_names: dict[int, str] = {}
         self._stack = ModuleStack(self._module_names)
@@ -92,7 +93,7 @@ class Session:
             self.watch.tape = None
         self.writer.write(made.call)
         with self.clock.charging("digests"):
-            for path, module in _modules_of(made.state):
+            for path, module in modules_of(made.state):
                 self._module_names.setdefault(id(module), path)
             for weight, address in made.weights(self._weight_count):
                 made.addresses[address] = weight.index
@@ -122,16 +123,7 @@ class Session:
             signatures = kernel_signatures(record, profile)
         second = self._called_again(handler, again)
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
-            self.writer.write(
-                t.FirstUse(
-                    weight=use.weight,
-                    event=index,
-                    module=use.module,
-                    operator=use.operator,
-                    ordinal=use.ordinal,
-                    time_s=use.time_s,
-                )
-            )
+            self.writer.write(use)
         for weight, operator in sorted(record.written.items()):
             self.writer.write(t.WeightWritten(weight=weight, event=index, operator=operator))
         for signature in signatures:
@@ -163,8 +155,7 @@ class Session:
 
     def _timed_call(self, handler: Handler, event: dict[str, Any], tensorboard: str) -> "_Call":
         self._event = event
-        record = self._access = AccessRecord()
-        record.weights = self._weights
+        record = self._access = AccessRecord(self._event_index, self._weights)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -177,10 +168,10 @@ class Session:
                 profile.start()
         output: list[Any] = []
         first_piece = 0.0
-        modes = InEveryThread(lambda: AccessMode(record, self._stack))
+        mode = functools.partial(AccessMode, record, self._stack)
         self._watch_code(True)
         try:
-            with self.clock.entering("handler"), self._stack, modes, AccessMode(record, self._stack):
+            with self.clock.entering("handler"), self._stack, on_every_thread(mode):
                 record.began = time.perf_counter()
                 # as the interpreter would: the mode is on while the generator runs, not only while it is made
                 result = _called(handler, event)
@@ -225,38 +216,15 @@ def _called(handler: Handler, event: dict[str, Any]) -> Any:
     return result
 
 
-class _Call:
-    def __init__(
-        self,
-        record: AccessRecord,
-        profile: torch.profiler.profile,
-        seconds: float,
-        first_piece_s: float,
-        pieces: int,
-        output: str,
-    ) -> None:
-        self.record = record
-        self.profile = profile
-        self.seconds = seconds
-        self.first_piece_s = first_piece_s
-        self.pieces = pieces
-        self.output = output
+class _Call(NamedTuple):
+    """One call of the handler. `pieces`: how many it yielded, 0 where it returned; `output` is a digest."""
 
-
-def _modules_of(state: Any) -> list[tuple[str, torch.nn.Module]]:
-    """Modules in a state with the paths to them: those of the state's own top, and all below each."""
-    found: list[tuple[str, torch.nn.Module]] = []
-    tops = [("", state)]
-    if isinstance(state, dict):
-        tops = [(str(key), value) for key, value in state.items()]
-    elif isinstance(state, list | tuple):
-        tops = [(str(index), value) for index, value in enumerate(state)]
-    elif hasattr(state, "__dict__") and not isinstance(state, torch.nn.Module):
-        tops = list(vars(state).items())
-    for top, value in tops:
-        if isinstance(value, torch.nn.Module):
-            found += [(".".join(filter(None, (top, name))), module) for name, module in value.named_modules()]
-    return found
+    record: AccessRecord
+    profile: torch.profiler.profile
+    seconds: float
+    first_piece_s: float
+    pieces: int
+    output: str
 
 
 def environment(imports: list[t.Import], state: Any) -> t.Environment:

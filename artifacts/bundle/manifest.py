@@ -106,7 +106,7 @@ class Fallback(Record, frozen=True):
 
     @classmethod
     def of(cls, part: str, strategy: str, reason: Reason) -> "Fallback":
-        return cls(part=part, strategy=strategy, cause=reason.text, code=reason.cause)
+        return cls(part=part, strategy=strategy, cause=reason.text, code=reason.code)
 
     def __str__(self) -> str:
         return f"{self.part}: {self.strategy}; cause: {self.cause} ({self.code})"

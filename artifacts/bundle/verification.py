@@ -1,7 +1,9 @@
 """Every check of a bundle's files, all differences collected: what `verify` knows before it runs anything."""
 
 import hashlib
+import os
 from collections.abc import Callable
+from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,8 @@ def _difference(where: str, what: str) -> dict[str, str]:
     return {"where": where, "what": what}
 
 
-def check_bundle(path: Path, advance: Advance) -> Checked:
-    """Check a bundle and collect what differs. `advance` is told of the bytes that were read.
+def check_bundle(path: Path, progress: Callable[[int, int], None] | None = None) -> Checked:
+    """Check a bundle and collect what differs. `progress` is told how many bytes of how many were read.
 
     Raises NotAnArtifact or NewerSchema for what is no bundle at all, or none that this tidalctl reads.
     """
@@ -53,6 +55,14 @@ def check_bundle(path: Path, advance: Advance) -> Checked:
     written = encode_manifest(manifest) == (path / MANIFEST).read_bytes()
     other = [] if written else [_difference(MANIFEST, "says what compile wrote, but in other bytes (spaces, line ends?)")]
     checked.add(f"{MANIFEST}, digest {manifest.digest}", other)
+    read, total = 0, sum(stored.size for stored in manifest.files.values())
+
+    def advance(nbytes: int) -> None:
+        nonlocal read
+        read += nbytes
+        if progress is not None:
+            progress(read, total)
+
     weights_files = _weights_files(manifest)
     plain_files = [name for name in sorted(manifest.files) if name not in weights_files]
     nbytes = sum(manifest.files[name].size for name in plain_files)
@@ -88,7 +98,7 @@ def _weights_files(manifest: Manifest) -> list[str]:
 def _check_file(
     path: Path, manifest: Manifest, name: str, weights: list[BundleWeight], advance: Advance
 ) -> list[dict[str, str]]:
-    """Size, place and sha256 of one file, and both digests of each weight in it, all in one reading."""
+    """Size, place and sha256 of one file, and both digests of each weight in it."""
     file, stated = path / name, manifest.files[name]
     try:
         if not file.is_file():
@@ -113,28 +123,23 @@ def _check_file(
 
 
 def _digests(file: Path, weights: list[BundleWeight], advance: Advance) -> tuple[str, list[dict[str, str]]]:
-    """sha256 of a file, and digests of each weight in it. `weights` are in the order of their offsets; each chunk is read once."""
-    whole = hashlib.sha256()
-    parts = [{kind: new() for kind, new in DIGESTS.items()} for _ in weights]
-    position = first = 0
+    """Return the sha256 of a file, and the digests of each weight in it."""
     with open(file, "rb", buffering=0) as stream:
-        while chunk := stream.read(CHUNK):
-            whole.update(chunk)
-            end = position + len(chunk)
-            view = memoryview(chunk)
-            while first < len(weights) and weights[first].offset + weights[first].nbytes <= position:
-                first += 1
-            for index in range(first, len(weights)):
-                weight = weights[index]
-                if weight.offset >= end:
-                    break
-                begin, stop = max(weight.offset, position), min(weight.offset + weight.nbytes, end)
-                if begin < stop:  # an earlier, longer weight may hold `first` back where a hostile manifest makes them overlap
-                    for digest in parts[index].values():
-                        digest.update(view[begin - position : stop - position])
-            position = end
-            advance(len(chunk))
-    return whole.hexdigest(), [{kind: digest.hexdigest() for kind, digest in part.items()} for part in parts]
+        whole = _digest(stream, 0, os.fstat(stream.fileno()).st_size, {"sha256": hashlib.sha256}, advance)["sha256"]
+        return whole, [_digest(stream, weight.offset, weight.nbytes, DIGESTS) for weight in weights]
+
+
+def _digest(
+    stream: RawIOBase, begin: int, nbytes: int, kinds: dict[str, Callable[[], Any]], advance: Advance = lambda _: None
+) -> dict[str, str]:
+    digests = {kind: new() for kind, new in kinds.items()}
+    stream.seek(begin)
+    while nbytes and (chunk := stream.read(min(CHUNK, nbytes))):
+        for digest in digests.values():
+            digest.update(chunk)
+        nbytes -= len(chunk)
+        advance(len(chunk))
+    return {kind: digest.hexdigest() for kind, digest in digests.items()}
 
 
 def _check_placements(path: Path, manifest: Manifest, name: str) -> list[dict[str, str]]:

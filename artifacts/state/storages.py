@@ -1,9 +1,9 @@
-"""The storages of a state: the paths that lead to them, in the order in which a reader would list them, and their bytes."""
+"""The tensors, storages and modules of a state: the paths that lead to them, in the order in which a reader would list them."""
 
 import ctypes
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -61,6 +61,24 @@ def _children(value: Any) -> Iterator[tuple[object, Any]]:
             yield field.name, getattr(value, field.name, None)
     elif not isinstance(value, type) and type(value).__module__ not in ("builtins", "types", "threading"):
         yield from getattr(value, "__dict__", {}).items()
+
+
+def modules_of(state: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield (path, module) for the modules that lie within `depth` steps of a state's top, and for all modules below them.
+
+    A walk that goes no deeper is quick: a start makes it before its handler begins.
+    """
+    if isinstance(state, torch.nn.Module):
+        yield from state.named_modules(prefix=path)
+    elif depth:
+        children: Iterable[tuple[object, Any]] = getattr(state, "__dict__", {}).items()
+        if isinstance(state, dict):
+            children = state.items()
+        elif isinstance(state, list | tuple):
+            children = enumerate(state)
+        for name, child in list(children):
+            if not isinstance(child, str | int | float | torch.Tensor | type):
+                yield from modules_of(child, f"{path}.{name}" if path else str(name), depth - 1)
 
 
 def storage_names(state: Any) -> dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]:

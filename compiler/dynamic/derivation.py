@@ -1,5 +1,6 @@
 """From the tapes of several events to the program that makes the weights in which they differ, or the reason why there is none."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -7,14 +8,13 @@ import msgspec
 
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace.tape import DOUBT, TapeRead, TapeStep, values_in
+from tidalctl.artifacts.trace.tape import DOUBT, TapeRead, TapeStep
 from tidalctl.compiler.dynamic.alignment import Alignment
 from tidalctl.compiler.dynamic.expressions import Atom, explanations
-from tidalctl.compiler.dynamic.program import Agreement, Program, ProgramLeaf, ProgramRead, ProgramStep
+from tidalctl.compiler.dynamic.program import Program, ProgramLeaf, ProgramRead, ProgramStep
 from tidalctl.compiler.dynamic.recorded_init import EventInit
 from tidalctl.compiler.dynamic.request_files import RequestFiles, event_fields, refuse_unused
 from tidalctl.compiler.dynamic.slicing import NotSliced, Slice, identities, identities_from, refuse_host_reads, slice_back
-from tidalctl.compiler.script.quoting import expressions_in
 
 
 class Base(Record, frozen=True):
@@ -82,7 +82,7 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
     reads = tuple(_read(row, named[id(row)]) for row in rows)
     atoms = [*fields.numbers, *files.numbers(), *_sizes(rows, reads)]
     taken: list[str] = []
-    agreements: list[Agreement] = []
+    agreements: list[tuple[str, ...]] = []
 
     def explain(values: tuple[Any, ...], where: str) -> Any:
         first = values[0]
@@ -91,15 +91,14 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
         if alike:
             if found and (isinstance(first, float) or abs(first) > 2):  # nearly anything explains a small whole number
                 taken.append(found[0])
-                agreements.append(Agreement(expressions=(repr(first), *found[:8])))
+                agreements.append((repr(first), *found[:8]))
             return first
         if not found:
             numbers = all(type(value) in (int, float) for value in values)
             shown = f"what {where} takes ({', '.join(map(repr, values[:3]))})"
             raise NotSliced(Cause.NOT_EXPLAINED if numbers else Cause.STEPS_DIFFER, what=shown)
-        if len(found) > 1:
-            agreements.append(Agreement(expressions=tuple(found[:8])))
         taken.append(found[0])
+        agreements.append(tuple(found[:8]))
         return {"expression": found[0]}
 
     steps = []
@@ -107,8 +106,9 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
         positional, keywords = aligned.arguments(index, explain)
         steps.append(ProgramStep(operator=step.operator, arguments=positional, keywords=keywords, outputs=step.outputs))
     leaves, bases = _leaves(aligned.first, inits[0], set(dynamic))
+    _refuse_shared(aligned.first, reads, leaves)
     settled = files.files(taken)
-    refuse_unused(fields, settled, [*taken, *(said for agreement in agreements for said in agreement.expressions)])
+    refuse_unused(fields, settled, [expression for expressions in agreements for expression in expressions])
     program = Program(
         files=settled,
         reads=reads,
@@ -116,27 +116,27 @@ def plan_program(inits: Sequence[EventInit], folder: str, vary: Iterable[str], r
         steps=tuple(steps),
         results=aligned.first.results,
         event_equal=fields.equal,
-        event_varied=_varied_types(fields.varied, aligned.first, steps),
+        event_varied=fields.varied,
         agreements=tuple(dict.fromkeys(agreements)),
     )
     return Planned(program=program, bases=bases, dynamic=tuple(dynamic))
 
 
-# with a floating tensor these take a whole number and a fraction of the same value alike
-_EITHER = ("aten.mul", "aten.mul_", "aten.div", "aten.div_", "aten.add", "aten.add_", "aten.sub", "aten.sub_")
-
-
-def _varied_types(varied: dict[str, str], cut: Slice, steps: Sequence[ProgramStep]) -> dict[str, str]:
-    """Numbers may be whole or fractions where they go into such operators alone, and else are of the traced type."""
-    strict: set[str] = set()
-    loose: set[str] = set()
-    for step in steps:
-        said = tuple(expressions_in([step.arguments, step.keywords]))
-        keys = {key for key in varied if any(f"event[{key!r}]" in expression for expression in said)}
-        operands = {cut.geometry[number].dtype for number in values_in(list(step.arguments))}
-        either = step.operator.rpartition(".")[0] in _EITHER and operands <= {"float32", "float64", "float16", "bfloat16"}
-        (loose if either else strict).update(keys)
-    return {key: "number" if kind in ("int", "float") and key in loose - strict else kind for key, kind in varied.items()}
+def _refuse_shared(cut: Slice, reads: Sequence[ProgramRead], leaves: Sequence[ProgramLeaf]) -> None:
+    """Raise NotSliced where a tensor is taken twice, and is written to or kept: whether a write shows in both, a program can't say."""
+    changing = {cut.geometry[value].storage for value in cut.results.values()}  # a handler may write to what is kept
+    changing |= {storage for step in cut.steps for storage, _ in step.identities}
+    own = {value for value, made in cut.geometry.items() if made.storage in changing}
+    spoiled = {read.file for read in reads if read.value in own}  # whose tensors may share memory
+    times = Counter((read.file, read.key) for read in reads)
+    twice = [key for (file, key), count in times.items() if count > 1 and file in spoiled]
+    looks: dict[str, tuple[Any, ...]] = {}
+    for leaf in leaves:
+        look = (leaf.dtype, leaf.shape, leaf.stride, leaf.offset, leaf.value if leaf.value in own else None)
+        if looks.setdefault(leaf.name, look) != look:
+            twice.append(leaf.name)
+    if twice:
+        raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"it takes {twice[0]} twice, and writes to it or keeps it")
 
 
 def _refuse_other_skeletons(inits: Sequence[EventInit]) -> None:
@@ -188,7 +188,7 @@ def _sizes(rows: Sequence[Sequence[TapeRead]], reads: Sequence[ProgramRead]) -> 
         for place, size in enumerate(read.shape):
             if isinstance(size, tuple):
                 values = tuple(other.made.shape[place] for other in row)
-                found.setdefault(values, Atom(expression=f"shape({read.value}, {place})", values=values))
+                found.setdefault(values, Atom(f"files[{read.file!r}][{read.key!r}].shape[{place}]", values))
     return list(found.values())
 
 

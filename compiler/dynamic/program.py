@@ -1,7 +1,6 @@
 """The dynamic program: how the part of a state that depends on the event is made, as data. `dynamic_init.py` is its readable form.
 
-Expressions are Python over `event` and the names of the program's JSON files, made of subscripts, arithmetic, `math.sqrt`, `int`,
-`float` and `shape(value, dimension)`.
+Expressions are Python over `event` and `files` (JSON by name, or headers of tensors): `event['s'] / files['a']['w'].shape[0]`.
 """
 
 from typing import Any
@@ -10,15 +9,13 @@ from tidalctl.artifacts.records import Record
 
 
 class ProgramFile(Record, frozen=True):
-    """A file whose path is a function of the event: texts, and `("event", key, …)` ways into the event, one after the other.
+    """A file whose path is a function of the event: texts, and `("event", key)` for fields of the event, one after the other.
 
-    `kind` is safetensors, torch, json or other. A safetensors file must hold exactly `keys`. A JSON file must be a mapping with the
-    keys of `free`, whose values may be other numbers of the type given (int, float, number). What else a file holds (the rest of a
-    JSON file, the metadata of a safetensors file, what a torch file holds besides its tensors, all of any other file) must have one
-    of the digests `rest`.
+    `kind` is safetensors, torch, json or other. A safetensors file must hold exactly `keys`. In a JSON file the numbers under the keys
+    of `free` may be others of the type given (int, float, number). All else but what tensors hold must have one of the digests `rest`.
     """
 
-    name: str  # a Python identifier
+    name: str
     path: tuple[Any, ...]
     kind: str
     keys: tuple[str, ...] = ()
@@ -56,17 +53,12 @@ class ProgramStep(Record, frozen=True):
     outputs: tuple[int, ...]
 
 
-class Agreement(Record, frozen=True):
-    """Explanations of one number that the traced events can't tell apart: where they differ, the program does not serve."""
-
-    expressions: tuple[str, ...]
-
-
 class Program(Record, frozen=True):
     """`results` maps the state's dynamic weights to values.
 
     `event_equal` maps the fields that init read and that must be as traced to digests of their values; `event_varied` maps those
-    that may differ to their JSON type (str, int, float, number).
+    that may differ to their JSON type (str, int, float, number). `agreements` are explanations of one number each, which the traced
+    events can't tell apart: where they differ, the program does not serve.
     """
 
     files: tuple[ProgramFile, ...] = ()
@@ -76,4 +68,4 @@ class Program(Record, frozen=True):
     results: dict[str, int] = {}
     event_equal: dict[str, str] = {}
     event_varied: dict[str, str] = {}
-    agreements: tuple[Agreement, ...] = ()
+    agreements: tuple[tuple[str, ...], ...] = ()

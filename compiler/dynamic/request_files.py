@@ -1,7 +1,5 @@
 """What a script takes from the request: the fields of the event that init read, and the files that they name."""
 
-import json
-import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from tidalctl.artifacts.trace.tape import TapeRead
 from tidalctl.compiler.dynamic.expressions import Atom, around, bounded, path_parts
 from tidalctl.compiler.dynamic.program import ProgramFile
 from tidalctl.compiler.dynamic.slicing import NotSliced
-from tidalctl.compiler.script.support import file_digest, json_digest, load_torch, metadata_digest, torch_digest
+from tidalctl.compiler.script.support import content_digest, read_header, read_json
 from tidalctl.function.event_probe import ABSENT, digest_value
 
 if TYPE_CHECKING:
@@ -95,7 +93,7 @@ class RequestFiles:
             if isinstance(record, TapeRead) and not record.key.startswith("@")
         }
         self._files: dict[tuple[Any, ...], ProgramFile] = {}
-        self._bodies: dict[str, list[dict[str, Any]]] = {}  # of JSON files, by their names
+        self._paths: dict[str, list[Path]] = {}  # of JSON files, by their names
         self._numbers: list[Atom] = []
         self._find_others()
 
@@ -106,9 +104,9 @@ class RequestFiles:
     def _settled(self, file: ProgramFile, expressions: Sequence[str]) -> ProgramFile:
         if file.kind != "json":
             return file
-        bodies = self._bodies[file.name]
-        free = {key: kind for key, kind in file.free.items() if _takes(expressions, file.name, key)}
-        return msgspec.structs.replace(file, free=free, rest=_sorted(json_digest(body, free) for body in bodies))
+        text = " ".join(expressions)
+        free = {key: kind for key, kind in file.free.items() if f"files[{file.name!r}][{key!r}]" in text}
+        return msgspec.structs.replace(file, free=free, rest=_digests(self._paths[file.name], "json", free))
 
     def numbers(self) -> list[Atom]:
         """The numbers in JSON files."""
@@ -119,7 +117,12 @@ class RequestFiles:
         parts = path_parts([read.file for read in row], self._texts)
         if parts is None:
             raise NotSliced(Cause.NOT_EXPLAINED, what=f"the path {row[0].file}")
-        return self._add(parts, [read.file for read in row]).name
+        file = self._add(parts, [read.file for read in row])
+        if file.kind != "torch" and row[0].key not in file.keys:
+            raise NotSliced(
+                Cause.NOT_IN_A_SCRIPT, what=f"{row[0].key} is read from {row[0].file} in another way than by its key"
+            )
+        return file.name
 
     def read_rows(self) -> list[list[TapeRead]]:
         """Each tensor that init read from a file that the event names, for all events, whether a weight needs it or not."""
@@ -172,18 +175,21 @@ class RequestFiles:
         """The record of a file that lies at `paths` for the traced events."""
         loaded, suffix = paths[0] in self._loaded, paths[0].suffix
         if suffix == ".json" and (bodies := _mappings(paths)):
-            self._bodies[name] = bodies
+            self._paths[name] = list(paths)
             return ProgramFile(name=name, path=parts, kind="json", free=self._varying(name, bodies))
-        if loaded and suffix == ".safetensors":
-            found = {_safetensors_keys(path) for path in paths}
-            if len(found) > 1:
-                raise NotSliced(Cause.STEPS_DIFFER, what=f"the tensors that {paths[0].name} holds")
-            rest = _sorted(map(metadata_digest, paths))
-            return ProgramFile(name=name, path=parts, kind="safetensors", keys=found.pop(), rest=rest)
-        if loaded:
-            return ProgramFile(name=name, path=parts, kind="torch", rest=_sorted(map(_torch_digest, paths)))
-        # it may have been read in any way
-        return ProgramFile(name=name, path=parts, kind="other", rest=_sorted(map(file_digest, paths)))
+        kind = "other" if not loaded else "safetensors" if suffix == ".safetensors" else "torch"
+        try:
+            rest = _digests(paths, kind)
+            keys = {tuple(sorted(read_header(path))) for path in paths} if kind == "safetensors" else {()}
+            for path in paths if kind == "torch" else ():
+                import torch
+
+                torch.load(path, map_location="meta", weights_only=True)
+        except Exception as error:  # whatever a file's objects raise, the script could not read it either
+            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"it can't read {paths[0].name} by itself ({error})") from error
+        if len(keys) > 1 or (kind == "torch" and len(rest) > 1):
+            raise NotSliced(Cause.STEPS_DIFFER, what=f"the tensors that {paths[0].name} holds, or what it holds besides them")
+        return ProgramFile(name=name, path=parts, kind=kind, keys=keys.pop(), rest=rest)
 
     def _varying(self, name: str, bodies: Sequence[dict[str, Any]]) -> dict[str, str]:
         """The keys under which all bodies have numbers, not all the same, with their type."""
@@ -191,7 +197,7 @@ class RequestFiles:
         for key in sorted(set.intersection(*(set(body) for body in bodies))):
             values = tuple(body[key] for body in bodies)
             if _numeric(values):
-                atom = Atom(expression=f"{name}[{key!r}]", values=values)
+                atom = Atom(expression=f"files[{name!r}][{key!r}]", values=values)
                 self._numbers.append(atom)
                 if atom.varies:
                     found[key] = _one_type(values)
@@ -208,34 +214,14 @@ def _one_type(values: Sequence[Any]) -> str:
     return {str: "str", int: "int", float: "float"}[kinds.pop()] if len(kinds) == 1 else "number"
 
 
-def _sorted(digests: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(digests)))
-
-
-def _takes(expressions: Sequence[str], name: str, key: str) -> bool:
-    number = re.compile(rf"(?<!\w){re.escape(f'{name}[{key!r}]')}")
-    return any(number.search(expression) for expression in expressions)
+def _digests(paths: Sequence[Path], kind: str, free: Iterable[str] = ()) -> tuple[str, ...]:
+    return tuple(sorted({content_digest(path, kind, free) for path in paths}))
 
 
 def _mappings(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """What JSON files hold; nothing where one is JSON by its name alone (lines of it, or with comments), or no mapping."""
     try:
-        bodies = [json.loads(path.read_bytes()) for path in paths]
+        bodies = [read_json(path) for path in paths]
     except (ValueError, RecursionError):
         return []
     return bodies if all(isinstance(body, dict) for body in bodies) else []
-
-
-def _safetensors_keys(path: Path) -> tuple[str, ...]:
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{path.name} is no safetensors file")
-        return tuple(sorted(json.loads(file.read(length)).keys() - {"__metadata__"}))
-
-
-def _torch_digest(path: Path) -> str:
-    try:
-        return torch_digest(load_torch(path))
-    except Exception as error:  # whatever a file's objects raise, the script could not read it either
-        raise NotSliced(Cause.NOT_IN_A_SCRIPT, what=f"{path.name} can't be read by torch.load(…, weights_only=True)") from error

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import types
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -19,11 +20,14 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def event_mismatch(event: Any, equal: Mapping[str, str]) -> str | None:
+def event_mismatch(event: Any, equal: Mapping[str, str], whole: str | None = None) -> str | None:
     """Return which fields of the event are not as traced, or None.
 
-    `equal` maps them to digests of their values (each in a list, since it may be absent).
+    `equal` maps them to digests of their values (each in a list, since it may be absent); `whole` is the digest of the event where
+    all of it must be as traced.
     """
+    if whole is not None and digest(event) != whole:
+        return "the event is not the traced one, and init may look at all of it"
     if equal and not isinstance(event, dict):
         return "the event is not a JSON object"
     differing = [key for key, seen in equal.items() if digest([event[key]] if key in event else {"absent": True}) != seen]
@@ -56,31 +60,18 @@ def run_alone(arguments: list[str], refusal: Callable[[Any], str | None], answer
 
 # ---- files: only where weights are made of them ----
 
-TYPES: dict[str, tuple[type, ...]] = {kind.__name__: (kind,) for kind in (str, int, float, bool, list, dict)}
-TYPES["number"] = (int, float)
+# What a file that the event names must be. `kind` is safetensors, torch, json or other. Its content but for what tensors hold, and but
+# for the numbers under the keys `free` (which maps them to their types), must have one of the digests `rest`. `tensors` maps the
+# keys that are read, or have to be there, to dtype and shape (None: any); a size in a shape is a number, or one of several.
+File = Mapping[str, Any]
 
-
-class File:
-    """What a file that the event names must be.
-
-    `kind` is safetensors, torch, json or other. `rest` are digests, one of which its contents must have, but for tensors and for the
-    numbers under the keys `free` (which maps them to their types). `tensors` maps keys to dtype and shape (None: any); a size in a
-    shape is a number, or one of several.
-    """
-
-    __slots__ = ("free", "kind", "rest", "tensors")
-
-    def __init__(
-        self,
-        kind: str,
-        rest: tuple[str, ...] = (),
-        free: Mapping[str, str] | None = None,
-        tensors: Mapping[str, tuple[Any, Any]] | None = None,
-    ) -> None:
-        self.kind = kind
-        self.rest = rest
-        self.free = free or {}
-        self.tensors = tensors or {}
+TYPES = {"str": (str,), "int": (int,), "float": (float,), "number": (int, float)}
+DIFFERS = {
+    "json": "{path} differs from the traced ones",
+    "safetensors": "the metadata of {path}, or the order of its tensors, are none of the traced ones",
+    "torch": "what {path} holds besides its tensors is none of the traced ones",
+    "other": "{path} is none of the traced ones",
+}
 
 
 def path_list(paths: Callable[[Any], dict[str, Any]], event: Any) -> list[str]:
@@ -127,53 +118,40 @@ def file_mismatch(path: str, file: File, name: str, known: dict[str, Any]) -> st
     """Return how a file differs from the traced ones, or None. Put what it holds (JSON, or the header of its tensors) in `known`."""
     if not os.path.isfile(path):
         return f"there is no file {path}"
-    if not os.access(path, os.R_OK):
-        return f"{path} can't be read"
-    if file.kind == "json":
-        try:
-            known[name] = read_json(path)
-        except ValueError as error:
-            return f"{path} is not JSON: {error}"
-        return json_mismatch(path, known[name], file)
-    if file.kind == "other" and file_digest(path) not in file.rest:
-        return f"{path} is none of the traced ones"
-    if file.kind == "safetensors":
-        try:
-            known[name] = read_header(path)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            return f"{path} is not a safetensors file: {error}"
-        if reason := tensors_mismatch(path, known[name], file.tensors):
+    if file["kind"] == "json":
+        known[name] = read_json(path)
+        for key, kind in file["free"].items():
+            if type(known[name].get(key)) not in TYPES[kind]:
+                return f"{json.dumps(key)} in {path} is not a number of type {kind}"
+    if file["kind"] == "safetensors":
+        known[name] = read_header(path)
+        if reason := tensors_mismatch(path, known[name], file["tensors"]):
             return reason
-        if file.rest and metadata_digest(path) not in file.rest:
-            return f"the metadata of {path}, or the order of its tensors, are none of the traced ones"
-    return None
+    if content_digest(path, file["kind"], file["free"]) in file["rest"]:
+        return None
+    return DIFFERS[file["kind"]].format(path=path) + (f" in more than {', '.join(file['free'])}" if file["free"] else "")
 
 
-def json_mismatch(path: str, mapping: Any, file: File) -> str | None:
-    """Return how a JSON file differs from the traced ones in more than the values of its free numbers, or None."""
-    if not isinstance(mapping, dict):
-        return f"{path} is not a JSON object"
-    for key, kind in file.free.items():
-        if type(mapping.get(key)) not in TYPES[kind]:
-            return f"{json.dumps(key)} in {path} is not a number of type {kind}"
-    if json_digest(mapping, file.free) not in file.rest:
-        return f"{path} differs from the traced ones" + (f" in more than {', '.join(file.free)}" if file.free else "")
-    return None
-
-
-def read_json(path: str) -> Any:
+def read_json(path: str | os.PathLike[str]) -> Any:
     with open(path, encoding="utf-8") as file:
         return json.load(file)
 
 
-def json_digest(mapping: Mapping[str, Any], free: Iterable[str]) -> str:
-    """Return the digest of all of a JSON file's mapping but its free numbers. The order of the keys counts."""
-    rest = {key: None if key in free else value for key, value in mapping.items()}
-    return hashlib.sha256(json.dumps(rest, separators=(",", ":")).encode()).hexdigest()
-
-
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """Return the digest of all of a file."""
+def content_digest(path: str | os.PathLike[str], kind: str, free: Iterable[str] = ()) -> str:
+    """Return the digest of a file but for what its tensors hold, and for the values of its `free` numbers. Order counts."""
+    if kind == "json":
+        rest = repr({key: None if key in free else value for key, value in read_json(path).items()})
+        return hashlib.sha256(rest.encode()).hexdigest()
+    if kind == "safetensors":
+        with open(path, "rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        metadata = header.pop("__metadata__", {})
+        names = sorted(header, key=lambda name: header[name]["data_offsets"])  # load_file gives them in that order
+        return hashlib.sha256(repr([sorted(metadata.items()), names]).encode()).hexdigest()
+    if kind == "torch":
+        with zipfile.ZipFile(path) as archive:
+            (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+            return hashlib.sha256(archive.read(pickled)).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -192,31 +170,21 @@ def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
     return {key: types.SimpleNamespace(dtype=entry["dtype"], shape=tuple(entry["shape"])) for key, entry in header.items()}
 
 
-def metadata_digest(path: str | os.PathLike[str]) -> str:
-    """Return the digest of a safetensors file's metadata, and of the order in which its tensors lie (load_file gives them in that)."""
-    with open(path, "rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")).decode())
-    metadata = header.pop("__metadata__", {})
-    names = sorted(header, key=lambda name: header[name]["data_offsets"])
-    return hashlib.sha256(json.dumps([metadata, names], sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
 def tensors_mismatch(path: str, stored: Mapping[str, Any], wanted: Mapping[str, tuple[Any, Any]]) -> str | None:
     """Return how the stored tensors (keys, dtypes, shapes) are not those wanted, or None."""
     if differing := sorted(stored.keys() ^ wanted.keys()):
         return f"{path} {'lacks' if differing[0] in wanted else 'also holds'} {differing[0]}"
     for key, (dtype, shape) in wanted.items():
-        found = str(stored[key].dtype).removeprefix("torch.")
-        if dtype is not None and found != dtype:
-            return f"{key} in {path} is {found}, not {dtype}"
-        if shape is not None and not shape_fits(tuple(stored[key].shape), shape):
-            return f"{key} in {path} has the shape {tuple(stored[key].shape)}, not {shape}"
+        found = stored[key]
+        if dtype is not None and found.dtype != dtype:
+            return f"{key} in {path} is {found.dtype}, not {dtype}"
+        if shape is not None and not (len(found.shape) == len(shape) and all(map(_fits, found.shape, shape))):
+            return f"{key} in {path} has the shape {found.shape}, not {shape}"
     return None
 
 
-def shape_fits(shape: tuple[int, ...], wanted: tuple[Any, ...]) -> bool:
-    allowed = [sizes if isinstance(sizes, tuple) else (sizes,) for sizes in wanted]
-    return len(shape) == len(wanted) and all(size in sizes for size, sizes in zip(shape, allowed, strict=True))
+def _fits(size: int, wanted: int | tuple[int, ...]) -> bool:
+    return size in wanted if isinstance(wanted, tuple) else size == wanted
 
 
 def disagreement(lines: Iterable[tuple[Any, ...]]) -> str | None:
@@ -230,77 +198,27 @@ def disagreement(lines: Iterable[tuple[Any, ...]]) -> str | None:
     return None
 
 
-def open_files(
-    files: Mapping[str, File],
-    paths: Mapping[str, str],
-    event: Any = None,
-    agreements: Callable[[Any, Any], Iterable[tuple[Any, ...]]] | None = None,
-) -> dict[str, Any]:
-    """Return what a program reads: JSON, safetensors files opened by `safe_open`, the tensors of torch files by their keys.
-
-    Raise ValueError where a torch file is not as traced, or numbers that hang on one don't agree.
-    """
-    opened: dict[str, Any] = {}
+def open_files(files: Mapping[str, File], paths: Mapping[str, str]) -> tuple[dict[str, Any], Callable[[str, str], Any]]:
+    """Return what a program computes numbers of (JSON, headers of safetensors files), and a function that reads a file's tensor."""
     known: dict[str, Any] = {}
+    loaded: dict[str, Any] = {}
     for name, file in files.items():
-        if file.kind == "json":
-            opened[name] = known[name] = read_json(paths[name])
-        elif file.kind == "torch":
-            opened[name] = known[name] = read_torch(paths[name], file)
-        elif file.kind == "safetensors":
+        if file["kind"] == "json":
+            known[name] = read_json(paths[name])
+        elif file["kind"] == "torch":
+            import torch
+
+            loaded[name] = torch.load(paths[name], map_location="cpu", weights_only=True)
+        elif file["kind"] == "safetensors":
             from safetensors import safe_open
 
-            opened[name] = safe_open(paths[name], framework="pt")
-            known[name] = read_header(paths[name]) if agreements else {}
-    if agreements and (reason := disagreement(agreements(event, known))):
-        raise ValueError(reason)
-    return opened
+            known[name] = read_header(paths[name])
+            loaded[name] = safe_open(paths[name], framework="pt")
 
+    def tensor(name: str, key: str) -> Any:
+        return tensor_at(loaded[name], key) if files[name]["kind"] == "torch" else loaded[name].get_tensor(key)
 
-def read_torch(path: str, file: File) -> dict[str, Any]:
-    """Return the wanted tensors of a file that torch.save wrote. Raise ValueError where they, or what lies beside them, differ."""
-    loaded = load_torch(path)
-    if file.rest and torch_digest(loaded) not in file.rest:
-        raise ValueError(f"what {path} holds besides its tensors is none of the traced ones")
-    try:
-        tensors = {key: tensor_at(loaded, key) for key in file.tensors}
-    except KeyError as error:
-        raise ValueError(f"{path} lacks {error}") from None
-    if reason := tensors_mismatch(path, tensors, file.tensors):
-        raise ValueError(reason)
-    return tensors
-
-
-def load_torch(path: str | os.PathLike[str]) -> Any:
-    import torch
-
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def torch_digest(loaded: Any) -> str:
-    """Return the digest of a torch file: keys in order, numbers, texts, which tensors share memory; not the tensors' values."""
-    return hashlib.sha256(repr(outline(loaded, {}, {})).encode()).hexdigest()
-
-
-def outline(value: Any, boxes: dict[int, int], storages: dict[int, int]) -> Any:
-    """Return what `torch_digest` covers of a value. `boxes` and `storages` number the containers and storages met before."""
-    kind = f"{type(value).__module__}.{type(value).__qualname__}"
-    if hasattr(value, "untyped_storage"):
-        storage = value.untyped_storage()._cdata
-        known = storage in storages
-        what = (value.dtype, value.dim(), value.requires_grad, value.is_contiguous(), value.storage_offset())
-        sizes = (tuple(value.shape), value.stride()) if known else ()  # those of the first in a storage are in File.tensors
-        return kind, storages.setdefault(storage, len(storages)), what, sizes
-    if not isinstance(value, dict | list | tuple | set | frozenset):
-        return kind, repr(value)
-    if id(value) in boxes:
-        return kind, boxes[id(value)]
-    boxes[id(value)] = len(boxes)
-    items = [part for item in value.items() for part in item] if isinstance(value, dict) else value
-    inside = [outline(item, boxes, storages) for item in items]
-    if isinstance(value, set | frozenset):
-        inside.sort(key=repr)
-    return kind, inside, [(name, outline(item, boxes, storages)) for name, item in getattr(value, "__dict__", {}).items()]
+    return known, tensor
 
 
 def tensor_at(loaded: Any, key: str) -> Any:

@@ -1,29 +1,40 @@
-"""The bundle's dynamic_init.py for a dynamic program: torch code that makes, from the event, the weights that depend on it.
+"""The bundle's dynamic_init.py: which events the bundle's state is for, and torch code that makes from the event what depends on it.
 
-A program that can't be spelled raises ValueError, and the next strategy is tried. Limits: random draws, two views of one entry of the
-template, operators that reshape in place, and operators that torch does not know here are refused.
+A program that can't be spelled raises ValueError, and the next strategy is tried. Limits: random draws, operators that reshape in
+place, and operators that torch does not know here are refused.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from pprint import pformat
+from typing import Any
 
+from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.artifacts.bundle.weights_file import DTYPES
 from tidalctl.compiler.dynamic.program import Program, ProgramFile, ProgramRead
-from tidalctl.compiler.script.body import Body
-from tidalctl.compiler.script.conditions_only import dynamic_init_text, literal
-from tidalctl.compiler.script.quoting import arguments_of, expression_text, expressions_in, identifier, quoted, shapes_in
-from tidalctl.compiler.script.support import TYPES
+from tidalctl.compiler.script.body import build_lines, comment
 
-KINDS = ("json", "other", "safetensors", "torch")
-_TENSORS = ("safetensors", "torch")
+_SUPPORT = Path(__file__).with_name("support.py")
+_FILES = "\n\n# ---- files:"  # where the part of the module begins that a bundle without a program does without
 
-_TORCH_AGREEMENTS = '''
+_CONDITIONS = '''\
+# sha256 of the fields that init read, and of the event where init may have looked at all of it
+EQUAL = {equal}
+WHOLE = {whole}
 
-def torch_agreements(event, files):
-    """The same, for numbers that hang on files which only torch can read."""
-{}
+
+def refusal(event):
+    """Why the state for the event is not the bundle's, or None."""
+    return {refusal}
+
+
+def answer(event):
+    return [{answer!r}]
 '''
 
-_GENERATED = '''\
+_PROGRAM = '''\
 # sha256 of the fields of the event that must be as traced; JSON types of those that may be anything; what the files must be
 EQUAL = {equal}
 VARIED = {varied}
@@ -33,13 +44,15 @@ LEAVES = {leaves}
 
 
 def paths(event):
-    return {paths}
+    return {{
+{paths}
+    }}
 
 
 def agreements(event, files):
     """Numbers that are computed from the event and the files. Those of one line were equal in every trace, and must be."""
 {agreements}
-{torch_agreements}
+
 
 def files(event):
     """The paths that build() reads."""
@@ -58,12 +71,11 @@ def leaves():
 def build(event, weights):
     """Return the weights that depend on the event, by name, for an event that refusal() has nothing against.
 
-    `weights(name)` gives a tensor of the template, which is written to. Raise ValueError, before one is asked for, where a torch
-    file is not as traced.
+    `weights(name)` gives a tensor of the template, which is written to.
     """
     import torch
 
-    files = open_files(FILES, paths(event){late})
+    files, tensor = open_files(FILES, paths(event))
     made = {{}}
     with torch.no_grad():
 {build}
@@ -74,38 +86,47 @@ def answer(event):
     return weight_lines(build(event, stored_weights(os.path.dirname(os.path.abspath(__file__)), LEAVES)))
 '''
 
+_MAIN = """
+if __name__ == "__main__":
+    sys.exit(run_alone(sys.argv[1:], refusal, answer))
+"""
+
+
+def conditions_source(function: str, init: str, strategy: str, guard: Guard) -> str:
+    """Return the text for a bundle without a dynamic program. It needs nothing but the standard library."""
+    answer, refusal = "the snapshot is its state", "event_mismatch(event, EQUAL, WHOLE)"
+    if strategy == "eager":
+        refusal = repr(f"there is no snapshot: {init} runs for every event")
+        says = f"There is no snapshot of the state of {function}: {init} runs for every event."
+    elif strategy == "replay":
+        answer = "init runs, with its reads answered from the bundle"
+        says = (
+            f"{init} runs for every event of {function}, and takes the tensors that it reads for all of them from the bundle."
+        )
+    else:
+        seen = "all" if guard.event_whole else "nothing" if guard.static else "fields"
+        says = f"{init} read {seen} of the event: the snapshot is the state of {function} for events that agree in that."
+    generated = _CONDITIONS.format(
+        equal=_literal(guard.event_reads), whole=_literal(guard.event_whole or None), refusal=refusal, answer=answer
+    )
+    return _text([says], f"says whether {answer}", _SUPPORT.read_text(encoding="utf-8").partition(_FILES)[0], generated)
+
 
 def program_source(function: str, init: str, program: Program, requirements: Sequence[str]) -> str:
     """Return the script's text: the same for the same program. It imports the standard library alone until build() is called."""
     files = {file.name: file for file in sorted(program.files, key=lambda file: file.name)}
-    if len(files) != len(program.files):
-        raise ValueError("two files of one name")
-    for file in program.files:
-        if identifier(file.name) in ("event", "math", "shape", "int", "float"):
-            raise ValueError(f"a file named {file.name}, which means something else in expressions")
-        if file.kind not in KINDS:
-            raise ValueError(f"a file of the kind {file.kind!r}")
-    for read in program.reads:
-        if read.file not in files or files[read.file].kind not in _TENSORS:
-            raise ValueError(f"{read.key} is read from {read.file!r}, which is no file of tensors")
-    for kind in (*program.event_varied.values(), *(kind for file in program.files for kind in file.free.values())):
-        if kind not in TYPES:
-            raise ValueError(f"{kind!r} is no JSON type")
-    names = {"event": "event", "math": "math"}
-    names |= {name: f"files[{quoted(name)}]" for name, file in files.items() if file.kind == "json"}
-    early, late = _agreements(program, files, names)
-    generated = _GENERATED.format(
-        equal=literal(program.event_equal),
-        varied=literal(program.event_varied),
-        files=_mapping({name: _file(file, program.reads) for name, file in files.items()}),
-        leaves=_leaves(program),
-        paths=_mapping({name: _path(file) for name, file in files.items()}, 4),
-        agreements=_indented(early or ["return ()"], 4),
-        torch_agreements=_TORCH_AGREEMENTS.format(_indented(late, 4)) if late else "",
-        late=", event, torch_agreements" if late else "",
-        build=_indented(Body(program, names).lines() or ["pass"], 8),
+    paths = [f"{name!r}: {_path(file)}," for name, file in files.items()]
+    agreements = [f"yield ({', '.join(expressions)},)" for expressions in program.agreements]
+    generated = _PROGRAM.format(
+        equal=_literal(program.event_equal),
+        varied=_literal(program.event_varied),
+        files=_literal({name: _file(file, program.reads) for name, file in files.items()}),
+        leaves=_literal({leaf.name: (leaf.dtype, leaf.shape, leaf.stride, leaf.offset) for leaf in program.leaves}),
+        paths=_indented(paths, 8),
+        agreements=_indented(agreements or ["return ()"], 4),
+        build=_indented(build_lines(program) or ["pass"], 8),
     )
-    if any("math." in expression for expression in _expressions(program)):
+    if "math." in generated:
         generated = f"import math\n\n{generated}"
     says = [
         f"Makes what of the state of {function} depends on the event, as {init} does: {_count(len(program.results), 'weight')}, "
@@ -113,103 +134,51 @@ def program_source(function: str, init: str, program: Program, requirements: Seq
         *(f"{name}: {_path(file)}" for name, file in files.items()),
     ]
     alone = "prints each of these weights and the sha256 of its bytes"
-    return dynamic_init_text(says, alone, generated, requirements, with_files=True)
+    return _text(says, alone, _SUPPORT.read_text(encoding="utf-8"), generated, requirements)
 
 
-def _file(file: ProgramFile, reads: Sequence[ProgramRead]) -> str:
-    """Return the File that a file of the program must be."""
-    given = [quoted(file.kind)]
-    if file.rest:
-        given.append(f"rest={literal(file.rest)}")
-    if file.free:
-        given.append(f"free={literal(file.free)}")
-    if file.kind in _TENSORS:
-        read = {
-            read.key: f"({quoted(_dtype(file, read.dtype))}, {_tuple(read.shape)})" for read in reads if read.file == file.name
-        }
-        if file.kind == "safetensors" and (unlisted := read.keys() - set(file.keys)):
-            raise ValueError(f"{min(unlisted)} is read from {file.name}, which does not list it")
-        keys = {*read, *(file.keys if file.kind == "safetensors" else ())}
-        given.append(f"tensors={_mapping({key: read.get(key, '(None, None)') for key in sorted(keys)})}")
-    return "File(\n" + _indented([f"{text}," for text in given], 4) + "\n)"
+def _text(says: Sequence[str], alone: str, support: str, generated: str, requirements: Sequence[str] = ()) -> str:
+    """Return the whole file: what it `says` of itself and what it does `alone`, support.py, and the `generated` part."""
+    head = [
+        "# /// script",
+        '# requires-python = ">=3.11"',
+        f"# dependencies = {json.dumps(list(requirements))}",
+        "# ///",
+        *map(comment, says),
+        f"""# Alone: python dynamic_init.py '{{"an": "event"}}' {alone}""",
+        "# (exit code 0), or why init makes the state (1).",
+    ]
+    rule = "# ---- generated by tidalctl from the traces ----"
+    text = "\n".join(head) + "\n" + support.rstrip("\n") + f"\n\n\n{rule}\n\n{generated}\n{_MAIN}"
+    compile(text, "dynamic_init.py", "exec", dont_inherit=True)
+    return text
 
 
-def _dtype(file: ProgramFile, dtype: str) -> str:
-    plain = dtype.removeprefix("torch.")
-    if file.kind == "torch":
-        return plain
-    if plain not in DTYPES:
-        raise ValueError(f"no safetensors file holds {dtype}")
-    return DTYPES[plain][0]
-
-
-def _leaves(program: Program) -> str:
-    return _mapping(
-        {
-            leaf.name: f"({quoted(leaf.dtype.removeprefix('torch.'))}, {_tuple(leaf.shape)}, {_tuple(leaf.stride)}, {int(leaf.offset)})"
-            for leaf in sorted(program.leaves, key=lambda leaf: leaf.name)
-        }
-    )
+def _file(file: ProgramFile, reads: Sequence[ProgramRead]) -> dict[str, Any]:
+    """Return what a file of the program must be, as support.py compares it."""
+    known: dict[str, Any] = {"kind": file.kind, "rest": file.rest, "free": file.free}
+    if file.kind == "safetensors":
+        known["tensors"] = dict.fromkeys(file.keys, (None, None))
+        for read in reads:
+            if read.file == file.name:
+                if read.dtype not in DTYPES:
+                    raise ValueError(f"no safetensors file holds {read.dtype}")
+                known["tensors"][read.key] = (DTYPES[read.dtype][0], read.shape)
+    return known
 
 
 def _path(file: ProgramFile) -> str:
     """Return the expression that gives a file's path."""
-    said = []
-    for part in file.path:
-        if isinstance(part, str):
-            said.append(quoted(part))
-        elif isinstance(part, list | tuple) and len(part) > 1 and part[0] == "event":
-            if not all(type(key) in (str, int) for key in part[1:]):
-                raise ValueError(f"{part!r} is no way into an event")
-            said.append("event" + "".join(f"[{quoted(key) if isinstance(key, str) else key}]" for key in part[1:]))
-        else:
-            raise ValueError(f"{part!r} in the path of {file.name}")
-    if not said:
-        raise ValueError(f"{file.name} has no path")
-    return " + ".join(said)
+    return " + ".join(repr(part) if isinstance(part, str) else f"event[{part[1]!r}]" for part in file.path)
 
 
-def _expressions(program: Program) -> list[str]:
-    steps = [expression for step in program.steps for expression in expressions_in(arguments_of(step))]
-    return [*(expression for agreement in program.agreements for expression in agreement.expressions), *steps]
-
-
-def _agreements(program: Program, files: Mapping[str, ProgramFile], names: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return the lines that refusal() checks, and those that need a file which only torch can read.
-
-    An operator's expression has a line of its own, so that one which can't be computed is refused early.
-    """
-    reads = {read.value: read for read in program.reads}
-
-    def shape(value: int, dimension: int) -> str:
-        if value not in reads:
-            raise ValueError(f"the shape of value {value}, which is not read from a file")
-        return f"files[{quoted(reads[value].file)}][{quoted(reads[value].key)}].shape[{dimension}]"
-
-    asked = [(expression,) for step in program.steps for expression in expressions_in(arguments_of(step))]
-    early: list[str] = []
-    late: list[str] = []
-    for expressions in dict.fromkeys([*(agreement.expressions for agreement in program.agreements), *asked]):
-        said = [expression_text(expression, names, shape) for expression in expressions]
-        shaped = [reads[value].file for expression in expressions for value in shapes_in(expression)]
-        lines = late if any(files[name].kind == "torch" for name in shaped) else early
-        short = f"yield ({', '.join(said)}{',' if len(said) == 1 else ''})"
-        lines.append(short if len(short) < 120 else "yield (\n" + _indented([f"{text}," for text in said], 4) + "\n)")
-    return early, late
-
-
-def _mapping(items: Mapping[str, str], indent: int = 0) -> str:
-    """Return a dict, of Python texts, with one item a line."""
-    lines = [f"{quoted(key)}: {text}," for key, text in items.items()]
-    return "\n".join(["{", *(_indented([line], indent + 4) for line in lines), " " * indent + "}"]) if lines else "{}"
+def _literal(value: Any) -> str:
+    """Return a value as Python, with the keys of dicts in order."""
+    return pformat(value, width=120)
 
 
 def _indented(lines: Iterable[str], indent: int) -> str:
-    return "\n".join(" " * indent + line.replace("\n", "\n" + " " * indent) for line in lines)
-
-
-def _tuple(sizes: Iterable[int | tuple[int, ...]]) -> str:
-    return repr(tuple(tuple(map(int, size)) if isinstance(size, tuple | list) else int(size) for size in sizes))
+    return textwrap.indent("\n".join(lines), " " * indent)
 
 
 def _count(number: int, word: str) -> str:

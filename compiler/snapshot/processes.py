@@ -1,9 +1,6 @@
 """The fresh processes that compile runs: the snapshot, a second plain run, and the proof from the finished bundle."""
 
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,7 @@ import msgspec
 from tidalctl.artifacts.errors import FunctionError
 from tidalctl.artifacts.trace.records import Header
 from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
-from tidalctl.function.child_process import run_child
+from tidalctl.function.child_process import answer_from_bundle, run_child
 
 
 def working_directory(header: Header) -> str:
@@ -62,18 +59,8 @@ def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = T
 
     With `state` the report holds the digests of the state's weights besides, as `--state` has them.
     """
-    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json"]
-    if state:
-        command.append("--state")
-    if header.argv:
-        command += ["--", *header.argv]
-    done = subprocess.run(command, input=event, capture_output=True, text=True, cwd=working_directory(header), check=False)
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit code {done.returncode}"]
-        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        return {"failed": (errors or lines)[-1]}
-    report: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return report
+    options = (*["--state"] * state, *(("--", *header.argv) if header.argv else ()))
+    return answer_from_bundle(bundle, event, *options, directory=working_directory(header))
 
 
 def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:

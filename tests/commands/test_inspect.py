@@ -326,15 +326,15 @@ def test_an_answer_that_differs_from_the_plain_functions_fails(tmp_path: Path) -
     code = "import sys\ndef handler(event, context):\n    return {'plain': ['--eager' in sys.orig_argv, 1]}\n"
     manifest = write_bundle(tmp_path / "app.bundle", code)
     run = compare_event(tmp_path / "app.bundle", manifest, "{}")
-    assert run["equal"] is False
-    assert run["what"] == "output['plain'][0] is false from the bundle, true from the plain function"
+    assert run.equal is False
+    assert run.what == "output['plain'][0] is false from the bundle, true from the plain function"
 
 
 def test_a_function_that_raises_is_told_with_its_error(tmp_path: Path) -> None:
     manifest = write_bundle(tmp_path / "app.bundle", "def handler(event, context):\n    raise KeyError('prompt')\n")
     run = compare_event(tmp_path / "app.bundle", manifest, "{}")
-    assert run["equal"] is False
-    assert "the bundle run failed: exit code 1: error: the function raised KeyError" in run["what"]
+    assert run.equal is False
+    assert "the bundle run failed: exit code 1: error: the function raised KeyError" in run.what
 
 
 def test_where_the_plain_function_fails_too_nobody_is_sent_to_compile_again(tmp_path: Path) -> None:

@@ -6,61 +6,31 @@ from typing import Any
 
 import pytest
 import torch
-from script_cases import CPU, Recording, build_text, digest, leaf, module_of, source_of, step, straight, v
+from script_cases import CPU, Recording, digest, leaf, module_of, source_of, step, straight, v
 
+from tidalctl.artifacts.trace.tape import values_in
 from tidalctl.compiler.dynamic.program import Program, ProgramFile, ProgramRead, ProgramStep
-from tidalctl.compiler.script.operators import READABLE
-from tidalctl.compiler.script.quoting import values_in
 from tidalctl.compiler.script.writer import program_source
 
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "aten.add_.Tensor": ((v(0), v(1)), (v(0), 2.5)),
-    "aten.sub_.Tensor": ((v(0), v(1)),),
     "aten.mul_.Tensor": ((v(0), v(1)), (v(0), 3)),
-    "aten.div_.Tensor": ((v(0), 3.0),),
     "aten.copy_.default": ((v(0), v(1)),),
-    "aten.clone.default": ((v(0),),),
-    "aten.t.default": ((v(0),),),
     "aten.transpose.int": ((v(0), 0, -1),),
-    "aten.permute.default": ((v(0), [1, 0]),),
     "aten.view.default": ((v(0), [2, 8]), (v(0), [-1])),
-    "aten.expand.default": ((v(0), [3, 4, 4]),),
-    "aten.unsqueeze.default": ((v(0), 1),),
-    "aten.squeeze.dim": ((v(0), 0),),
-    "aten.select.int": ((v(0), 1, 2),),
-    "aten.neg.default": ((v(0),),),
-    "aten.sum.dim_IntList": ((v(0), [0]),),
-    "aten.mean.dim": ((v(0), [1]),),
-    "aten.mm.default": ((v(0), v(1)),),
-    "aten.bmm.default": ((v(4), v(4)),),
-    "aten.addmm.default": ((v(0), v(1), v(1)),),
-    "aten.add.Tensor": ((v(0), v(1)), (v(0), -1)),
-    "aten.sub.Tensor": ((v(0), v(1)), (v(0), 1.5)),
-    "aten.mul.Tensor": ((v(0), 2.0), (v(0), v(1)), (v(0), -3), (v(0), {"expression": "1 + 0.5"})),
-    "aten.div.Tensor": ((v(0), v(1)), (v(0), 3)),
     "aten.where.self": ((v(5), v(0), v(1)),),
-    "aten.cat.default": (([v(0), v(1)],), ([v(0), v(1)], -1)),
     "aten.stack.default": (([v(0), v(1)],), ([v(0), v(1)], 1)),
-    "aten._to_copy.default": (
-        (v(0), {"dtype": {"dtype": "float16"}}),
-        (v(0), {"dtype": {"dtype": "float32"}}),
-        (v(2), {"dtype": {"dtype": "float32"}}),
-    ),
-}
-# spelled by name: forms that Python can't say without changing them
-BY_NAME: dict[str, tuple[Any, ...]] = {
-    "aten.mul.Scalar": ((v(0), 2.0),),
     "aten.split.Tensor": ((v(0), 2),),
-    "aten._to_copy.default": ((v(0), {"dtype": {"dtype": "float16"}, "memory_format": {"memory_format": "preserve_format"}}),),
+    "aten._to_copy.default": (
+        (v(2), {"dtype": {"dtype": "float32"}}),
+        (v(0), {"dtype": {"dtype": "float16"}, "memory_format": {"memory_format": "preserve_format"}}),
+    ),
     "aten.fill_.Tensor": ((v(0), v(6)),),
-    "aten.add.Tensor": ((v(0), v(1), {"alpha": -2}),),
+    "aten.add.Tensor": ((v(0), -1), (v(0), v(1), {"alpha": -2})),
     "aten.addmm.default": ((v(0), v(1), v(1), {"beta": 0.5, "alpha": 2}),),
-    "aten.clone.default": ((v(0), {"memory_format": {"memory_format": "contiguous_format"}}),),
     "aten.full.default": (([2], 1.5, CPU), ([2], 1, {**CPU, "dtype": {"dtype": "int64"}})),
-    "aten.arange.start_step": ((0, 8, 2, CPU),),
     "aten.zeros.default": (([2],), ([2], {**CPU, "layout": {"layout": "strided"}})),
     "aten.clamp.default": ((v(0), {"float": "-inf"}, float("inf")), (v(0), None, float("nan"))),
-    "aten.mul.Tensor": ((v(0), True), (v(0), {"complex": [1.0, -0.0]})),
+    "aten.mul.Tensor": ((v(0), True), (v(0), {"complex": [1.0, -0.0]}), (v(0), {"expression": "1 + 0.5"})),
 }
 INPUTS = {
     0: torch.linspace(-2, 7, 16).reshape(4, 4),
@@ -71,13 +41,10 @@ INPUTS = {
     5: torch.linspace(0, 1, 16).reshape(4, 4) > 0.4,
     6: torch.tensor(2.0),
 }
-CASES = [(n, f, True) for n, forms in ARGUMENTS.items() for f in forms] + [
-    (n, f, False) for n, forms in BY_NAME.items() for f in forms
-]
 
 
-@pytest.mark.parametrize(("operator", "form", "readable"), CASES, ids=str)
-def test_a_spelling_dispatches_to_the_same_overload_with_the_same_arguments(operator: str, form: Any, readable: bool) -> None:
+@pytest.mark.parametrize(("operator", "form"), [(name, form) for name, forms in ARGUMENTS.items() for form in forms], ids=str)
+def test_a_spelling_dispatches_to_the_same_overload_with_the_same_arguments(operator: str, form: Any) -> None:
     keywords = form[-1] if isinstance(form[-1], dict) and not {"value", "expression", "complex"} & form[-1].keys() else {}
     arguments = form[:-1] if keywords else form
     used = sorted({*values_in(list(arguments))})
@@ -88,7 +55,6 @@ def test_a_spelling_dispatches_to_the_same_overload_with_the_same_arguments(oper
         steps=(ProgramStep(operator=operator, arguments=arguments, keywords=keywords, outputs=outputs),),
         results={"made": 10},
     )
-    assert ("torch.ops" in build_text(program)) is not readable
     given = {f"leaf.{n}": INPUTS[n] for n in used}
     recorded = []
     runs: list[Callable[[Any], Any]] = [lambda w: module_of(program).build({}, w), lambda w: straight(program, {}, w, None, {})]
@@ -107,10 +73,6 @@ def test_a_keyword_that_is_called_value_is_no_value_of_the_program() -> None:
     program = Program(leaves=(leaf(0, "w"),), steps=(scaled,), results={"made": 1})
     made = module_of(program).build({}, lambda name: INPUTS[1])["made"]
     assert torch.equal(made, torch.addcmul(INPUTS[1], INPUTS[1], INPUTS[1], value=3))
-
-
-def test_every_readable_operator_is_compared() -> None:
-    assert set(READABLE) == ARGUMENTS.keys()
 
 
 HOSTILE = '"\n    raise SystemExit(9)\n#{i}\\ue000"""\u202e\ue0000\ue001'
@@ -137,24 +99,16 @@ def test_names_of_a_trace_can_not_become_code() -> None:
     assert list(module.leaves()) == [HOSTILE]
     assert module.paths({HOSTILE: "x"}) == {"a": HOSTILE + "x", "b": "b"}
     assert (module.EQUAL, module.VARIED) == ({HOSTILE: HOSTILE}, {HOSTILE: "str"})
-    assert (module.FILES["b"].free, module.FILES["b"].rest, list(module.FILES["a"].tensors)) == (
-        {HOSTILE: "int"},
-        (HOSTILE,),
-        [HOSTILE],
-    )
+    assert module.FILES["b"] == {"kind": "json", "free": {HOSTILE: "int"}, "rest": (HOSTILE,)}
+    assert list(module.FILES["a"]["tensors"]) == [HOSTILE]
 
 
 @pytest.mark.parametrize(
     "bad",
     [
-        step("aten.mul.Tensor", v(0), {"expression": "__import__('os')"}, to=1),
-        step("aten.mul.Tensor", v(0), {"expression": "event.keys"}, to=1),
-        step("aten.mul.Tensor", v(0), {"expression": "[x for x in event]"}, to=1),
-        step("aten.mul.Tensor", v(0), {"expression": "2)\nprint("}, to=1),
         step("aten.mul.Tensor", v(0), {"opaque": "thing"}, to=1),
         step("aten.uniform_.default", v(0), 0.0, 1.0, to=0),
         step("aten.rand.default", [2], to=1, **CPU),
-        step("aten.mul.Tensor", v(7), 2.0, to=1),
         step("aten.no_such.default", v(0), to=1),
         step("os.system.default", v(0), to=1),
         step("aten.t_.default", v(0), to=1),

@@ -10,12 +10,12 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import save_file
-from script_cases import adapter, digest, leaf, lora, module_of, step, straight, v
+from script_cases import SCALE, adapter, digest, json_rest, leaf, lora, module_of, step, straight, v
 
 from tidalctl.artifacts.bundle.manifest import Guard
-from tidalctl.compiler.dynamic.program import Agreement, Program, ProgramFile, ProgramRead
-from tidalctl.compiler.script.conditions_only import dynamic_init_source
-from tidalctl.compiler.script.support import json_digest
+from tidalctl.compiler.dynamic.program import Program, ProgramFile, ProgramRead
+from tidalctl.compiler.script.support import content_digest
+from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.function.event_probe import digest_value
 
 Spoil = Callable[[dict[str, Any], Path], Any]
@@ -54,8 +54,8 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (put(adapter="/no\0where"), "there is no file /no"),
     (put(adapter="/nowhere"), "there is no file /nowhere/a.safetensors"),
     (lambda event, folder: (folder / "c.json").unlink(), "there is no file"),
-    (lambda event, folder: (folder / "c.json").write_text("{"), "is not JSON"),
-    (lambda event, folder: (folder / "c.json").write_text("[]"), "is not a JSON object"),
+    (lambda event, folder: (folder / "c.json").write_text("{"), "can't be checked: JSONDecodeError"),
+    (lambda event, folder: (folder / "c.json").write_text("[]"), "can't be checked"),
     (lambda event, folder: (folder / "c.json").write_text("[" * 100_000), "can't be checked"),
     (config(r=True), '"r" in '),
     (config(r="2"), "is not a number"),
@@ -75,8 +75,8 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (saved(**{A: torch.ones(4)}), "has the shape (4,)"),
     (saved(**{A: torch.ones(3, 4)}), "numbers that were equal in the traces are not: 2, 3, 2"),
     (config(r=2.0), "numbers that were equal in the traces are not: 2.0, 2, 2"),
-    (lambda event, folder: (folder / "a.safetensors").write_bytes(b"\xff" * 40), "is not a safetensors file"),
-    (lambda event, folder: (folder / "a.safetensors").write_bytes(b""), "is not a safetensors file"),
+    (lambda event, folder: (folder / "a.safetensors").write_bytes(b"\xff" * 40), "its header is longer than it"),
+    (lambda event, folder: (folder / "a.safetensors").write_bytes(b""), "its header is longer than it"),
     (lambda event, folder: (folder / "a.safetensors").write_bytes((folder / "a.safetensors").read_bytes()[:-4]), "cut off"),
 ]
 
@@ -92,7 +92,7 @@ def test_what_the_program_does_not_serve_is_refused_with_the_reason(tmp_path: Pa
 
 
 def test_numbers_that_can_not_be_computed_are_refused(tmp_path: Path) -> None:
-    program = lora(layers=(0,), agreements=())
+    program = lora(layers=(0,), agreements=((SCALE,),))
     module = module_of(program)
     assert "ZeroDivisionError" in module.refusal(adapter(tmp_path / "zero", program, r=0))
     assert "OverflowError" in module.refusal(adapter(tmp_path / "big", program, lora_alpha=10**400))
@@ -106,10 +106,7 @@ def test_numbers_that_can_not_be_computed_are_refused(tmp_path: Path) -> None:
         ("int", 3, True),
         ("int", 3, 3.0),
         ("float", 3.5, 3),
-        ("bool", True, 1),
         ("number", 1.5, False),
-        ("list", [1], {}),
-        ("dict", {}, []),
     ],
 )
 def test_json_types_are_told_apart(kind: str, good: Any, bad: Any) -> None:
@@ -120,11 +117,11 @@ def test_json_types_are_told_apart(kind: str, good: Any, bad: Any) -> None:
 
 def scaled(kind: str) -> Program:
     """Whole numbers times the one in a file: what they become depends on its type."""
-    rest = json_digest({"s": 0, "peft_type": "LORA"}, ("s",))
+    rest = json_rest({"s": 0, "peft_type": "LORA"}, "s")
     return Program(
         files=(ProgramFile(name="config", path=(("event", "path"),), kind="json", free={"s": kind}, rest=(rest,)),),
         leaves=(leaf(0, "w", (4,), "int64"),),
-        steps=(step("aten.mul.Tensor", v(0), {"expression": 'config["s"]'}, to=1),),
+        steps=(step("aten.mul.Tensor", v(0), {"expression": "files['config']['s']"}, to=1),),
         results={"w": 1},
         event_varied={"path": "str"},
     )
@@ -153,44 +150,34 @@ def test_a_free_number_may_be_any_of_its_type_and_none_of_another(tmp_path: Path
         assert module.refusal(event) == f'"s" in {path} is not a number of type {kind}'
 
 
-def test_a_torch_file_is_checked_before_any_weight_is_asked_for(tmp_path: Path) -> None:
-    read = ProgramRead(value=1, file="extra", key="state.layers.0.w", dtype="float32", shape=((2, 4), 4))
-    program = Program(
-        files=(ProgramFile(name="extra", path=(("event", "path"),), kind="torch"),),
-        reads=(read,),
-        leaves=(leaf(0, "w"),),
-        steps=(step("aten.mm.default", v(0), v(1), to=2), step("aten.mul.Tensor", v(2), {"expression": 'event["s"]'}, to=3)),
-        results={"w": 3},
-        event_varied={"path": "str", "s": "int"},
-        agreements=(Agreement(expressions=("shape(1, 0)", 'event["s"]')),),
-    )
-    module = module_of(program)
+def test_a_torch_file_is_checked_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
-    event = {"path": str(path), "s": 4}
-    assert "there is no file" in module.refusal(event)
-    asked: list[str] = []
-
-    def weights(name: str) -> torch.Tensor:
-        asked.append(name)
-        return torch.eye(4)
-
-    for stored in (
-        {"state": {}},
-        {"state": {"layers.0.w": torch.ones(4, 4).half()}},
-        {"state": {"layers": [{"w": torch.ones(2, 4)}]}},
-    ):
-        torch.save(stored, path)
-        assert module.refusal(event) is None
-        with pytest.raises(ValueError):
-            module.build(event, weights)
-    assert asked == []
     torch.save({"state": {"layers.0.w": torch.ones(4, 4)}}, path)
-    assert torch.equal(module.build(event, weights)["w"], torch.full((4, 4), 4.0))
+    extra = ProgramFile(name="extra", path=(("event", "path"),), kind="torch", rest=(content_digest(path, "torch"),))
+    program = Program(
+        files=(extra,),
+        reads=(ProgramRead(value=1, file="extra", key="state.layers.0.w", dtype="float32", shape=(4, 4)),),
+        leaves=(leaf(0, "w"),),
+        steps=(step("aten.mm.default", v(0), v(1), to=2),),
+        results={"w": 2},
+        event_varied={"path": "str"},
+    )
+    module, event = module_of(program), {"path": str(path)}
+    torch.save({"state": {"layers.0.w": torch.full((4, 4), 2.0)}}, path)
+    assert module.refusal(event) is None
+    assert torch.equal(module.build(event, lambda name: torch.eye(4))["w"], torch.full((4, 4), 2.0))
+    for stored in ({}, {"layers.0.w": torch.ones(4, 4).half()}, {"layers": [{"w": torch.ones(2, 4)}]}):
+        torch.save({"state": stored}, path)
+        assert "besides its tensors is none of the traced ones" in module.refusal(event)
+    torch.save({"state": {"layers.0.w": torch.ones(4, 4)}}, path, _use_new_zipfile_serialization=False)
+    assert "can't be checked" in module.refusal(event)
+    path.unlink()
+    assert "there is no file" in module.refusal(event)
 
 
 def dynamic_init(strategy: str, guard: Guard) -> Any:
     module = types.ModuleType("d")
-    exec(compile(dynamic_init_source("app:handler", "load", strategy, guard), "d", "exec"), module.__dict__)
+    exec(compile(conditions_source("app:handler", "load", strategy, guard), "d", "exec"), module.__dict__)
     return module
 
 
@@ -219,5 +206,5 @@ def test_a_bundle_of_a_static_init_serves_every_event_one_that_saw_the_whole_eve
 def test_names_can_not_become_code_where_there_is_no_program() -> None:
     name = '"\nraise SystemExit(9)\n#'
     for strategy in ("snapshot", "replay", "eager"):
-        text = dynamic_init_source(name, name, strategy, Guard(static=False, event_reads={name: name}))
+        text = conditions_source(name, name, strategy, Guard(static=False, event_reads={name: name}))
         exec(compile(text, "d", "exec"), {"__name__": "d"})

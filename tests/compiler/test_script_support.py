@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from script_cases import json_rest
 
 from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.compiler.script import support
-from tidalctl.compiler.script.conditions_only import dynamic_init_source
-from tidalctl.compiler.script.support import File
+from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.function.event_probe import digest_value
 
 EQUAL = {"lang": support.digest(["en"]), "extra": support.digest({"absent": True})}
@@ -70,10 +70,10 @@ def test_alone_it_answers_or_says_why_not(
 
 
 def test_the_digest_of_json_covers_all_but_free_numbers() -> None:
-    traced = support.json_digest({"r": 1, "b": [2, 1]}, ["r"])
-    assert support.json_digest({"r": 7, "b": [2, 1]}, ["r"]) == traced
+    traced = json_rest({"r": 1, "b": [2, 1]}, "r")
+    assert json_rest({"r": 7, "b": [2, 1]}, "r") == traced
     for other in ({"b": [2, 1], "r": 1}, {"r": 1, "b": [1, 2]}, {"r": 1, "b": [2, 1], "c": 0}, {"b": [2, 1]}):
-        assert support.json_digest(other, ["r"]) != traced
+        assert json_rest(other, "r") != traced
 
 
 def test_a_header_gives_dtypes_and_shapes_and_its_digest_covers_metadata_and_order(tmp_path: Path) -> None:
@@ -81,13 +81,13 @@ def test_a_header_gives_dtypes_and_shapes_and_its_digest_covers_metadata_and_ord
     save_file(tensors, path, {"format": "pt"})
     header = support.read_header(path)
     assert {key: (stored.dtype, stored.shape) for key, stored in header.items()} == {"a": ("I8", (4,)), "b": ("F32", (2, 3))}
-    traced = support.metadata_digest(path)
+    traced = support.content_digest(path, "safetensors")
     save_file({key: tensor * 2 for key, tensor in tensors.items()}, path, {"format": "pt"})
-    assert support.metadata_digest(path) == traced
+    assert support.content_digest(path, "safetensors") == traced
     save_file(tensors, path, {"format": "np"})
-    assert support.metadata_digest(path) != traced
+    assert support.content_digest(path, "safetensors") != traced
     save_file({"a": tensors["b"], "b": tensors["a"]}, path, {"format": "pt"})
-    assert support.metadata_digest(path) != traced
+    assert support.content_digest(path, "safetensors") != traced
 
 
 def test_the_digest_of_a_torch_file_covers_all_but_what_tensors_hold(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_the_digest_of_a_torch_file_covers_all_but_what_tensors_hold(tmp_path: P
 
     def digest(value: Any) -> str:
         torch.save(value, tmp_path / "x.pt")
-        return support.torch_digest(support.load_torch(tmp_path / "x.pt"))
+        return support.content_digest(tmp_path / "x.pt", "torch")
 
     traced = digest({"a": one, "b": one.t(), "c": 1})
     other = torch.zeros(2, 3)
@@ -123,28 +123,10 @@ def test_a_torch_file_holds_a_tensor_at_a_dotted_path() -> None:
         support.tensor_at({"a": {"b": 1}}, "a.b")
 
 
-def test_a_torch_file_is_checked_before_it_is_used(tmp_path: Path) -> None:
-    path = str(tmp_path / "x.pt")
-    torch.save({"w": torch.ones(2), "note": 1}, path)
-    rest = (support.torch_digest(support.load_torch(path)),)
-    good = File("torch", rest=rest, tensors={"w": ("float32", ((2, 3),))})
-    assert torch.equal(support.open_files({"x": good}, {"x": path})["x"]["w"], torch.ones(2))
-    for wanted, reason in (
-        (File("torch", rest=("0",), tensors=good.tensors), "besides its tensors is none of the traced ones"),
-        (File("torch", tensors={"v": ("float32", (2,))}), "lacks 'v'"),
-        (File("torch", tensors={"w": ("float16", (2,))}), "w in .* is float32, not float16"),
-        (File("torch", tensors={"w": ("float32", (3,))}), "has the shape"),
-    ):
-        with pytest.raises(ValueError, match=reason):
-            support.open_files({"x": wanted}, {"x": path})
-    with pytest.raises(ValueError, match="numbers that were equal in the traces are not: 2, 3"):
-        support.open_files({"x": good}, {"x": path}, {"n": 3}, lambda event, files: [(files["x"]["w"].shape[0], event["n"])])
-
-
 def test_any_other_file_must_be_as_traced_and_a_file_must_be_one(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("traced")
-    file = File("other", rest=(support.file_digest(path),))
+    file = {"kind": "other", "rest": (support.content_digest(path, "other"),), "free": {}}
     assert support.file_mismatch(str(path), file, "words", {}) is None
     path.write_text("other")
     assert support.file_mismatch(str(path), file, "words", {}) == f"{path} is none of the traced ones"
@@ -168,9 +150,9 @@ def test_paths_are_texts_each_given_once() -> None:
 
 def test_a_bundle_without_a_program_has_the_part_about_events_alone() -> None:
     whole = Path(support.__file__).read_text(encoding="utf-8")
-    text = dynamic_init_source("app:handler", "load", "snapshot", Guard(static=True))
+    text = conditions_source("app:handler", "load", "snapshot", Guard(static=True))
     part = whole.partition("\n\n# ---- files:")[0]
-    assert part in text and "def run_alone(" in part and "class File" not in text
+    assert part in text and "def run_alone(" in part and "def content_digest(" not in text
     given = json.dumps({"a": 1})
     done = subprocess.run([sys.executable, "-I", "-", given], input=text, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "the snapshot is its state\n", "")

@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import inspect
 import json
 import os
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import slow_link
 import torch
 from conftest import Chain, Done, plain, python
 from streams import within
@@ -35,13 +37,10 @@ def tensors(made: DeviceArrival, groups: tuple[Group, ...]) -> dict[str, torch.T
     }
 
 
-@pytest.mark.parametrize("way", ["buffered", "direct", "pinned"])
+@pytest.mark.parametrize("way", ["buffered", "direct"])
 def test_every_way_brings_the_files_bytes(tmp_path: Path, way: str) -> None:
     data, groups = files(tmp_path, SIZES, group_size=GROUP)
     made = arrival(tmp_path, groups, direct=way == "direct")
-    if way == "pinned":
-        for group in groups:
-            made._device._source.pin(group)  # type: ignore[attr-defined]
     found = tensors(made, groups)
     made.start()
     for group in groups:
@@ -140,11 +139,12 @@ def test_no_room_is_one_error_and_the_device_is_usable_afterwards(tmp_path: Path
 # -- whole runs
 
 # `tidalctl run` over a slow link in small groups, so that loading goes on while the handler computes
-SLOW = """
+SLOW = f"""{inspect.getsource(slow_link)}
 import functools, sys
 from tidalctl.runtime import launch
-pace = float(sys.argv.pop(1))
-launch.StreamOptions = functools.partial(launch.StreamOptions, pace=pace, group_size=200_000)
+from tidalctl.runtime.weights.cuda import CudaDevice
+slow_down(CudaDevice, float(sys.argv.pop(1)))
+launch.StreamOptions = functools.partial(launch.StreamOptions, group_size=200_000)
 from tidalctl.__main__ import main
 main()
 """
@@ -192,9 +192,8 @@ import json, sys
 from tidalctl import load_bundle
 function = load_bundle(sys.argv[1])
 answers = []
-for step, event in zip(("", "", "pin", "make_ready"), map(json.loads, sys.argv[2:])):
-    owner = function.template if step == "make_ready" else function.template.weights
-    getattr(owner, step, lambda: None)()
+for step, event in zip(("", "", "", "make_ready"), map(json.loads, sys.argv[2:])):
+    getattr(function.template, step, lambda: None)()
     answers.append(list(function(event)))
 print(json.dumps(answers))
 """

@@ -61,9 +61,11 @@ def files(folder: Path, sizes: Iterable[int], gap: int = 64, group_size: int = 3
     return bytes(data), plan_groups(weights, group_size)
 
 
-def arrival(folder: Path, groups: tuple[Group, ...], direct: bool = False, check: bool = True, **options: Any) -> DeviceArrival:
+def arrival(
+    folder: Path, groups: tuple[Group, ...], direct: bool = False, check: bool = True, ahead: int | None = None
+) -> DeviceArrival:
     source = BundleSource(folder, {"w": WeightsFile(folder / "w")}, lambda index: None, direct)
-    return DeviceArrival(groups, source, check, workers=2, **options)
+    return DeviceArrival(groups, source, check, workers=2, ahead=ahead)
 
 
 def held(storage: torch.UntypedStorage) -> bytes:
@@ -371,7 +373,7 @@ def test_what_the_reading_engine_found_wrong_is_told_where_it_is_needed(tmp_path
             raise Corrupt("spoiled", None)
 
     source = BundleSource(tmp_path, {"w": WeightsFile(tmp_path / "w")}, fetch, direct=False)
-    made = DeviceArrival(groups, source, True, workers=2)
+    made = DeviceArrival(groups, source, True, workers=2, ahead=None)
     made.start()
     assert within(10, lambda: made.need(["0"])) is None
     assert isinstance(within(10, lambda: made.need(["1"])), Corrupt)

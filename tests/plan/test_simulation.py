@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from slow_link import slow_down
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.start_times import StartTimes
@@ -193,7 +194,9 @@ def test_a_start_over_a_paced_link_takes_what_was_predicted(pace: float, residen
     weights = weights_of(*((nbytes, number * step) for number in range(count)))
     times = times_of(0, 0, count * step, count * step)
     predicted = simulate(weights, times, pace, resident, nbytes).ttft_s
-    engine = Engine(plan_groups(weights, nbytes), Nothing(), pace=pace, resident=resident)
+    device = type("Paced", (Nothing,), {})
+    slow_down(device, pace, resident)
+    engine = Engine(plan_groups(weights, nbytes), device())
     begin = time.monotonic()
     engine.start()
     for number in range(count):

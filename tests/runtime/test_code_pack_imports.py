@@ -1,7 +1,9 @@
 """What is imported from the code pack is what Python would have imported, and nothing tells it from that."""
 
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,8 @@ import pytest
 from pack_cases import Packed, pack_library, rewrite
 
 from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE
+from tidalctl.artifacts.cause import Cause
+from tidalctl.runtime.imports.code_pack import interpreter_mismatch
 
 ALL = ["shelf", "shelf.deep", "shelf.deep.below", "shelf.late", "shelf.lines", "shelf.plain", "solo"]
 IMPORT_ALL = f"for name in {ALL}: importlib.import_module(name)\n"
@@ -224,8 +228,9 @@ def test_an_import_system_that_was_patched_before_us_is_left_alone(packed: Packe
     front.mkdir()
     (front / "sitecustomize.py").write_text("import importlib, sys\ntold = {}\n" + PATCHES["the loader"])
     script = IMPORT_ALL + "import sitecustomize\ntold['seen'] = sorted({*sitecustomize.told['seen']} & {*ALL})"
+    script += "\ntold['cause'] = pack.unusable.code"
     told = packed.tell(f"ALL = {ALL}\n" + script, flags={"PYTHONPATH": str(front)})
-    assert (told["told"]["seen"], told["served"]) == (ALL, [])
+    assert (told["told"]["seen"], told["told"]["cause"], told["served"]) == (ALL, "import-system-patched", [])
 
 
 def test_without_python_s_own_finder_behind_it_the_pack_serves_nothing(packed: Packed) -> None:
@@ -312,8 +317,18 @@ except TidalError as error:
 
 
 def test_another_interpreter_s_pack_is_put_aside_and_said(packed: Packed) -> None:
-    told = packed.tell(IMPORT_ALL + "told['unusable'] = pack.unusable", flags={"PYTHONOPTIMIZE": "1"})
-    assert (told["served"], told["told"]) == ([], {"unusable": "the code pack was made under optimization level 0"})
+    told = packed.tell(IMPORT_ALL + "told['unusable'] = str(pack.unusable)", flags={"PYTHONOPTIMIZE": "1"})
+    assert (told["served"], told["told"]) == (
+        [],
+        {"unusable": "the code pack was made under optimization level 0 (other-optimization)"},
+    )
+
+
+def test_bytecode_of_another_python_is_not_used() -> None:
+    ours = importlib.util.MAGIC_NUMBER.hex()
+    assert interpreter_mismatch(ours, sys.flags.optimize) is None
+    assert interpreter_mismatch("0000", sys.flags.optimize) == Cause.OTHER_BYTECODE.of()
+    assert interpreter_mismatch(ours, sys.flags.optimize + 1) == Cause.OTHER_OPTIMIZATION.of(level=sys.flags.optimize + 1)
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"module_times": 3}', '{"module_times": {"solo.py": "x"}}', "{}"])

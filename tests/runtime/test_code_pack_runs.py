@@ -116,8 +116,10 @@ def test_a_run_says_how_many_modules_have_changed(whole: Whole) -> None:
 
 def test_another_version_of_a_distribution_puts_the_pack_aside(whole: Whole) -> None:
     (whole.library / "shelf-1.0.dist-info").rename(whole.library / "shelf-1.1.dist-info")
-    counts = whole.run("--json").report["modules"]
+    report = whole.run("--json").report
+    counts = report["modules"]
     assert "shelf 1.0" in counts["unusable"]
+    assert (report["cause"], counts["cause"]) == ("packages-differ", "pack-packages-differ")
     assert counts["packed"] == 2  # the project's own
     assert counts["ordinary"] > 500
 

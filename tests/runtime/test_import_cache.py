@@ -171,7 +171,7 @@ def test_after_the_first_output_python_compiles_by_itself(compiled: Made) -> Non
 
 def test_an_eager_run_recalls_nothing(compiled: Made) -> None:
     report = compiled.run("--eager").report
-    assert report["output"] == compiled.plain()
+    assert (report["output"], report["cause"]) == (compiled.plain(), "eager-asked-for")
     assert set(report["import_cache"].values()) == {0}
 
 

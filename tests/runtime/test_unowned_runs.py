@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from conftest import Chain, python
-from test_stream_runs import flip, slowly
+from test_stream_runs import SLOW_LINK, flip, slowly
 
 LAYERS, STEP = 12, 0.1  # seconds that each layer takes to compute
 FREE = f"""
@@ -69,7 +69,9 @@ from tidalctl.runtime import load_bundle as load
 
 bundle, event, seconds = Path(sys.argv[1]), json.loads(sys.argv[2]), float(sys.argv[3])
 pace = (bundle / "weights.safetensors").stat().st_size / seconds
-load.StreamOptions = functools.partial(load.StreamOptions, pace=pace, group_size=20_000)
+from tidalctl.runtime.weights.mapped import MappedDevice
+slow_down(MappedDevice, pace)
+load.StreamOptions = functools.partial(load.StreamOptions, group_size=20_000)
 begin = time.monotonic()
 function = load.load_bundle(bundle)
 answer = next(function(event))
@@ -80,7 +82,7 @@ print(json.dumps([answer, time.monotonic() - begin, len(function.template.weight
 def test_loading_hides_behind_compute_though_no_module_owns_a_weight(free: Chain) -> None:
     event, computing = {"step": STEP, "tokens": 1}, LAYERS * STEP
     loading = 1.5 * computing
-    done = python(START, free.bundle, json.dumps(event), loading, cwd=free.folder).ok()
+    done = python(SLOW_LINK + START, free.bundle, json.dumps(event), loading, cwd=free.folder).ok()
     answer, seconds, stalls = json.loads(done.out.splitlines()[-1])
     assert [answer] == free.plain(event)
     assert stalls > 1, "it has begun before all was there"
@@ -114,7 +116,9 @@ LOOK = """
 import functools, json, sys
 import torch
 from tidalctl.runtime import load_bundle as load
-load.StreamOptions = functools.partial(load.StreamOptions, pace=40_000.0, group_size=20_000)
+from tidalctl.runtime.weights.mapped import MappedDevice
+slow_down(MappedDevice, 40_000.0)
+load.StreamOptions = functools.partial(load.StreamOptions, group_size=20_000)
 from tidalctl import load_bundle
 from torch.nn.modules import module as hooks
 
@@ -145,7 +149,7 @@ print(json.dumps(seen))
 
 
 def test_the_mode_is_there_in_a_call_while_weights_are_missing_and_never_else(free: Chain) -> None:
-    seen = json.loads(python(LOOK, free.bundle, cwd=free.folder).ok().out.splitlines()[-1])
+    seen = json.loads(python(SLOW_LINK + LOOK, free.bundle, cwd=free.folder).ok().out.splitlines()[-1])
     assert seen["answers"] == [free.plain({"tokens": 3}), free.plain({"spare": True})]
     assert seen["between"] == [0] * 4
     assert seen["within"][0] == 1

@@ -181,7 +181,7 @@ def cases(shop: Workshop) -> dict[str, Case]:
         "vary": ("adapter",),
     }
     nested: dict[str, Any] = {"traced": peft["traced"][:1], "unseen": [*peft["traced"][1:], *peft["unseen"]]}
-    scales = (0.25, 1, -0.75, 0.0, 1e-3, 3.5, 2, 0.1, 1 / 3)
+    scales = (0.25, 1.0, -0.75, 0.0, 1e-3, 3.5, 2.0, 0.1, 1 / 3)
     dtypes, styles = ("float32", "bfloat16", "float16"), ("plain", "question", "poet", "translate")
     devices: tuple[Event, ...] = ({}, {"device": "cpu"})
     return {

@@ -21,6 +21,7 @@ from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.lineage.mode import recording
 from tidalctl.lineage.tape import Tape
 from tidalctl.runtime.replay import EntryMemory, Replay
+from tidalctl.runtime.weights.file_mapping import PrivateMapping
 from tidalctl.tracer.init.call import record_init
 
 Load = Callable[[dict[str, Any]], Any]
@@ -100,7 +101,7 @@ def written(tensors: dict[str, torch.Tensor], root: Path) -> EntryMemory:
                     xxh3=digests.xxh3[placed.entry.name],
                 )
             )
-    return EntryMemory.of_bundle(root, weights)
+    return EntryMemory(weights, lambda file: PrivateMapping(root / file))
 
 
 def shown(state: Any) -> list[Any]:

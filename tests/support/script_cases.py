@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +15,13 @@ from safetensors.torch import save_file
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from tidalctl.compiler.dynamic.program import Agreement, Program, ProgramFile, ProgramLeaf, ProgramRead, ProgramStep
-from tidalctl.compiler.script.support import json_digest
+from tidalctl.compiler.dynamic.program import Program, ProgramFile, ProgramLeaf, ProgramRead, ProgramStep
+from tidalctl.compiler.script.support import content_digest
 from tidalctl.compiler.script.writer import program_source
 from tidalctl.function.event_probe import digest_value
 
 REQUIREMENTS = ("torch==2.13.0", "safetensors==0.8.0")
-SCALE = 'config["lora_alpha"] / config["r"]'
+SCALE = "files['config']['lora_alpha'] / files['config']['r']"
 RANKS = (1, 2, 3, 5, 8)
 CPU = {"device": {"device": "cpu"}, "pin_memory": False}
 
@@ -92,8 +93,7 @@ def straight(
         if kind == "value":
             return made[what]
         if kind == "expression":
-            scope = {"event": event, "math": math, "shape": lambda value, dim: made[value].shape[dim], **names}
-            return eval(what, scope)
+            return eval(what, {"event": event, "math": math, "files": names})
         known = {"device": torch.device, "float": float, "complex": lambda pair: complex(*pair)}
         return known[kind](what) if kind in known else getattr(torch, what)
 
@@ -113,6 +113,21 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all((one[n].dtype, one[n].shape, digest(one[n])) == (other[n].dtype, other[n].shape, digest(other[n])) for n in one)
 
 
+def json_rest(mapping: dict[str, Any], *free: str) -> str:
+    """The digest of a JSON file that holds the mapping."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        json.dump(mapping, file)
+        file.flush()
+        return content_digest(file.name, "json", free)
+
+
+def tensors_rest(keys: list[str]) -> str:
+    """The digest of a safetensors file with these keys."""
+    with tempfile.NamedTemporaryFile() as file:
+        save_file({key: torch.ones(1) for key in keys}, file.name)
+        return content_digest(file.name, "safetensors")
+
+
 def lora(modules: tuple[str, ...] = ("q", "v"), layers: tuple[int, ...] = (0, 1, 2), **fields: Any) -> Program:
     """W += (B @ A) * scale, for each module of each layer, as traces of several ranks give it."""
     reads, leaves, steps, results = [], [], [], {}
@@ -128,12 +143,17 @@ def lora(modules: tuple[str, ...] = ("q", "v"), layers: tuple[int, ...] = (0, 1,
             steps.append(step("aten.mul.Tensor", v(delta), {"expression": SCALE}, to=scaled))
             steps.append(step("aten.add_.Tensor", v(w), v(scaled), to=w))
             results[weight] = w
-    rest = json_digest({"r": 0, "lora_alpha": 0, "peft_type": "LORA"}, ("lora_alpha", "r"))
-    folder = ("event", "adapter")
+    rest = json_rest({"r": 0, "lora_alpha": 0, "peft_type": "LORA"}, "lora_alpha", "r")
+    folder, keys = ("event", "adapter"), sorted(read.key for read in reads)
+    ranks = (f"files['adapter'][{read.key!r}].shape[{place}]" for place, read in enumerate(reads[:2]))
     given: dict[str, Any] = {
         "files": (
             ProgramFile(
-                name="adapter", path=(folder, "/a.safetensors"), kind="safetensors", keys=tuple(sorted(r.key for r in reads))
+                name="adapter",
+                path=(folder, "/a.safetensors"),
+                kind="safetensors",
+                keys=tuple(keys),
+                rest=(tensors_rest(keys),),
             ),
             ProgramFile(
                 name="config",
@@ -145,7 +165,7 @@ def lora(modules: tuple[str, ...] = ("q", "v"), layers: tuple[int, ...] = (0, 1,
         ),
         "event_equal": {"lang": digest_value(["en"])},
         "event_varied": {"adapter": "str"},
-        "agreements": (Agreement(expressions=('config["r"]', "shape(0, 0)", "shape(1, 1)")),),
+        "agreements": (("files['config']['r']", *ranks), (SCALE,)),
     }
     return Program(reads=tuple(reads), leaves=tuple(leaves), steps=tuple(steps), results=results, **{**given, **fields})
 

@@ -8,7 +8,7 @@ from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleS
 def test_a_view_is_no_use_and_a_conversion_within_inference_mode_is_one() -> None:
     """There, `aten.to` and `aten.contiguous` reach a mode whole, with the schema of views."""
     converted, laid_out, viewed = torch.ones(4), torch.ones(4), torch.ones(4)
-    record = AccessRecord()
+    record = AccessRecord(0, {})
     for number, tensor in enumerate((converted, laid_out, viewed)):
         record.weights[tensor.untyped_storage()._cdata] = number
     with torch.inference_mode(), ModuleStack({}) as modules, AccessMode(record, modules):

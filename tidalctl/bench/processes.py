@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.function.child_process import last_report
 
 PLAIN = "the plain function"
 CLOCK = Path(__file__).with_name("eager_clock.py")
@@ -52,7 +53,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 class _Ended(msgspec.Struct, frozen=True):
     spawned_ns: int
     ended_ns: int
-    stdout: str
+    stdout: bytes
 
 
 def run_eager(plain: PlainFunction, event: str) -> Run:
@@ -65,9 +66,10 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
         spec = (str(fd), plain.root, plain.source, plain.module, plain.handler, event)
         ended = _run([sys.executable, str(CLOCK), *spec, *plain.argv], plain.cwd, PLAIN, (fd,))
         marks_file.seek(0)
-        report = _report(marks_file.read().decode())
-    if report is None:
+        written = marks_file.read()
+    if not written:
         raise FunctionError(f"{PLAIN} ended the process before its answer was complete", "let the handler return")
+    report = json.loads(written)
     marks = _marks(report, PLAIN)
     entered, imported = report["entered_ns"], report["imported_ns"]
     phases = {
@@ -90,7 +92,7 @@ def run_bundle(bundle: Path, plain: PlainFunction, event: str) -> Run:
     if plain.argv:
         command += ["--", *plain.argv]
     ended = _run(command, plain.cwd, "the bundle", ())
-    report = _report(ended.stdout)
+    report = last_report(ended.stdout, "done_ns")
     if report is None:
         raise FunctionError("the run from the bundle ended the process before its report", "let the handler return")
     marks = _marks(report, "the bundle")
@@ -124,19 +126,6 @@ def _marks(report: Mapping[str, Any], who: str) -> dict[str, int]:
     return {name: report[name] for name in ("first_token_ns", "done_ns")}
 
 
-def _report(text: str) -> dict[str, Any] | None:
-    """The last line that is our report. A function may print before it on the same line, and in exit handlers after it."""
-    for line in reversed(text.splitlines()):
-        for start in dict.fromkeys((0, line.find('{"schema": '))):
-            try:
-                found = json.loads(line[start:]) if start >= 0 else None
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(found, dict) and "done_ns" in found:
-                return found
-    return None
-
-
 def _run(command: Sequence[str], cwd: str, who: str, fds: tuple[int, ...]) -> _Ended:
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         spawned = time.monotonic_ns()
@@ -152,7 +141,7 @@ def _run(command: Sequence[str], cwd: str, who: str, fds: tuple[int, ...]) -> _E
             err.seek(0)
             _fail(who, code, err.read().decode(errors="replace"))
         out.seek(0)
-        return _Ended(spawned, ended, out.read().decode(errors="replace"))
+        return _Ended(spawned, ended, out.read())
 
 
 def _fail(who: str, code: int, stderr: str) -> None:

@@ -20,7 +20,6 @@ from tidalctl.bench.samples import (
     spread,
 )
 
-NARROW = 72  # columns below which a table would break its numbers
 EXIT = "exit: from the last output until the process is gone"
 FEW = 3
 SHOWN = 0.0005  # a phase that rounds to nothing is left out
@@ -29,10 +28,7 @@ SHOWN = 0.0005  # a phase that rounds to nothing is left out
 def render(measured: Measured, console: Console) -> None:
     groups = [(cache, variant, of(measured.samples, variant, cache)) for cache in CACHES for variant in VARIANTS]
     rows = [(cache, variant, samples) for cache, variant, samples in groups if samples]
-    if console.width < NARROW:
-        _blocks(rows, console)
-    else:
-        console.print(_table(rows))
+    console.print(_table(rows))
     for cache, variant, samples in rows:
         phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in median_phases(samples).items() if seconds >= SHOWN)
         console.print(Text.assemble((f"{cache} {variant}: ", "bold"), phases))
@@ -43,46 +39,23 @@ def render(measured: Measured, console: Console) -> None:
 
 
 def _table(rows: list[tuple[Cache, Variant, list[Sample]]]) -> Table:
-    table = Table(
-        box=None, pad_edge=False, padding=(0, 2, 0, 0), caption=f"medians, in seconds; {EXIT}", caption_justify="left"
-    )
-    for name in ("cache", "run"):
-        table.add_column(name, no_wrap=True)
-    for name in ("first token", "min … max", "total", "exit", "tidalctl's own"):
-        table.add_column(name, justify="right", no_wrap=True)
+    """A column for each kind of run; its head is wrapped where the terminal is narrow."""
+    table = Table(box=None, pad_edge=False, caption=f"medians, in seconds; {EXIT}", caption_justify="left")
+    table.add_column()
     for cache, variant, samples in rows:
-        ttft = spread([s.ttft_s for s in samples])
-        table.add_row(
-            _state(cache, samples),
-            variant,
-            f"{ttft.median:.3f}",
-            f"{ttft.least:.3f} … {ttft.most:.3f}",
-            f"{spread([s.total_s for s in samples]).median:.3f}",
-            f"{spread([s.exit_s for s in samples]).median:.3f}",
-            _own(samples),
-        )
+        table.add_column(f"{_state(cache, samples)} {variant}", justify="right")
+    first = [spread([sample.ttft_s for sample in samples]) for _, _, samples in rows]
+    table.add_row("first token", *(f"{ttft.median:.3f}" for ttft in first))
+    table.add_row("least", *(f"{ttft.least:.3f}" for ttft in first))
+    table.add_row("most", *(f"{ttft.most:.3f}" for ttft in first))
+    for name, field in (("total", "total_s"), ("exit", "exit_s"), ("tidalctl's own", "own_s")):
+        found = [[getattr(sample, field) for sample in samples] for _, _, samples in rows]
+        table.add_row(name, *("" if None in values else f"{spread(values).median:.3f}" for values in found))
     return table
-
-
-def _blocks(rows: list[tuple[Cache, Variant, list[Sample]]], console: Console) -> None:
-    for cache, variant, samples in rows:
-        ttft = spread([s.ttft_s for s in samples])
-        console.print(Text(f"{_state(cache, samples)} {variant}", style="bold"))
-        console.print(f"  first token {ttft.median:.3f} s ({ttft.least:.3f} … {ttft.most:.3f})")
-        console.print(f"  total {spread([s.total_s for s in samples]).median:.3f} s")
-        console.print(f"  exit {spread([s.exit_s for s in samples]).median:.3f} s")
-        if variant == "bundle":
-            console.print(f"  tidalctl's own {_own(samples)} s")
-    console.print(EXIT)
 
 
 def _state(cache: Cache, samples: list[Sample]) -> str:
     return cache if all(sample.cache_proved for sample in samples) else f"{cache}?"
-
-
-def _own(samples: list[Sample]) -> str:
-    own = [sample.own_s for sample in samples if sample.own_s is not None]
-    return f"{spread(own).median:.3f}" if own else ""
 
 
 def notes(measured: Measured) -> Iterator[str]:

@@ -1,17 +1,19 @@
-"""Fresh processes that run the user's function for trace and compile: the request, the exit code, interrupts.
+"""Fresh processes that run the user's function: the request, the exit code, interrupts, and the report of `tidalctl run --json`.
 
 A request is a JSON file, whose path is the child's only argument. Exit codes: 0 done, 1 the function failed, 2 the child has said what
 was wrong, 130 interrupted.
 """
 
 import contextlib
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -68,6 +70,29 @@ def read_request(path: str, kind: type[RequestKind]) -> RequestKind:
     request = msgspec.json.decode(Path(path).read_bytes(), type=kind)
     os.unlink(path)
     return request
+
+
+def answer_from_bundle(bundle: Path, event: str, *options: str, directory: str | None = None) -> dict[str, Any]:
+    """Answer an event by `tidalctl run --json` in a fresh process. Return its report, or its `exit_code` and what `failed`."""
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json", *options]
+    done = subprocess.run(command, input=event.encode(), capture_output=True, cwd=directory, check=False)
+    report = last_report(done.stdout, "output")
+    if done.returncode == 0 and report is not None:
+        return report
+    lines = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()] or ["it printed no report"]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return {"exit_code": done.returncode, "failed": (errors or lines)[-1]}
+
+
+def last_report(output: bytes, field: str) -> dict[str, Any] | None:
+    """Return the last JSON report with this field: the function may print before it on its line, and exit handlers after it."""
+    for line in reversed(output.decode(errors="replace").split("\n")):
+        for begin in re.finditer(re.escape('{"schema": '), line):
+            with contextlib.suppress(ValueError, RecursionError):
+                found: dict[str, Any] = json.loads(line[begin.start() :])
+                if field in found:
+                    return found
+    return None
 
 
 def end_child(work: Callable[[], int], output: str) -> None:

@@ -68,38 +68,23 @@ class Answers:
 
 
 class AnsweredFile:
-    """What the template answers of one open safetensors file. Where the plain reads all share the file's memory, so do the answers."""
+    """What the template answers of one open safetensors file. As the plain reads share the file's memory, so do the answers."""
 
-    def __init__(self, answers: Answers, found: dict[str, Answer], shared: bool) -> None:
+    def __init__(self, answers: Answers, found: dict[str, Answer]) -> None:
         self._answers = answers
         self._found = found
-        self._shared = shared
         self._given: dict[str, torch.UntypedStorage] = {}
         self._lock = threading.Lock()
 
-    def whole(self, name: str, inner: Any) -> torch.Tensor | None:
-        """A tensor of the file, by the stock reader's slice of it. None where the template has no answer."""
+    def read(self, name: str, inner: Any) -> torch.Tensor | None:
+        """Return a tensor of the file, by the stock reader's slice of it; None where the template has no answer."""
         answer = self._found.get(name)
         if answer is None or list(answer.shape) != list(inner.get_shape()):
             return None
-        return over(self._storage(answer), answer)
-
-    def part(self, name: str, inner: Any, index: Any, whole: bool) -> Any:
-        """A slice of it, as the stock reader makes one from memory that it shares."""
-        answer = self._found.get(name)
-        if answer is None or not (self._shared or whole) or list(answer.shape) != list(inner.get_shape()):
-            return None
-        tensor = self.whole(name, inner)
-        return tensor if index is ... or tensor is None else tensor[index]
-
-    def _storage(self, answer: Answer) -> torch.UntypedStorage:
         with self._lock:
-            storage = self._given.get(answer.key)
-            if storage is None:
-                storage = self._answers.storage(answer)
-            if self._shared:
-                self._given[answer.key] = storage
-            return storage
+            if name not in self._given:
+                self._given[name] = self._answers.storage(answer)
+        return over(self._given[name], answer)
 
 
 def loaded_with(answers: Answers, original: Callable[..., Any], f: Any, *arguments: Any, **keywords: Any) -> Any:

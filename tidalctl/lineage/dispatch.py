@@ -1,12 +1,15 @@
-"""The dispatch mode that ours are: one that does not import torch's compiler.
+"""Dispatch modes that do not import torch's compiler, on one thread or on all.
 
 Torch wraps the `__torch_dispatch__` of every mode so that the compiler leaves it alone, and imports the compiler for that with the
 first operator: 800 modules and a second, in a process that may never compile anything, and whose imports we are about to list.
 """
 
+import concurrent.futures.thread
 import functools
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,3 +44,38 @@ def _left_alone(dispatch: Callable[..., Any]) -> Callable[..., Any]:
         return disabled(*arguments, **keywords)
 
     return inner
+
+
+@contextmanager
+def on_every_thread(make: Callable[[], Mode]) -> Iterator[set[int]]:
+    """A context: this thread, those that start inside it, and pool tasks run inside it, are each under a mode that `make` gives.
+
+    Gives the identifiers of the other threads that have done work under a mode.
+    """
+    kind, item = threading.Thread, concurrent.futures.thread._WorkItem
+    bootstrap, task = kind._bootstrap_inner, item.run  # type: ignore[attr-defined]
+    local, threads = threading.local(), set[int]()
+    local.inside = True
+
+    def under(original: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: Any) -> None:
+            if getattr(local, "inside", False):  # a pool's thread that is under the mode already
+                original(*arguments)
+                return
+            local.inside = True
+            threads.add(threading.get_ident())
+            try:
+                with make():
+                    original(*arguments)
+            finally:
+                local.inside = False
+
+        return run
+
+    # a subclass may override run(), so the wrapping goes around the private method that calls it
+    kind._bootstrap_inner, item.run = under(bootstrap), under(task)  # type: ignore
+    try:
+        with make():
+            yield threads
+    finally:
+        kind._bootstrap_inner, item.run = bootstrap, task  # type: ignore

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.state.storages import digest_of, storage_of
 from tidalctl.artifacts.trace.records import Source
@@ -29,6 +30,16 @@ def hashed(*parts: Any) -> str:
 def operator_name(func: Any) -> str:
     """`aten.mm`: namespace and name without the overload."""
     return str(func._schema.name).replace("::", ".", 1)
+
+
+def tensors_written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the tensors that an operator writes to, by its schema."""
+    found = []
+    for position, argument in enumerate(func._schema.arguments):
+        if argument.alias_info is not None and argument.alias_info.is_write:
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
+            found += [t for t in tree_leaves(value) if isinstance(t, torch.Tensor) and storage_of(t) is not None]
+    return found
 
 
 def covers_storage(tensor: torch.Tensor) -> bool:

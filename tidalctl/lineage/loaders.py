@@ -87,9 +87,9 @@ class LoaderWatch:
             def __getitem__(self, index: Any) -> Any:
                 whole = index is ... or index in (slice(None), (slice(None),))
                 with watch._quiet():
-                    tensor = self._answered.part(self._source.key, self._inner, index, whole) if self._answered else None
+                    tensor = self._answered.read(self._source.key, self._inner) if self._answered else None
                     if tensor is not None:
-                        return tensor
+                        return tensor if index is ... else tensor[index]
                     tensor = self._inner[index]
                 watch._note(tensor, self._source, () if whole else (f"slice {index!r}",))
                 return tensor
@@ -114,7 +114,7 @@ class LoaderWatch:
             def get_tensor(self, name: str) -> Any:
                 with watch._quiet():
                     # a slice reads nothing, and raises what the read would
-                    tensor = self._answered.whole(name, self._inner.get_slice(name)) if self._answered else None
+                    tensor = self._answered.read(name, self._inner.get_slice(name)) if self._answered else None
                     if tensor is not None:
                         return tensor
                     tensor = self._inner.get_tensor(name)
@@ -150,10 +150,11 @@ class LoaderWatch:
         self, file: str, framework: Any = "", device: Any = "cpu", *others: Any, backend: str = "mmap", **more: Any
     ) -> AnsweredFile | None:
         """Answers for a file that safe_open was called for with these arguments; None where there are none."""
-        if self.answers is None or framework not in ("pt", "torch", "pytorch") or str(device) != "cpu" or others or more:
+        plain = framework not in ("pt", "torch", "pytorch") or str(device) != "cpu" or backend != "mmap" or others or more
+        if self.answers is None or plain:
             return None
         found = self.answers.of_file(file)
-        return AnsweredFile(self.answers, found, backend == "mmap") if found else None
+        return AnsweredFile(self.answers, found) if found else None
 
     def _torch_load(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def load(f: Any, *arguments: Any, **keywords: Any) -> Any:

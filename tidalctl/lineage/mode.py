@@ -1,11 +1,12 @@
 """What feeds a tape: a dispatch mode for a thread's operators, and the host's own ways to look at a tensor."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 
-from tidalctl.lineage.dispatch import Mode
-from tidalctl.lineage.everywhere import UnderMode
+from tidalctl.lineage.dispatch import Mode, on_every_thread
 from tidalctl.lineage.tape import Tape
 
 _HOST_READS = ("numpy", "tolist", "__array__")
@@ -30,8 +31,12 @@ class LineageMode(Mode):
         return out
 
 
-def recording(tape: Tape) -> UnderMode:
-    """A context in which all that this thread, and threads that start meanwhile, do with tensors goes onto a tape."""
+@contextmanager
+def recording(tape: Tape) -> Iterator[set[int]]:
+    """A context in which all that this thread, and threads that start meanwhile, do with tensors goes onto a tape.
+
+    Gives the identifiers of those threads.
+    """
 
     def noting(name: str, original: Any) -> Any:
         def read(tensor: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
@@ -40,4 +45,15 @@ def recording(tape: Tape) -> UnderMode:
 
         return read
 
-    return UnderMode(lambda: LineageMode(tape), _HOST_READS, noting)
+    own = {name: vars(torch.Tensor)[name] for name in _HOST_READS if name in vars(torch.Tensor)}
+    for name in _HOST_READS:
+        setattr(torch.Tensor, name, noting(name, getattr(torch.Tensor, name)))
+    try:
+        with on_every_thread(lambda: LineageMode(tape)) as threads:
+            yield threads
+    finally:
+        for name in _HOST_READS:
+            if name in own:
+                setattr(torch.Tensor, name, own[name])
+            else:
+                delattr(torch.Tensor, name)  # it was inherited

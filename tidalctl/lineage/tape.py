@@ -10,7 +10,7 @@ such a one, or on numbers drawn without a seed, begins with `?`.
 import bisect
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
@@ -31,7 +31,6 @@ from tidalctl.artifacts.trace.tape import (
     values_in,
 )
 from tidalctl.lineage.arguments import encode, geometry, show
-from tidalctl.lineage.history import Call, StorageHistory
 from tidalctl.lineage.identity import (
     RENAMES,
     Quiet,
@@ -40,10 +39,31 @@ from tidalctl.lineage.identity import (
     generator_digest,
     hashed,
     operator_name,
+    tensors_written,
 )
 
 UNKNOWN_SOURCE = Source(file=UNKNOWN, key="")
-MAX_OPERATORS = 64  # of the chain that people are shown; longer ones are cut in front, marked by "…"
+
+
+class StorageHistory:
+    """What the tape knows of one storage now."""
+
+    def __init__(self, number: int, pin: Any) -> None:
+        self.number = number
+        self.pin = pin  # keeps the address from being given out twice
+        self.identity = ""
+        self.sources: tuple[Source, ...] = ()
+        self.operators: tuple[str, ...] = ()
+        self.first: int | None = None  # the first value over it
+
+
+class Call(NamedTuple):
+    """An operator's operands as they were before it ran."""
+
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    draws: str
 
 
 class Tape:
@@ -82,7 +102,7 @@ class Tape:
                 if operator != "host.tolist":  # through which the host may write, too
                     history.identity = DOUBT + hashed(operator, history.identity)
                     changed = ((history.number, history.identity),)
-                self._append(operator, ({"value": number},), {}, (), identities=changed)
+                self._append(operator, ({"value": number},), {}, outputs=(), identities=changed)
 
     def before(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         """Note the operands before the operator runs, since it may change what they are."""
@@ -103,20 +123,22 @@ class Tape:
                 for tensor in outputs:
                     self.number(tensor)
                 return
-            written = _written(func, args, kwargs)
+            written = tensors_written(func, args, kwargs)
             if call.draws:
                 self._generator = generator_digest()
-            if (outputs or written) and any(_nested(leaf) for leaf in tree_leaves((args, kwargs))):
+            if (outputs or written) and any(
+                leaf.is_nested for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+            ):
                 for tensor in (*written, *outputs):
                     self._read(tensor, UNKNOWN_SOURCE, ())  # what a nested one holds is not known here
             elif func.is_view and not written:
                 self._note_view(str(func), call, outputs)
             elif outputs or written or call.draws or call.name == HOST_READ:
-                identities = self._identify(func, args, call, outputs, written)
-                numbers = tuple(self.number(tensor) for tensor in outputs)
-                made = tuple(value_over(self, tensor) for tensor in outputs)
-                writes = tuple(self.number(tensor) for tensor in written)
-                self._append(str(func), call.arguments, call.keywords, numbers, made, writes, identities, draws=call.draws)
+                rest: dict[str, Any] = {"identities": self._identify(func, args, call, outputs, written), "draws": call.draws}
+                rest["outputs"] = tuple(self.number(tensor) for tensor in outputs)
+                rest["made"] = tuple(self._value(tensor) for tensor in outputs)
+                rest["writes"] = tuple(self.number(tensor) for tensor in written)
+                self._append(str(func), call.arguments, call.keywords, **rest)
 
     # -- what it knows
 
@@ -135,7 +157,8 @@ class Tape:
             if history.first is None:
                 history.first = number
             else:
-                self._append_view(history.first, tensor, number)
+                operands = ({"value": history.first}, list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
+                self._append_view("aten.as_strided.default", operands, {}, tensor, number)
         return number
 
     # -- inside
@@ -153,41 +176,24 @@ class Tape:
             self._by_number.append(known)
         return known
 
+    def _value(self, tensor: torch.Tensor) -> Value:
+        storage, dtype, shape, stride, offset = geometry(self._history(tensor).number, tensor)
+        size, device = tensor.untyped_storage().nbytes(), str(tensor.device)
+        return Value(storage=storage, dtype=dtype, shape=shape, stride=stride, offset=offset, size=size, device=device)
+
     def _new(self, key: tuple[Any, ...]) -> int:
         self._places.append(key)
         return self._values.setdefault(key, len(self._places) - 1)
 
-    def _append(
-        self,
-        operator: str,
-        arguments: tuple[Any, ...],
-        keywords: dict[str, Any],
-        outputs: tuple[int, ...],
-        made: tuple[Value, ...] = (),
-        writes: tuple[int, ...] = (),
-        identities: tuple[tuple[int, str], ...] = (),
-        *,
-        draws: str = "",
-        view: bool = False,
-    ) -> None:
-        step = TapeStep(
-            event=self.event,
-            ordinal=len(self.records),
-            operator=operator,
-            arguments=arguments,
-            keywords=keywords,
-            outputs=outputs,
-            made=made,
-            writes=writes,
-            identities=identities,
-            view=view,
-            draws=draws,
-        )
+    def _append(self, operator: str, arguments: tuple[Any, ...], keywords: dict[str, Any], **rest: Any) -> None:
+        number = len(self.records)
+        step = TapeStep(event=self.event, ordinal=number, operator=operator, arguments=arguments, keywords=keywords, **rest)
         self.records.append(step)
 
-    def _append_view(self, base: int | None, tensor: torch.Tensor, number: int) -> None:
-        operands = ({"value": base}, list(tensor.shape), list(tensor.stride()), tensor.storage_offset())
-        self._append("aten.as_strided.default", operands, {}, (number,), (value_over(self, tensor),), view=True)
+    def _append_view(
+        self, operator: str, arguments: tuple[Any, ...], keywords: dict[str, Any], tensor: torch.Tensor, number: int
+    ) -> None:
+        self._append(operator, arguments, keywords, outputs=(number,), made=(self._value(tensor),), view=True)
 
     def _read(self, tensor: torch.Tensor, source: Source, operators: tuple[str, ...]) -> int:
         history = self._history(tensor)
@@ -206,7 +212,7 @@ class Tape:
                 event=self.event,
                 ordinal=len(self.records),
                 value=number,
-                made=value_over(self, tensor),
+                made=self._value(tensor),
                 file=source.file,
                 key=source.key,
                 digest=digest,
@@ -223,8 +229,8 @@ class Tape:
         number = history.first = self._new(geometry(history.number, tensor))
         history.identity = hashed("literal", value, str(tensor.dtype))
         keywords = {"dtype": encode(tensor.dtype, self.number), "device": encode(tensor.device, self.number)}
-        made, known = (value_over(self, tensor),), ((history.number, history.identity),)
-        self._append("aten.full.default", ([], value), keywords, (number,), made, (), known)
+        made, known = (self._value(tensor),), ((history.number, history.identity),)
+        self._append("aten.full.default", ([], value), keywords, outputs=(number,), made=made, identities=known)
         return number
 
     def _shares_memory(self, tensor: torch.Tensor, history: StorageHistory) -> bool:
@@ -240,7 +246,7 @@ class Tape:
                 if not other.identity.startswith(DOUBT):
                     other.identity = DOUBT + other.identity
                     known = ((other.number, other.identity),)
-                    self._append("host.shared", ({"value": other.first},), {}, (), identities=known)
+                    self._append("host.shared", ({"value": other.first},), {}, outputs=(), identities=known)
                 shares = True
         self._memory.insert(place, (begin, end, history))
         return shares
@@ -255,8 +261,7 @@ class Tape:
             else:
                 number = self._new(key)
                 if number not in inputs:
-                    made = (value_over(self, tensor),)
-                    self._append(operator, call.arguments, call.keywords, (number,), made, view=True)
+                    self._append_view(operator, call.arguments, call.keywords, tensor, number)
 
     def _identify(
         self, func: Any, args: tuple[Any, ...], call: Call, outputs: list[torch.Tensor], written: list[torch.Tensor]
@@ -269,6 +274,7 @@ class Tape:
         inputs = [self._by_number[self._places[number][0]] for number in values_in([operands, list(call.keywords.values())])]
         sources = tuple(dict.fromkeys(source for history in inputs for source in history.sources))
         chain = dict.fromkeys(name for history in inputs for name in history.operators)
+        operators = tuple(chain) if chain and next(reversed(chain)) == call.name else (*chain, call.name)
         keywords = [[name, show(value, self._content)] for name, value in sorted(call.keywords.items())]
         base = hashed(str(func), [show(value, self._content) for value in operands], keywords, call.draws)
         copied = self._copied(overwritten, args)
@@ -279,7 +285,7 @@ class Tape:
         for place, tensor in enumerate([*written, *(t for t in outputs if not any(t is other for other in written))]):
             history = self._history(tensor)
             history.identity = copied or doubt + hashed(base, place)
-            history.sources, history.operators = sources, _extended(chain, call.name)
+            history.sources, history.operators = sources, operators
             self.made(tensor, history.identity)
             changed.append((history.number, history.identity))
         return tuple(changed)
@@ -305,37 +311,3 @@ class Tape:
         now = generator_digest()
         self._seeded = self._seeded or now != self._generator
         return now
-
-
-def value_over(tape: Tape, tensor: torch.Tensor) -> Value:
-    storage = storage_of(tensor)
-    assert storage is not None
-    number, dtype, shape, stride, offset = geometry(tape._history(tensor).number, tensor)
-    return Value(
-        storage=number,
-        dtype=dtype,
-        shape=shape,
-        stride=stride,
-        offset=offset,
-        size=storage.nbytes(),
-        device=str(tensor.device),
-    )
-
-
-def _extended(chain: dict[str, None], name: str) -> tuple[str, ...]:
-    operators = tuple(chain) if chain and next(reversed(chain)) == name else (*(n for n in chain if n != "…"), name)
-    return operators if len(operators) <= MAX_OPERATORS else ("…", *operators[-MAX_OPERATORS:])
-
-
-def _nested(value: Any) -> bool:
-    return isinstance(value, torch.Tensor) and value.is_nested
-
-
-def _written(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[torch.Tensor]:
-    """The tensors that an operator writes to, as its schema says."""
-    found = []
-    for position, argument in enumerate(func._schema.arguments):
-        if argument.alias_info is not None and argument.alias_info.is_write:
-            value = args[position] if position < len(args) else kwargs.get(argument.name)
-            found += [t for t in tree_leaves(value) if isinstance(t, torch.Tensor) and storage_of(t) is not None]
-    return found

@@ -193,11 +193,11 @@ def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
     written = sum(weight["written"] for weight in weights)
     title = f"weights in order: {count_text(len(weights), 'weight')}, {size_text(sum(weight['nbytes'] for weight in weights))}"
     title += f"; the handler writes to {written:,} of them" if written else ""
-    print_table(console, title, ("#>", "weight<", "kind", "size>", "first used by", "at>"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("#>", "weight~", "kind", "size>", "first used by", "at>"), rows, JSON_HAS_ALL)
     folded = [weight for weight in weights if weight["folded"]]
     sources = [(weight["name"], " → ".join(weight["folded"]), ", ".join(weight["sources"])) for weight in folded]
     title = f"folded: {len(folded):,}, computed once at compile"
-    print_table(console, title, ("weight<", "operators", "from"), sources, JSON_HAS_ALL)
+    print_table(console, title, ("weight~", "operators", "from"), sources, JSON_HAS_ALL)
 
 
 def _show_modules(modules: list[dict[str, Any]], console: "Console") -> None:

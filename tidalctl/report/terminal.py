@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
-    from rich.measure import Measurement
+    from rich.console import Console
     from rich.text import Text
 
 MAX_ROWS = 12  # of a table; a person looks at the top, a program takes --json
@@ -28,22 +27,7 @@ def console(stderr: bool = False) -> "Console":
 
     stream: Any = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else UNCUT
-    file: Any = stream if stream.isatty() else _Trimmed(stream)
-    return Console(file=file, width=width, highlight=False, markup=False, emoji=False)
-
-
-class _Trimmed:
-    """A stream that is no terminal, without the blanks with which rich fills each row of a table."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        written: int = self._stream.write(re.sub(" +$", "", text, flags=re.MULTILINE))
-        return written
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def printable(text: str) -> str:
@@ -92,30 +76,6 @@ def cell(text: str, style: str = "") -> "Text":
     return Text(printable(text), style=style, no_wrap=True, overflow="ellipsis")
 
 
-class NameCell:
-    """One line of a table that is cut at its front: the end of a long name says more than its beginning."""
-
-    def __init__(self, text: str) -> None:
-        self.text = printable(text)
-
-    def __rich_measure__(self, console: "Console", options: "ConsoleOptions") -> "Measurement":
-        from rich.cells import cell_len
-        from rich.measure import Measurement
-
-        return Measurement(min(12, cell_len(self.text)), cell_len(self.text)).with_maximum(options.max_width)
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.cells import cell_len
-        from rich.text import Text
-
-        shown, room = self.text, options.max_width
-        if cell_len(shown) > room:
-            while shown and cell_len(shown) >= room:
-                shown = shown[1:]
-            shown = "…" + shown
-        yield Text(shown, no_wrap=True)
-
-
 def print_facts(console: "Console", facts: Sequence[tuple[str, str]]) -> None:
     """Names and what they are, in two columns. Those that are empty are left out; a long word, a digest say, is never broken."""
     from rich.text import Text
@@ -144,8 +104,7 @@ def _wrapped(text: str, width: int) -> list[str]:
 def print_table(console: "Console", title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], rest: str = "") -> None:
     """A titled table of at most MAX_ROWS rows. Nothing is printed where there are no rows; `rest` says where the others are.
 
-    A column whose name ends in `>` stands right and is never cut; one whose name ends in `<` is cut at its front, and one whose
-    name ends in `~` is wrapped.
+    A column whose name ends in `>` stands right and is never cut; one whose name ends in `~` is wrapped, the others are cut.
     """
     from rich.table import Table
     from rich.text import Text
@@ -157,11 +116,13 @@ def print_table(console: "Console", title: str, columns: Sequence[str], rows: Se
     table = Table(box=None, padding=(0, 1), pad_edge=True, header_style="dim")
     for column in columns:
         right = column.endswith(">")
-        table.add_column(column.rstrip("<>~"), justify="right" if right else "left", no_wrap=right)
-    kinds: dict[str, Callable[[str], Any]] = {"<": NameCell, "~": lambda text: Text(printable(text))}
+        table.add_column(column.rstrip(">~"), justify="right" if right else "left", no_wrap=right)
     for row in rows[:MAX_ROWS]:
-        table.add_row(*(kinds.get(name[-1], cell)(text) for name, text in zip(columns, row, strict=True)))
-    console.print(table)
+        cells = zip(columns, row, strict=True)
+        table.add_row(*(Text(printable(text)) if name.endswith("~") else cell(text) for name, text in cells))
+    with console.capture() as printed:
+        console.print(table)
+    console.file.write(re.sub(" +$", "", printed.get(), flags=re.MULTILINE))  # without the blanks that fill each row
     if len(rows) > MAX_ROWS:
         console.print(cell(f"   … and {len(rows) - MAX_ROWS:,} more{rest and ', ' + rest}", "dim"))
 
@@ -188,18 +149,3 @@ def transfer_progress(title: str, total: int | None = None) -> Iterator[Callable
     with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         task = bar.add_task(printable(title), total=total)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """The same bar for work of a known size that is told step by step: `advance(nbytes)`."""
-    with transfer_progress(title, total) as report:
-        done = 0
-
-        def advance(nbytes: int) -> None:
-            nonlocal done
-            done += nbytes
-            if report is not None:
-                report(done, total)
-
-        yield advance

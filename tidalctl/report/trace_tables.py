@@ -212,10 +212,10 @@ def _show_imports(document: dict[str, Any], console: "Console") -> None:
         (module["name"], seconds_text(module["self_s"]), seconds_text(module["total_s"]), module["phase"], ran[module["ran"]])
         for module in imports
     ]
-    print_table(console, title, ("module<", "self>", "with its own>", "in", "ran"), rows, JSON_HAS_ALL)
+    print_table(console, title, ("module~", "self>", "with its own>", "in", "ran"), rows, JSON_HAS_ALL)
     late = document["late_imports"]
     print_table(
-        console, f"late imports, inside the handler: {len(late):,}", ("module<",), [(name,) for name in late], JSON_HAS_ALL
+        console, f"late imports, inside the handler: {len(late):,}", ("module~",), [(name,) for name in late], JSON_HAS_ALL
     )
 
 
@@ -235,13 +235,13 @@ def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
         )
         for place, weight in enumerate(used)
     ]
-    columns = ("#>", "weight<", "kind", "size>", "first used by", "at>")
+    columns = ("#>", "weight~", "kind", "size>", "first used by", "at>")
     print_table(console, f"weights in access order: {_amount(used)}", columns, rows, JSON_HAS_ALL)
     unused = [(weight_name(weight["names"]), str(weight["dtype"]), size_text(weight["nbytes"])) for weight in idle]
-    print_table(console, f"weights never used: {_amount(idle)}", ("weight<", "kind", "size>"), unused, JSON_HAS_ALL)
+    print_table(console, f"weights never used: {_amount(idle)}", ("weight~", "kind", "size>"), unused, JSON_HAS_ALL)
     writes = [(weight_name(weight["names"]), str(weight["written"][0]["operator"])) for weight in written]
     print_table(
-        console, f"weights written to by the handler: {_amount(written)}", ("weight<", "operator"), writes, JSON_HAS_ALL
+        console, f"weights written to by the handler: {_amount(written)}", ("weight~", "operator"), writes, JSON_HAS_ALL
     )
 
 

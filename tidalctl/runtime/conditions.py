@@ -20,7 +20,7 @@ def process_mismatch(manifest: Manifest, argv: tuple[str, ...] | None, changed_p
     `argv` is None where this process's arguments are somebody else's.
     """
     if manifest.strategy == "eager":
-        reasons = [Reason(cause=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
+        reasons = [Reason(code=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
         return reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
     if changed_packages:
         return Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3]))

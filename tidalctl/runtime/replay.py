@@ -10,7 +10,6 @@ import contextlib
 import importlib
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,10 +67,6 @@ class EntryMemory:
         self._mappings: dict[tuple[str, int], PrivateMapping] = {}
         self._given: dict[str, int] = {}
         self._lock = threading.Lock()
-
-    @classmethod
-    def of_bundle(cls, path: Path, weights: Iterable[BundleWeight]) -> "EntryMemory":
-        return cls(weights, lambda file: PrivateMapping(path / file))
 
     def __call__(self, name: str) -> torch.UntypedStorage:
         weight = self._weights[name]

@@ -30,7 +30,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "streamed": streamed,
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
-        "cause": fallback.cause if fallback else None,
+        "cause": fallback.code if fallback else None,
         "other_inits": list(template.other_inits),
         "verified": verify != "off",
         "verify": verify,
@@ -80,7 +80,7 @@ def phase_table(report: Mapping[str, Any]) -> str:
     if report["import_cache"]["changed"]:
         lines.append("a folder that a library looks through has changed since compile: it looked through it itself")
     if modules["unusable"]:
-        lines.append(f"modules imported the ordinary way: {modules['unusable']}")
+        lines.append(f"modules imported the ordinary way: {modules['unusable']} ({modules['cause']})")
     if report["fallback"]:
         lines.append(f"init ran the ordinary way: {report['fallback']} ({report['cause']})")
     lines += [f"{name} ran, too: the bundle holds the state of one init" for name in report["other_inits"]]

@@ -14,30 +14,20 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.state.storages import storage_of
+from tidalctl.artifacts.trace.records import FirstUse
 from tidalctl.lineage.dispatch import Mode
-from tidalctl.lineage.identity import operator_name
+from tidalctl.lineage.identity import operator_name, tensors_written
 
 RANGE = "tidalctl#"  # profiler ranges around each launch carry the number of its signature
-
-
-class Use:
-    """The first operator that read, or wrote, a weight."""
-
-    def __init__(self, weight: int, module: str, operator: str, ordinal: int, time_s: float) -> None:
-        self.weight = weight
-        self.module = module
-        self.operator = operator
-        self.ordinal = ordinal
-        self.time_s = time_s
 
 
 class AccessRecord:
     """What the modes of all threads of one handler call found. `weights` maps storage addresses to indices of weights."""
 
-    def __init__(self) -> None:
-        self.weights: dict[int, int] = {}
-        self.module_names: dict[int, str] = {}
-        self.first_uses: dict[int, Use] = {}
+    def __init__(self, event: int, weights: dict[int, int]) -> None:
+        self.event = event
+        self.weights = weights
+        self.first_uses: dict[int, FirstUse] = {}
         self.written: dict[int, str] = {}
         self.signatures: dict[tuple[str, tuple[str, ...]], int] = {}
         self.counts: list[int] = []
@@ -92,32 +82,34 @@ class AccessMode(Mode):
         return out
 
     def _note_uses(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        record = self._record
+        record, name = self._record, operator_name(func)
         for tensor in tree_leaves((args, kwargs)):
-            if isinstance(tensor, torch.Tensor) and (storage := storage_of(tensor)) is not None:
-                weight = record.weights.get(storage._cdata)
-                if weight is not None and weight not in record.first_uses:
-                    use = Use(weight, self._modules.current(), operator_name(func), record.operators, record.elapsed_s())
-                    record.first_uses[weight] = use
-        for position, argument in enumerate(func._schema.arguments):
-            if argument.alias_info is not None and argument.alias_info.is_write:
-                value = args[position] if position < len(args) else kwargs.get(argument.name)
-                for tensor in tree_leaves(value):
-                    if isinstance(tensor, torch.Tensor) and (storage := storage_of(tensor)) is not None:
-                        weight = record.weights.get(storage._cdata)
-                        if weight is not None:
-                            record.written.setdefault(weight, operator_name(func))
+            weight = record.weights.get(_storage_id(tensor))
+            if weight is not None and weight not in record.first_uses:
+                record.first_uses[weight] = FirstUse(
+                    weight=weight,
+                    event=record.event,
+                    module=self._modules.current(),
+                    operator=name,
+                    ordinal=record.operators,
+                    time_s=record.elapsed_s(),
+                )
+        for tensor in tensors_written(func, args, kwargs):
+            weight = record.weights.get(_storage_id(tensor))
+            if weight is not None:
+                record.written.setdefault(weight, name)
 
 
 def _shares_memory(out: Any, args: tuple[Any, ...]) -> bool:
     """Whether all that came out lies in the memory of what went in."""
-    given = {id_of for value in tree_leaves(args) if (id_of := _storage_id(value)) is not None}
+    given = {_storage_id(value) for value in tree_leaves(args)} - {0}
     return all(_storage_id(value) in given for value in tree_leaves(out) if isinstance(value, torch.Tensor))
 
 
-def _storage_id(value: Any) -> int | None:
+def _storage_id(value: Any) -> int:
+    """The address of a tensor's storage; 0 for what has none."""
     storage = storage_of(value) if isinstance(value, torch.Tensor) else None
-    return None if storage is None else storage._cdata
+    return 0 if storage is None else storage._cdata
 
 
 class ModuleStack:

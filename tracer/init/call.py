@@ -80,7 +80,7 @@ def record_init(
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }
     began = time.perf_counter()
-    with recording(tape) as recorder:
+    with recording(tape) as threads:
         state = _call_with_probe(mark.function, arguments, keywords, event, probe, written)
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
         probe.whole = True
@@ -95,7 +95,7 @@ def record_init(
         event_whole=probe.whole,
         duration_s=duration,
         operators=tape.operators,
-        threads=recorder.threads,
+        threads=len(threads),
         peak_rss=peak_rss(),
         ambient=ambient_digests(changed(before, after)),
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),

@@ -21,18 +21,8 @@ _OWN_ACCOUNT = tuple(
     _STANDARD + name
     for name in (
         *("asyncio", "ctypes", "distutils", "ensurepip", "gettext.py", "http", "logging", "multiprocessing", "platform.py"),
-        *(
-            "pydoc.py",
-            "shutil.py",
-            "site.py",
-            "ssl.py",
-            "subprocess.py",
-            "sysconfig.py",
-            "sysconfig",
-            "tempfile.py",
-            "unittest",
-        ),
-        *("urllib", "uuid.py", "venv", "webbrowser.py", "wsgiref", "xml", "zoneinfo"),
+        *("pydoc.py", "shutil.py", "site.py", "ssl.py", "subprocess.py", "sysconfig", "tempfile.py", "unittest", "urllib"),
+        *("uuid.py", "venv", "webbrowser.py", "wsgiref", "xml", "zoneinfo"),
     )
 )
 

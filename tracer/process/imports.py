@@ -55,27 +55,24 @@ class ImportRecorder:
 
     def _timed(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def exec_module(loader: Any, module: ModuleType) -> None:
-            stack: list[float] = self._stacks.__dict__.setdefault("stack", [])
-            running: list[str] = self._stacks.__dict__.setdefault("running", [])
+            stack: list[list[Any]] = self._stacks.__dict__.setdefault("stack", [])
+            name, file = module.__name__, _file_of(module)
             if self._clock.apart:
-                self._own.add(module.__name__)
-            self._importers.setdefault(module.__name__, running[-1] if running else "")
-            running.append(module.__name__)
-            self._began.setdefault(module.__name__, (len(self._began), self._clock.phase))
-            stack.append(0.0)
-            file = _file_of(module)
+                self._own.add(name)
+            self._importers.setdefault(name, stack[-1][0] if stack else "")
+            self._began.setdefault(name, (len(self._began), self._clock.phase))
+            stack.append([name, 0.0])  # and the seconds of what it imports itself
             if file.endswith(".py"):
-                self._digests.setdefault(module.__name__, digest_of_the_project(file, self._root))
+                self._digests.setdefault(name, digest_of_the_project(file, self._root))
             begin = time.perf_counter()
             try:
                 original(loader, module)
             finally:
                 total = time.perf_counter() - begin
-                inner = stack.pop()
-                running.pop()
+                _, inner = stack.pop()
                 if stack:
-                    stack[-1] += total
-                self._times[module.__name__] = (total - inner, total)
+                    stack[-1][1] += total
+                self._times[name] = (total - inner, total)
             self._after(module)
 
         return exec_module

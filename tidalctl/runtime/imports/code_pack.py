@@ -60,7 +60,7 @@ class PackReader:
             return
         self._file = PackFile(self._path, manifest.pack)
         index = self._file.index
-        self.unusable = _interpreter_mismatch(index.magic, index.optimize)
+        self.unusable = interpreter_mismatch(index.magic, index.optimize)
         if self.unusable is not None:
             self._file.close()
             return
@@ -150,7 +150,7 @@ class PackReader:
             raise self.error
 
 
-def _interpreter_mismatch(magic: str, optimize: int) -> Reason | None:
+def interpreter_mismatch(magic: str, optimize: int) -> Reason | None:
     if magic != importlib.util.MAGIC_NUMBER.hex():
         return Cause.OTHER_BYTECODE.of()
     return None if optimize == sys.flags.optimize else Cause.OTHER_OPTIMIZATION.of(level=optimize)

@@ -100,9 +100,6 @@ class Source(Protocol):
     def read(self, file: str, begin: int, end: int, memory: memoryview) -> int:
         """Put bytes of a file into memory; returns where in it they begin (see direct.Reads)."""
 
-    def pinned(self, group: Group) -> torch.Tensor | None:
-        """The group's bytes in pinned memory, where they are kept so: they are copied from there, without staging."""
-
 
 class _Buffer:
     """A pinned staging buffer, and the copy that last read it."""
@@ -148,12 +145,7 @@ class CudaDevice:
         """Have the group copied. Returns when its copies are on the stream."""
         self._source.ready(group)
         moves, stream = moves_of(group, self._places), self._streams[group.device]
-        if (pinned := self._source.pinned(group)) is not None:
-            with torch.cuda.stream(stream):
-                for move in moves:
-                    self._copy(move, move.begin, move.end, pinned, group.begin)
-        else:
-            self._stage(group, moves, stream)
+        self._stage(group, moves, stream)
         with self._lock:
             event = torch.cuda.Event()
             event.record(stream)

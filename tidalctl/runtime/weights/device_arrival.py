@@ -13,7 +13,7 @@ import torch
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
-from tidalctl.runtime.weights.cuda import CudaDevice, pin, view_of
+from tidalctl.runtime.weights.cuda import CudaDevice
 from tidalctl.runtime.weights.direct_io import Reads
 from tidalctl.runtime.weights.engine import Engine
 from tidalctl.runtime.weights.file_mapping import WeightsFile
@@ -32,12 +32,11 @@ class BundleSource:
         self._bundle = bundle
         self._files = files
         self._fetch = fetch
-        self._pinned: dict[int, torch.Tensor] = {}
         self.reads = {name: Reads(file, direct) for name, file in files.items()}
         self.direct = direct
 
     def ready(self, group: Group) -> None:
-        if not self.direct and group.index not in self._pinned:
+        if not self.direct:
             self._fetch(group.index)
 
     def read(self, file: str, begin: int, end: int, memory: memoryview) -> int:
@@ -45,16 +44,6 @@ class BundleSource:
         if self._files[file].changed():
             raise Corrupt(f"{self._bundle}: {file} was changed while it was read", COMPILE_AGAIN)
         return at
-
-    def pinned(self, group: Group) -> torch.Tensor | None:
-        return self._pinned.get(group.index)
-
-    def pin(self, group: Group) -> None:
-        """Keep the group's bytes in pinned memory from now on. Not for direct reads, which are checked on their way."""
-        self.ready(group)
-        memory = pin(group.nbytes)
-        self.read(group.file, group.begin, group.end, view_of(memory))
-        self._pinned[group.index] = memory
 
 
 class _DeviceEngine(Engine):
@@ -82,14 +71,14 @@ class _DeviceEngine(Engine):
 class DeviceArrival:
     """One state's weights on a device, asked for from the moment it is made, in the thread that computes.
 
-    `options` are the engine's, by name. Raises TidalError where a device is not there, or has no room for all of them.
+    `ahead` is the engine's. Raises TidalError where a device is not there, or has no room for all of them.
     """
 
-    def __init__(self, groups: Sequence[Group], source: BundleSource, check: bool, workers: int, **options: Any) -> None:
+    def __init__(self, groups: Sequence[Group], source: BundleSource, check: bool, workers: int, ahead: int | None) -> None:
         for name in dict.fromkeys(group.device for group in groups):
             _refuse_missing(name)
         self._device = CudaDevice(groups, source, workers, hashes=check and source.direct)
-        self.engine = _DeviceEngine(groups, self._device, check=check, workers=workers, **options)
+        self.engine = _DeviceEngine(groups, self._device, check=check, workers=workers, ahead=ahead)
         self._places: dict[str, list[int]] = {}
         for place, group in enumerate(groups):
             for weight in group.weights:

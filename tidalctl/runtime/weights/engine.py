@@ -10,7 +10,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from tidalctl.artifacts.bundle.weight_groups import Group
@@ -40,9 +41,8 @@ class Device(Protocol):
 class Engine:
     """Groups on their way to a device. `need` and `wait` raise what went wrong with a group, each time.
 
-    `ahead` bounds the bytes that are brought in beyond the furthest group that was needed (None: no bound). `pace` is in bytes a
-    second, for measurements on a slower link than there is; the first `resident` bytes are exempt from it. With `jump` off, a needed
-    group waits for its turn. `workers`: groups that are brought in at a time.
+    `ahead` bounds the bytes that are brought in beyond the furthest group that was needed (None: no bound). `workers`: groups that are
+    brought in at a time. `elsewhere`: indices of groups that another engine brings; here they count as released.
     """
 
     def __init__(
@@ -52,33 +52,25 @@ class Engine:
         *,
         check: bool = True,
         ahead: int | None = None,
-        pace: float | None = None,
-        resident: int = 0,
-        order: Sequence[int] | None = None,
-        jump: bool = True,
         workers: int = WORKERS,
+        elsewhere: Collection[int] = (),
     ) -> None:
         self._groups = groups
         self._device = device
         self._checks = check
         self._ahead = ahead
-        self._pace = pace
-        self._resident = resident
-        self._jump = jump
-        self._queue = deque(order if order is not None else range(len(groups)))
+        self._queue = deque(index for index in range(len(groups)) if index not in elsewhere)
         self._urgent: deque[int] = deque()
-        self._taken = [False] * len(groups)
-        self._released = [False] * len(groups)
+        self._taken = [index in elsewhere for index in range(len(groups))]
+        self._released = list(self._taken)
         self._needed = [False] * len(groups)
         self._errors: dict[int, BaseException] = {}
-        self._pending = len(groups)
+        self._pending = len(self._queue)
         self._begun = self._used = 0  # bytes that workers have taken up, and of the furthest place that was needed
-        self._begun_at = _begins(groups)
+        self._begun_at = list(accumulate((group.nbytes for group in groups), initial=0))  # bytes before each group
         self._unbounded = ahead is None
         self._changed = threading.Condition()
         self._waiting = 0  # threads of compute's that wait for a group
-        self._link = threading.Lock()
-        self._link_free = 0.0
         self.misses = 0
         self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
         self.on_done: Callable[[], None] = lambda: None  # called once, by a worker or by start, when all are in and right
@@ -87,10 +79,9 @@ class Engine:
         self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(workers)]
 
     def start(self) -> None:
-        if not self._groups:
+        if not self._pending:
             self.on_done()
             return
-        self._link_free = time.monotonic()
         for thread in self.threads:
             thread.start()
 
@@ -121,7 +112,7 @@ class Engine:
         For a worker of another engine, which passes the group on: neither a stall of compute's nor a miss.
         """
         with self._changed:
-            if self._jump and not self._taken[index]:
+            if not self._taken[index]:
                 self._urgent.append(index)
             self._note(index)
             while not self._released[index] and index not in self._errors:
@@ -219,7 +210,6 @@ class Engine:
                     self._device.check(group)
             if self._waiting:
                 self._device.hurry(group)
-            self._keep_pace(group)
         except (OSError, TidalError) as error:
             with self._changed:
                 self._errors[index] = error
@@ -241,18 +231,6 @@ class Engine:
             yield
         finally:
             self.on_span(name, begin, time.monotonic_ns())
-
-    def _keep_pace(self, group: Group) -> None:
-        """Hold a group back until a link of `pace` bytes a second would have brought it."""
-        if self._pace is None:
-            return
-        with self._link:
-            carried = group.nbytes
-            if self._resident > 0:
-                carried, self._resident = max(carried - self._resident, 0), max(self._resident - carried, 0)
-            self._link_free = max(self._link_free, 0.0) + carried / self._pace
-            arrives = self._link_free
-        time.sleep(max(arrives - time.monotonic(), 0))
 
 
 class _ShortTurns:
@@ -289,15 +267,6 @@ def _give_way() -> None:
     with contextlib.suppress(OSError):  # a sandbox that forbids it
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
         os.sched_setscheduler(threading.get_native_id(), os.SCHED_BATCH, os.sched_param(0))  # none is to preempt the function
-
-
-def _begins(groups: Sequence[Group]) -> list[int]:
-    """Bytes before each group, in order."""
-    total, found = 0, []
-    for group in groups:
-        found.append(total)
-        total += group.nbytes
-    return found
 
 
 def _died(error: BaseException) -> TidalError:

@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from tidalctl.artifacts.state.storages import modules_of
+
 COMPILER = "torch._dynamo"
 
 
@@ -41,7 +43,7 @@ class Gate:
 
     def close(self, state: Any, hold: Callable[[Mapping[int, Sequence[int]]], None] | None = None) -> None:
         """From now on modules wait. What no module of the state owns is given to `hold`, or waited for here."""
-        owned = {_address(tensor) for module in _modules(state) for tensor in _own(module)}
+        owned = {address_of(tensor) for _, module in modules_of(state) for tensor in _own(module)}
         known, addresses, self._unsorted = self._groups, self._unsorted, []
         unowned = {address: known[address] for address in addresses if address not in owned and address in known}
         with self._lock:
@@ -66,7 +68,7 @@ class Gate:
     def _before(self, module: torch.nn.Module, arguments: Any) -> None:
         known = self._groups
         for tensor in _own(module):
-            if (groups := known.get(_address(tensor))) is not None:
+            if (groups := known.get(address_of(tensor))) is not None:
                 self._need(groups)
 
     def _compiling(self) -> None:
@@ -107,23 +109,8 @@ def _own(module: torch.nn.Module) -> Iterator[torch.Tensor]:
         yield from (tensor for tensor in tensors.values() if tensor is not None)
 
 
-def _modules(state: Any, depth: int = 3) -> Iterator[torch.nn.Module]:
-    """The modules that lie within a few steps of a state's top. Those that lie deeper count as nobody's."""
-    if isinstance(state, torch.nn.Module):
-        yield from state.modules()
-    elif depth:
-        if isinstance(state, dict):
-            children: Iterable[Any] = state.values()
-        elif isinstance(state, list | tuple):
-            children = state
-        else:
-            children = getattr(state, "__dict__", {}).values()
-        for child in list(children):
-            if not isinstance(child, str | int | float | torch.Tensor | type):
-                yield from _modules(child, depth - 1)
-
-
-def _address(tensor: torch.Tensor) -> int:
+def address_of(tensor: torch.Tensor) -> int:
+    """Return the address of a tensor's memory, 0 where it has none."""
     try:
         return tensor.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError):  # a wrapper without memory of its own

@@ -17,7 +17,7 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode, _get_current_function_mode, _get_current_function_mode_stack
 
-from tidalctl.runtime.weights.module_gate import _address
+from tidalctl.runtime.weights.module_gate import address_of
 
 # They read no memory of a tensor. `__get__` stands for all its attributes; the last are what unpickling one takes.
 FREE = frozenset(
@@ -83,7 +83,7 @@ class OperatorGate(TorchFunctionMode):
 
     def _wait_for(self, value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            if (groups := self._groups.get(_address(value))) is not None:
+            if (groups := self._groups.get(address_of(value))) is not None:
                 self._need(groups)
         elif isinstance(value, tuple | list):
             for each in value:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,42 +33,13 @@ class StreamOptions(msgspec.Struct, frozen=True):
     """How weights are brought in. `verify`: each group as it arrives, all files before the start, or not at all.
 
     `ahead`: bytes that are read beyond what was needed so far (None: no bound). `io`: how weights for a device are read, through the
-    page cache or past it; "auto" goes past it where it could not keep them. The rest is for measurements: `pace` of the link in
-    bytes a second, `resident` bytes that are there from the start, `order` of the groups ("access", "default": by the weights' names,
-    or "reversed"), and whether a needed group may `jump` the queue.
+    page cache or past it; "auto" goes past it where it could not keep them.
     """
 
     verify: str = "stream"
     ahead: int | None = None
     io: str = "auto"
-    pace: float | None = None
-    resident: int = 0
-    order: str = "access"
-    jump: bool = True
     group_size: int = GROUP_SIZE
-
-
-class _AllBut:
-    """A device to which some groups, by index, are nothing: another engine brings them."""
-
-    def __init__(self, device: MappedDevice, left: frozenset[int]) -> None:
-        self._device = device
-        self._left = left
-
-    def bring(self, group: Group) -> None:
-        if group.index not in self._left:
-            self._device.bring(group)
-
-    def check(self, group: Group) -> None:
-        if group.index not in self._left:
-            self._device.check(group)
-
-    def hurry(self, group: Group) -> None:
-        if group.index not in self._left:
-            self._device.hurry(group)
-
-    def wait(self, group: Group) -> None:
-        """Nothing to wait for, as with the mapped files themselves."""
 
 
 class WeightStream:
@@ -124,14 +95,11 @@ class WeightStream:
                     check_file(bundle, manifest, name)
         self.engine = Engine(
             self.groups,
-            _AllBut(self.device, frozenset(group.index for group in self.on_device)) if self.direct else self.device,
+            self.device,
             check=options.verify == "stream",
             ahead=options.ahead,
-            pace=None if self.on_device else options.pace,  # with a device, the link is that to the device
-            resident=options.resident,
-            order=self._order(self.groups),
-            jump=options.jump,
             workers=self._workers,
+            elsewhere=frozenset(group.index for group in self.on_device) if self.direct else (),
         )
         self.engine.on_done = self._finished
         self.engine.on_span = timeline.add
@@ -146,13 +114,6 @@ class WeightStream:
                 raise Truncated(f"{self._bundle}: {name} has {file.size} of {expected} bytes", COMPILE_AGAIN)
             if file.size > expected:
                 raise Corrupt(f"{self._bundle}: {name} is longer than compile wrote it", COMPILE_AGAIN)
-
-    def _order(self, groups: Sequence[Group]) -> list[int] | None:
-        if self.options.order == "reversed":
-            return list(reversed(range(len(groups))))
-        if self.options.order == "default":
-            return sorted(range(len(groups)), key=lambda place: min(weight.name for weight in groups[place].weights))
-        return None
 
     def mappings(self, *, again: bool) -> dict[str, PrivateMapping]:
         """The files' private mappings: those that are read into, or fresh ones in which nothing has been written."""
@@ -191,16 +152,6 @@ class WeightStream:
                 raise
             self._ready = arrival
 
-    def pin(self) -> None:
-        """Keep the device's weights in pinned memory, so that further states' come at the speed of the link.
-
-        Raises ValueError where they are read past the page cache, since nobody checks them then before they are copied.
-        """
-        if self.direct:
-            raise ValueError("weights that are read past the page cache are not kept in memory")
-        for group in self.on_device:
-            self._read_by().pin(group)
-
     @contextlib.contextmanager
     def kept_if_made(self) -> Iterator[None]:
         """Around the making of a state: where that fails, its memory on the device is free again."""
@@ -221,17 +172,8 @@ class WeightStream:
         from tidalctl.runtime.weights.device_arrival import DeviceArrival
 
         options = self.options
-        arrival = DeviceArrival(
-            self.on_device,
-            self._read_by(),
-            options.verify == "stream",
-            self._workers,
-            ahead=options.ahead,
-            pace=options.pace,
-            resident=options.resident,
-            order=self._order(self.on_device),
-            jump=options.jump,
-        )
+        check = options.verify == "stream"
+        arrival = DeviceArrival(self.on_device, self._read_by(), check, self._workers, options.ahead)
         arrival.on_done = self._arrived
         arrival.engine.on_span = lambda name, begin, end: self._timeline.add("copy weights", begin, end)
         arrival.engine.on_stall = self._stalled
