@@ -93,19 +93,6 @@ def handler(event, context):
     return load().tolist()
 """
 
-TWO_UNDERSCORES = """
-__scale = 1.0
-
-@tidalctl.init
-def load():
-    return torch.ones(4) * __scale
-
-def handler(event, context):
-    global __scale
-    __scale = event["scale"]
-    return load().tolist()
-"""
-
 RESEEDED = """
 @tidalctl.init
 def load(event):
@@ -165,14 +152,6 @@ def test_what_the_function_did_before_init_may_be_a_cause(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert take(tmp_path, HEAD + source, {"scale": 2.0}).cause == cause
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("source", [DIRECTORY.replace(' / str(int(event["scale"]))', ""), VARIABLE_FOR_A_LIBRARY])
-def test_what_is_set_as_in_the_trace_is_no_hindrance(source: str, chain: Callable[..., Chain]) -> None:
-    made = chain({"app.py": HEAD + source, "scale.json": "2.0"}, {"scale": 2.0})
-    assert made.manifest["strategy"] == "snapshot", made.said()
-    assert made.run({"scale": 2.0})["fallback"] is None
 
 
 NOTHING_STATIC = """

@@ -198,18 +198,22 @@ def test_a_function_that_samples_without_a_seed_is_found_and_only_its_weights_ar
     assert all(0 <= value <= index for index, value in enumerate(report["output"]))
 
 
-def test_a_bundle_of_another_torch_runs_init_the_ordinary_way_and_answers_right(decoder: Chain, spoiled: Path) -> None:
-    change_fingerprint(spoiled, distributions={**decoder.manifest["fingerprint"]["distributions"], "torch": "0.4.1"})
+@pytest.mark.parametrize(
+    ("changes", "told", "code"),
+    [
+        ({"distributions": {"torch": "0.4.1"}}, "torch 0.4.1", "packages-differ"),
+        ({"cpu_capability": "Z80", "cpu_flags": "other"}, "Z80", "cpu-differs"),
+    ],
+)
+def test_a_bundle_of_another_torch_or_cpu_runs_init_and_answers_right(
+    decoder: Chain, spoiled: Path, changes: dict[str, Any], told: str, code: str
+) -> None:
+    if "distributions" in changes:
+        changes = {"distributions": decoder.manifest["fingerprint"]["distributions"] | changes["distributions"]}
+    change_fingerprint(spoiled, **changes)
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "torch 0.4.1" in report["fallback"] and report["cause"] == "packages-differ"
-
-
-def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoiled: Path) -> None:
-    change_fingerprint(spoiled, cpu_capability="Z80", cpu_flags="other")
-    report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
-    assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "Z80" in report["fallback"] and report["cause"] == "cpu-differs"
+    assert told in report["fallback"] and report["cause"] == code
 
 
 @pytest.mark.parametrize(

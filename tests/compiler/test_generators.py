@@ -1,14 +1,14 @@
 """An init that draws random numbers and drops them moves a generator on: what the handler draws next hangs on where that stood."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import Chain, python
+from conftest import Chain
 from safetensors.torch import save_file
+from warm import served
 
 HEAD = """
 import pathlib
@@ -135,11 +135,7 @@ def load(event):
 def test_init_finds_its_files_where_a_seed_makes_it_run_and_a_later_event_is_served_again(chain: Callable[..., Chain]) -> None:
     made = chain(HEAD + BESIDE + HANDLER, {})
     assert made.manifest["strategy"] == "snapshot"
-    script = """
-import json, sys, tidalctl
-function = tidalctl.load_bundle(sys.argv[1])
-print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
-"""
     events = [{}, {"seed": 5}, {}, {"seed": 6}]
-    told = json.loads(python(script, made.bundle, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
-    assert told == [[made.plain(event), "seed" not in event] for event in events]
+    outputs, fallbacks, _ = served(made, *events)
+    assert outputs == [made.plain(event) for event in events]
+    assert [fallback is None for fallback in fallbacks] == ["seed" not in event for event in events]

@@ -1,12 +1,10 @@
 """What torch is set to where init is called: the state in a bundle is that of the traced settings, and of no others."""
 
-import json
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-from conftest import Chain, python
-from test_states import plainly
+from conftest import Chain
+from warm import plainly, served
 
 APP = """
 import contextlib
@@ -71,15 +69,6 @@ def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
 
 SETS = "    torch.set_default_dtype(torch.float16)\n"
 FIRST, LAST = "    weight = torch.nn", '    return {"weight"'
-WARM = """
-import json, sys, tidalctl
-function = tidalctl.load_bundle(sys.argv[1])
-print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
-"""
-
-
-def told(script: str, *arguments: Any, made: Chain) -> Any:
-    return json.loads(python(script, *arguments, cwd=made.folder).ok().out.splitlines()[-1])
 
 
 @pytest.mark.parametrize("place", [pytest.param(FIRST, marks=pytest.mark.slow), LAST])
@@ -88,9 +77,9 @@ def test_where_init_leaves_torch_set_otherwise_a_later_call_in_the_process_runs_
 ) -> None:
     made = chain(APP.replace(place, SETS + place), {"set": ""})
     events = [{"set": name} for name in ("", "", "autocast")]
-    answers = told(WARM, made.bundle, json.dumps(events), made=made)
-    assert [served for _, served in answers] == [True, False, False]
-    assert [answer for answer, _ in answers] == plainly(made, *events)
+    outputs, fallbacks, _ = served(made, *events)
+    assert [fallback is None for fallback in fallbacks] == [True, False, False]
+    assert outputs == plainly(made, *events)
 
 
 PRECISE = """

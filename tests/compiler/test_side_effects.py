@@ -7,11 +7,17 @@ from pathlib import Path
 import pytest
 from conftest import Chain
 from taken import HEAD, take
-from test_states import call_twice, plainly
+from warm import plainly, served
 
 from tidalctl.artifacts.cause import Cause
 
-REBINDS = """
+PATCHES = """
+import torch
+original = torch.nn.functional.gelu
+torch.nn.functional.gelu = lambda x: original(x) * 2
+"""
+LEAVES = """
+import collections, sys
 numpy = None
 
 def cut(x): return x[:4]
@@ -22,57 +28,46 @@ class First: size = 4
 
 class Second: size = 8
 
-long_prompt = cut
-Kind = First
+long_prompt, Kind = cut, First
+CACHE, QUEUE, NOTHING = {}, collections.deque(), object()
+
+class Holder:
+    model = None
+
+HOLDER = Holder()
 
 @tidalctl.init(static=True)
 def load(event):
     global long_prompt, numpy, Kind
     import numpy
+    import patches
     long_prompt, Kind = window, Second
-    return torch.ones(8)
+    CACHE["table"] = torch.arange(3.0)
+    QUEUE.append("ready")
+    HOLDER.model = torch.nn.Identity()
+    sys.setrecursionlimit(4321)
+    torch.backends.mkldnn.enabled = False
+    return {"x": torch.ones(8), "nothing": NOTHING, "cache": CACHE}
 
 def handler(event, context):
-    x = load(event)
-    return [long_prompt(x).tolist(), float(numpy.log(1.0)), Kind.size] if event.get("all") else x.tolist()
+    state = load(event)
+    x = state["x"]
+    if not event:
+        return x.tolist()
+    bound = long_prompt(x).tolist(), float(numpy.log(1.0)), Kind.size
+    filled = {key: value.tolist() for key, value in CACHE.items()}, list(QUEUE), type(HOLDER.model).__name__
+    shared = state["nothing"] is NOTHING, state["cache"] is CACHE
+    settings = torch.nn.functional.gelu(x).tolist(), sys.getrecursionlimit(), torch.backends.mkldnn.enabled
+    return [*bound, *filled, *shared, *settings]
 """
 
 
-def test_functions_classes_and_modules_that_init_binds_to_globals_are_kept(chain: Callable[..., Chain]) -> None:
-    made = chain(HEAD + REBINDS, {})
+def test_what_init_binds_fills_imports_and_sets_is_there_for_events_that_were_not_traced(chain: Callable[..., Chain]) -> None:
+    made = chain({"app.py": HEAD + LEAVES, "patches.py": PATCHES}, {})
     assert made.manifest["strategy"] == "snapshot", made.said()
     assert "app.long_prompt" in made.said()
     report = made.run({"all": 1})
     assert (report["output"], report["fallback"]) == (made.plain({"all": 1}), None)
-
-
-PATCHES = """
-import torch
-original = torch.nn.functional.gelu
-torch.nn.functional.gelu = lambda x: original(x) * 2
-"""
-SETS = """
-import sys
-
-@tidalctl.init(static=True)
-def load(event):
-    import patches
-    sys.setrecursionlimit(4321)
-    torch.backends.mkldnn.enabled = False
-    return torch.ones(2)
-
-def handler(event, context):
-    x = load(event)
-    if event:
-        return [torch.nn.functional.gelu(x).tolist(), sys.getrecursionlimit(), torch.backends.mkldnn.enabled]
-    return x.tolist()
-"""
-
-
-def test_a_module_that_init_imports_is_imported_and_what_it_sets_for_the_process_is_set(chain: Callable[..., Chain]) -> None:
-    made = chain({"app.py": HEAD + SETS, "patches.py": PATCHES}, {})
-    assert made.manifest["strategy"] == "snapshot", made.said()
-    assert made.run({"all": 1})["output"] == made.plain({"all": 1})
 
 
 def init_that(body: str, before: str = "") -> str:
@@ -181,8 +176,8 @@ def test_what_a_class_holds_is_restored_and_kept_for_a_second_event(chain: Calla
     report = made.run({"more": 2})
     assert (report["output"], report["fallback"]) == (made.plain({"more": 2}), None)
     events = [{"more": 2}, {"more": 3}, {"more": 0}]
-    outputs, fallback, restored = call_twice(made.bundle, *events, cwd=made.folder)
-    assert (outputs, fallback, restored) == (plainly(made, *events), None, 1)
+    outputs, fallbacks, restored = served(made, *events)
+    assert (outputs, fallbacks[-1], restored) == (plainly(made, *events), None, 1)
 
 
 STARTS = {

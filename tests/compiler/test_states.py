@@ -4,12 +4,13 @@ import hashlib
 import json
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from conftest import Chain, files_below, python, tidalctl
+from conftest import Chain, files_below, tidalctl
 from safetensors import safe_open
+from warm import served
 
 from tidalctl.artifacts.trace.file import read_trace
 from tidalctl.artifacts.trace.records import InitCall, Weight
@@ -17,23 +18,6 @@ from tidalctl.artifacts.trace.records import InitCall, Weight
 EVENT = {"n": 1}
 OTHER = {"n": 3}
 DECODE = {"prompt": [3, 1, 4], "max_new_tokens": 5}
-TWICE = """
-import json, sys
-from tidalctl import load_bundle
-function = load_bundle(sys.argv[1])
-outputs = []
-for event in json.loads(sys.argv[2]):
-    result = function(event)
-    outputs.append(list(result) if hasattr(result, "__next__") else result)
-print()
-print(json.dumps([outputs, function.template.fallback and function.template.fallback.text, function.template.states.restored]))
-"""
-PLAINLY = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import app
-print(json.dumps([app.handler(event, None) for event in json.loads(sys.argv[2])]))
-"""
 AWKWARD = """
 import numpy
 import torch
@@ -56,57 +40,11 @@ def load(event):
 
 def handler(event, context):
     state = load(event)
-    if event["kind"] == "write":
-        state["one"][0] = 7
-        return [state["two"].tolist(), state["array"].tolist()]
-    if event["kind"] == "gradient":
-        return None if state["weight"].grad is None else state["weight"].grad.tolist()
-    if event["kind"] == "graph":
-        return state["made"].grad_fn is not None
-    return state["one"].shape[0]
-"""
-
-HABITS = """
-import collections
-import torch
-import tidalctl
-
-CACHE = {}
-QUEUE = collections.deque()
-NOTHING = object()
-
-
-class Holder:
-    model = None
-
-
-class Model(torch.nn.Module):
-    shared = None
-
-
-HOLDER = Holder()
-
-
-@tidalctl.init
-def load(event):
-    CACHE["table"] = torch.arange(3.0)
-    QUEUE.append("ready")
-    HOLDER.model = torch.nn.Identity()
-    Model.shared = 5
-    return {"weight": torch.ones(2), "nothing": NOTHING, "cache": CACHE}
-
-
-def handler(event, context):
-    state = load(event)
-    if event["kind"] == "filled":
-        return [{key: value.tolist() for key, value in CACHE.items()}, list(QUEUE)]
-    if event["kind"] == "held":
-        return type(HOLDER.model).__name__
-    if event["kind"] == "class":
-        return Model.shared
-    if event["kind"] == "same":
-        return [state["nothing"] is NOTHING, state["cache"] is CACHE]
-    return state["weight"].tolist()
+    if not event["look"]:
+        return state["one"].shape[0]
+    state["one"][0] = 7
+    gradient = state["weight"].grad
+    return [state["two"].tolist(), state["array"].tolist(), gradient.tolist(), state["made"].grad_fn is not None]
 """
 
 
@@ -115,17 +53,6 @@ def test_the_state_of_a_random_generator_is_called_what_it_is_and_counted_as_no_
     assert ".torch.rng" in names
     assert f"snapshot: {len(names) - 1} weights, " in states.said()
     assert "besides, the state of torch's random generator" in states.said()
-
-
-def call_twice(bundle: Path, *events: dict[str, Any], cwd: Path) -> tuple[list[Any], str | None, int]:
-    done = python(TWICE, bundle, json.dumps(events), cwd=cwd).ok()
-    outputs, fallback, restored = json.loads(done.out.strip().splitlines()[-1])
-    return outputs, fallback, restored
-
-
-def plainly(made: Chain, *events: dict[str, Any]) -> Any:
-    """What the plain function gives for these events, one after the other in one process."""
-    return json.loads(python(PLAINLY, made.project, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
 
 
 def sha256(path: Path) -> str:
@@ -151,8 +78,8 @@ def test_an_event_that_was_never_traced_is_answered_as_the_plain_function_answer
 
 def test_what_a_handler_writes_to_is_its_own_copy_and_the_next_call_sees_the_original(states: Chain) -> None:
     before = {path.name: sha256(path) for path in states.bundle.glob("*.safetensors")}
-    outputs, fallback, restored = call_twice(states.bundle, EVENT, EVENT, OTHER, cwd=states.folder)
-    assert (fallback, restored) == (None, 3)
+    outputs, fallbacks, restored = served(states, EVENT, EVENT, OTHER)
+    assert (fallbacks, restored) == ([None, None, None], 3)
     assert_same(outputs[0], outputs[1])
     plainly = states.plain(EVENT)
     assert_same(outputs[0], plainly)
@@ -253,29 +180,7 @@ def test_the_stock_tools_read_and_check_the_bundle_as_it_lies_there(decoder: Cha
     assert done.returncode == 0, done.stdout
 
 
-@pytest.fixture(scope="module")
-def awkward(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+def test_what_pickle_would_lose_of_a_state_is_not_lost(chain: Callable[..., Chain]) -> None:
     """Memory shared outside torch, a gradient, and a tensor in the middle of a graph, none of which the traced event looks at."""
-    made = Chain(tmp_path_factory.mktemp("awkward"), [{"kind": "nothing"}])
-    made.project.mkdir()
-    (made.project / "app.py").write_text(AWKWARD)
-    return made.make()
-
-
-@pytest.mark.parametrize("kind", ["write", "gradient", "graph"])
-def test_what_pickle_would_lose_of_a_state_is_not_lost(awkward: Chain, kind: str) -> None:
-    assert awkward.run({"kind": kind})["output"] == awkward.plain({"kind": kind})
-
-
-@pytest.fixture(scope="module")
-def habits(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    """An init that also fills what its module holds; the traced event looks at none of it."""
-    made = Chain(tmp_path_factory.mktemp("habits"), [{"kind": "nothing"}])
-    made.project.mkdir()
-    (made.project / "app.py").write_text(HABITS)
-    return made.make()
-
-
-@pytest.mark.parametrize("kind", ["filled", "held", "class", "same"])
-def test_what_init_leaves_in_its_module_is_there_for_events_that_were_not_traced(habits: Chain, kind: str) -> None:
-    assert habits.run({"kind": kind})["output"] == habits.plain({"kind": kind})
+    made = chain(AWKWARD, {"look": False})
+    assert made.run({"look": True})["output"] == made.plain({"look": True}) == [[7, 0, 0], [7, 0, 0], [0, 2, 4], True]

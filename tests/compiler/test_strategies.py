@@ -56,7 +56,7 @@ def plain(made: Chain, given: dict[str, object]) -> object:
 
 
 @pytest.mark.slow
-def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
+def test_a_merge_is_a_script_that_runs_alone_answers_what_no_trace_saw_and_leaves_the_rest_to_init(
     chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
     adapters(tmp_path)
@@ -65,23 +65,11 @@ def test_a_merge_is_a_script_that_answers_adapters_and_scales_that_no_trace_saw(
     for given in (event("a", 0.5), event("b", 2.0), event("a", -1.25), event("b", 3.0)):
         report = made.run(given)
         assert (report["strategy"], report["fallback"], report["output"]) == ("script", None, plain(made, given))
-
-
-@pytest.mark.slow
-def test_a_script_runs_alone_beside_its_weights(chain: Callable[..., Chain], tmp_path: Path) -> None:
-    adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     code = "import runpy, sys; sys.argv[0] = 'app.bundle/dynamic_init.py'; runpy.run_path(sys.argv[0], run_name='__main__')"
     code = code.replace("sys.argv[0] =", f"sys.argv[1:] = [{json.dumps(json.dumps(event('b', 1.5)))}]; sys.argv[0] =")
     done = python(code, cwd=made.folder)
     digest = made.run(event("b", 1.5), "--state")["state"]["w"]
     assert done.code == 0 and done.out.split() == ["w", "float32", "[8,", "8]", digest]
-
-
-@pytest.mark.slow
-def test_an_event_that_a_script_does_not_serve_runs_init(chain: Callable[..., Chain], tmp_path: Path) -> None:
-    adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     given = event("c", 1.0, head=True)
     report = made.run(given)
     assert report["output"] == plain(made, given)
@@ -113,7 +101,9 @@ def test_with_one_event_compile_says_what_it_can_not_know_and_keeps_nothing_of_t
 
 
 @pytest.mark.slow
-def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tmp_path: Path) -> None:
+def test_a_later_trace_demotes_what_it_disproves_and_one_of_another_function_does_not_fit(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
     adapters(tmp_path)
     made = chain(MERGES, event("a", 0.5), event("b", 2.0), options=VARY)
     assert made.manifest["dynamic"] == ["w"]
@@ -126,47 +116,16 @@ def test_a_later_trace_demotes_what_it_disproves(chain: Callable[..., Chain], tm
     for given in (event("a", 0.5), event("c", 1.0, head=True), event("b", 9.0)):
         report = tidalctl("run", "both.bundle", "--event", json.dumps(given), "--json", cwd=made.folder).report
         assert report["output"] == plain(made, given), given
-
-
-@pytest.mark.slow
-def test_traces_of_two_functions_make_no_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
-    adapters(tmp_path)
-    made = chain(MERGES, event("a", 0.5))
     (made.project / "other.py").write_text(MERGES)
     tidalctl("trace", "project/other.py", "--event", json.dumps(event("a", 0.5)), cwd=made.folder).ok()
-    done = tidalctl("compile", "app.trace", "other.trace", "-o", "both.bundle", cwd=made.folder)
-    assert done.code == 2 and "another function" in done.err and not (made.folder / "both.bundle").exists()
-
-
-@pytest.mark.slow  # as test_dynamic_cases holds for three cases
-def test_no_bytes_of_a_traced_adapter_are_in_the_bundle(chain: Callable[..., Chain], tmp_path: Path) -> None:
-    adapters(tmp_path)
-    for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):
-        made = chain(MERGES, *events, options=VARY)
-        stored = b"".join(path.read_bytes() for path in made.bundle.rglob("*") if path.is_file())
-        for name in ("a", "b"):
-            data = (tmp_path / name / "adapter.safetensors").read_bytes()[-64:]
-            assert data not in stored
-        for path in (made.trace, made.bundle):
-            tidalctl("inspect", path, cwd=made.folder).ok()
-            if path.is_file():
-                path.unlink()
-            else:
-                import shutil
-
-                shutil.rmtree(path)
+    done = tidalctl("compile", "app.trace", "other.trace", "-o", "none.bundle", cwd=made.folder)
+    assert done.code == 2 and "another function" in done.err and not (made.folder / "none.bundle").exists()
 
 
 @pytest.mark.slow
 def test_two_calls_of_init_in_one_process_share_nothing(chain: Callable[..., Chain], tmp_path: Path) -> None:
     adapters(tmp_path)
     twice = MERGES.replace("    return {name", "    load(event)['head'].zero_()\n    return {name")
-    for events in ([event("a", 0.5)], [event("a", 0.5), event("b", 2.0)]):
-        folder = tmp_path / str(len(events))
-        folder.mkdir()
-        adapters(folder)
-        made = Chain(folder, events, list(VARY))
-        made.project.mkdir()
-        (made.project / "app.py").write_text(twice)
-        made.make()
-        assert made.run(event("c", 1.0))["output"] == plain(made, event("c", 1.0))
+    made = chain(twice, event("a", 0.5), event("b", 2.0), options=VARY)
+    report = made.run(event("a", 1.0))
+    assert (report["strategy"], report["output"]) == ("script", plain(made, event("a", 1.0)))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Chain, python, tidalctl, write_project
+from conftest import Chain, tidalctl, write_project
 from safetensors.torch import save_file
+from warm import served
 
 APP = """
 import enum
@@ -53,11 +54,6 @@ def handler(event, context):
     os.environ["LAST_REQUEST"] = str(event)
     return [state["model"](torch.ones(1, 2)).tolist(), torch.rand(2).tolist(), known["words"], state["mode"].value]
 """
-WARM = """
-import json, sys, tidalctl
-function = tidalctl.load_bundle(sys.argv[1])
-print(json.dumps([[function(event), function.template.fallback is None] for event in json.loads(sys.argv[2])]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +88,9 @@ def test_init_finds_its_files_where_another_seed_than_the_traced_one_makes_it_ru
 
 def test_in_a_warm_process_an_event_is_served_whatever_earlier_ones_have_left(made: Chain) -> None:
     events: list[dict[str, Any]] = [{"seed": seed} for seed in (6, 5, 5, 6, 5)]
-    told = json.loads(python(WARM, made.bundle, json.dumps(events), cwd=made.folder).ok().out.splitlines()[-1])
-    assert told == [[made.plain(event), event["seed"] == 5] for event in events]
+    outputs, fallbacks, _ = served(made, *events)
+    assert outputs == [made.plain(event) for event in events]
+    assert [fallback is None for fallback in fallbacks] == [event["seed"] == 5 for event in events]
 
 
 @pytest.mark.slow
