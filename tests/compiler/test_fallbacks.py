@@ -17,14 +17,7 @@ from sample_artifacts import sample_records, write_bundle
 from tidalctl.artifacts.bundle.manifest import Answer, Fallback, Manifest, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.state.skeleton import why_not_picklable
 from tidalctl.artifacts.trace.records import InitCall
-from tidalctl.compiler.dynamic.derivation import Planned, plan_program
-from tidalctl.compiler.dynamic.recorded_init import EventInit
-from tidalctl.compiler.dynamic.slicing import NotSliced
 from tidalctl.compiler.explain import Verdict, explanation
-from tidalctl.function.init_mark import Init
-from tidalctl.lineage.loaders import LoaderWatch
-from tidalctl.lineage.tape import Tape
-from tidalctl.tracer.init.call import record_init
 
 DECODE = {"prompt": [3, 1, 4], "max_new_tokens": 5}
 LAMBDA = """
@@ -122,11 +115,12 @@ def test_a_lambda_in_the_state_falls_back_to_init_and_compile_prints_the_path_to
     made = chain(LAMBDA, {})
     assert 'state["model"].foo: a lambda' in made.said()
     assert made.manifest["strategy"] == "eager"
+    assert "(not-picklable); see docs/troubleshooting.md#not-picklable\n" in made.said()
     assert not list(made.bundle.glob("*.safetensors"))
     assert not (made.bundle / "skeleton.pickle").exists()
     report = made.run({})
     assert (report["strategy"], report["output"]) == ("eager", made.plain({}))
-    assert 'state["model"].foo: a lambda' in report["fallback"]
+    assert 'state["model"].foo: a lambda' in report["fallback"] and report["cause"] == "not-picklable"
 
 
 DIVIDES = """
@@ -157,7 +151,7 @@ def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callab
     made = chain(UNSEEDED, {})
     assert made.manifest["strategy"] == "eager"
     (line,) = [line for line in made.said().splitlines() if "fallback" in line]
-    assert "drawn" in line and "not static" in line
+    assert "drawn" in line and "(not-reproducible)" in line
     report = made.run({})
     assert (report["strategy"], report["output"]) == ("eager", [[0.0, 1.0, 2.0, 3.0], True])
     assert "static=True" not in made.said(), "it would be a lie"
@@ -169,12 +163,12 @@ def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_ev
     assert 'read event["extra"], event["x"]' in made.said()
     agrees, differs = {"x": 2, "y": 5}, {"x": 3, "y": 5}
     appears, called_otherwise = {"x": 2, "extra": [1]}, {"x": 2, "scale": 4}
-    for event, strategy in ((agrees, "snapshot"), (differs, "eager"), (appears, "eager"), (called_otherwise, "eager")):
+    causes = (None, "event-not-served", "event-not-served", "call-differs")
+    for event, cause in zip((agrees, differs, appears, called_otherwise), causes, strict=True):
         report = made.run(event)
         assert report["output"] == made.plain(event), event
-        assert report["strategy"] == strategy, event
-        assert (report["fallback"] is None) == (strategy == "snapshot")
-    assert "other arguments" in report["fallback"]
+        assert (report["strategy"], report["cause"]) == ("eager" if cause else "snapshot", cause), event
+        assert (report["fallback"] is None) == (cause is None)
     serves = [
         python(f"import runpy, sys; sys.argv[1:] = [{json.dumps(event)!r}]; runpy.run_path('dynamic_init.py', run_name='__main__')",
                cwd=made.bundle).code
@@ -186,6 +180,7 @@ def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_ev
 def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[..., Chain]) -> None:
     made = chain(LIES, {"x": 1}, {"x": 2})
     assert made.manifest["strategy"] == "eager"
+    assert made.manifest["fallbacks"][0]["code"] == "state-differs-by-event"
     assert "static=True" in made.said() and "event 1" in made.said()
     for event in ({"x": 1}, {"x": 2}, {"x": 3}):
         assert made.run(event)["output"] == [float(event["x"])] * 2
@@ -206,14 +201,14 @@ def test_a_bundle_of_another_torch_runs_init_the_ordinary_way_and_answers_right(
     change_fingerprint(spoiled, distributions={**decoder.manifest["fingerprint"]["distributions"], "torch": "0.4.1"})
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "torch 0.4.1" in report["fallback"]
+    assert "torch 0.4.1" in report["fallback"] and report["cause"] == "packages-differ"
 
 
 def test_a_bundle_of_another_cpu_runs_init_the_ordinary_way(decoder: Chain, spoiled: Path) -> None:
     change_fingerprint(spoiled, cpu_capability="Z80", cpu_flags="other")
     report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
-    assert "Z80" in report["fallback"]
+    assert "Z80" in report["fallback"] and report["cause"] == "cpu-differs"
 
 
 @pytest.mark.parametrize(
@@ -239,7 +234,7 @@ def test_a_bundle_of_a_device_that_is_not_here_is_refused(spoiled: Path) -> None
 
 def test_eager_runs_the_same_function_without_the_state_of_the_bundle(decoder: Chain) -> None:
     report = decoder.run(DECODE, "--eager")
-    assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
+    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "eager-asked-for", decoder.plain(DECODE))
 
 
 class Refuses:
@@ -313,7 +308,8 @@ def test_a_proof_that_fails_says_where_the_answers_part_and_keeps_neither(chain:
     made = chain(RESIZABLE, {})
     assert "output['seen'][1] is false from the bundle, true from the plain function" in made.said()
     (fallback,) = made.manifest["fallbacks"]
-    assert (fallback["strategy"], fallback["cause"]) == ("eager", "the proof: event 0: the answer differs")
+    assert fallback["cause"] == "the proof: event 0: the answer differs"
+    assert (fallback["strategy"], fallback["code"]) == ("eager", "proof-failed")
 
 
 def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(tmp_path: Path) -> None:
@@ -325,36 +321,4 @@ def test_a_replay_is_explained_by_what_is_answered_and_by_why_it_is_no_snapshot(
     lines = explanation(manifest, call, Verdict(events=2, reproducible=True))
     assert "  1 tensor that init reads for every event: answered from the bundle" in lines
     assert "  the rest: init as it is, because it draws" in lines
-    assert lines[lines.index("fell back:") + 1] == "  dynamic init: replay; cause: it draws"
-
-
-def test_what_a_script_lacks_is_told_with_what_would_help(tmp_path: Path) -> None:
-    def load(event: dict[str, Any]) -> Any:
-        weight = torch.ones(2) * event.get("scale", 1.0)
-        return {"weight": weight * min(event["clip"], 2.0) if "clip" in event else weight}
-
-    def recorded(number: int, event: dict[str, Any]) -> EventInit:
-        tape = Tape(number)
-        with LoaderWatch(lambda path: None) as watch:
-            watch.tape = tape
-            made = record_init(Init(load, False), (event,), {}, event, tape)
-        weights = tuple(weight for weight, _ in made.weights(0))
-        return EventInit(event=event, call=made.call, weights=weights, records=tuple(tape.records), opened=())
-
-    def planned(*events: dict[str, Any], vary: tuple[str, ...] = ("scale", "clip")) -> Planned:
-        return plan_program([recorded(number, event) for number, event in enumerate(events)], str(tmp_path), vary)
-
-    with pytest.raises(NotSliced, match=r'event\["scale"\] is not a text, and not a number, in every traced event'):
-        planned({}, {"scale": 0.5})
-    with pytest.raises(NotSliced, match=r'event\["scale"\] differs between the traced events: .* with --vary scale$'):
-        planned({"scale": 1.0}, {"scale": 0.5}, vary=("clip",))
-    clipped = {"scale": 1.0, "clip": 9.0}, {"scale": 0.5, "clip": 8.0}
-    with pytest.raises(NotSliced, match=r".* say so with --vary clip --vary scale$"):
-        planned(*clipped, vary=())
-    with pytest.raises(NotSliced, match=r'nothing that init does shows what it makes of event\["clip"\]'):
-        planned(*clipped)
-    with pytest.raises(NotSliced, match=r"takes 1\.5, 2\.0, .*: give the number that differs as a field in every traced event"):
-        planned({"scale": 1.0, "clip": 1.5}, {"scale": 0.5, "clip": 8.0})
-    made = planned({"scale": 1.0}, {"scale": 0.5})
-    assert (made.dynamic, made.program.event_varied) == (("weight",), {"scale": "number"})
-    assert planned({"scale": 1.0}, {"scale": 0.5}, {"scale": 3}).program.event_varied == {"scale": "number"}
+    assert lines[lines.index("fell back:") + 1] == "  dynamic init: replay; cause: it draws (steps-differ)"

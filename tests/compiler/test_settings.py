@@ -66,7 +66,7 @@ def test_an_event_for_which_the_handler_sets_torch_otherwise_has_its_own_state(
         event = {"set": name}
         report = made.run(event)
         assert report["output"] == made.plain(event), name
-        assert report["fallback"] and "in the trace" in report["fallback"], name
+        assert report["cause"] == "setting-differs" and "in the trace" in report["fallback"], name
 
 
 SETS = "    torch.set_default_dtype(torch.float16)\n"

@@ -9,6 +9,8 @@ from conftest import Chain
 from taken import HEAD, take
 from test_states import call_twice, plainly
 
+from tidalctl.artifacts.cause import Cause
+
 REBINDS = """
 numpy = None
 
@@ -83,28 +85,50 @@ def init_that(body: str, before: str = "") -> str:
 CAUSES = {
     "a global is bound to a wrapper of its own name": (
         init_that("global step\nstep = torch.no_grad()(step)", "def step(x): return x\n"),
-        "app.step: init binds it anew",
+        Cause.GLOBAL_BOUND_ANEW,
+        "init binds app.step anew",
     ),
     "a method is wrapped": (
         init_that("M.make = staticmethod(lambda: 2)", "class M:\n    @staticmethod\n    def make(): return 1\n"),
+        Cause.NOT_PICKLABLE,
         "app.M.make: a staticmethod",
     ),
-    "a global is deleted": (init_that("global RAW\ndel RAW", "RAW = 1\n"), "app:load deletes app.RAW"),
+    "a global is deleted": (init_that("global RAW\ndel RAW", "RAW = 1\n"), Cause.GLOBAL_DELETED, "app:load deletes app.RAW"),
     "a class attribute is deleted": (
         init_that("del M.raw", "class M:\n    raw, other = 1, 2\n"),
+        Cause.GLOBAL_DELETED,
         "app:load deletes app.M.raw",
     ),
     "what can't be filled is changed in place": (
         init_that("ROWS.add_(1)", "ROWS = torch.ones(2)\n"),
+        Cause.GLOBAL_NOT_FILLABLE,
         "app:load changes app.ROWS in place, and no snapshot fills a Tensor",
     ),
-    "what can't be pickled is bound": (init_that("global work\nwork = lambda: 1", "work = None\n"), "app.work: a lambda"),
+    "what can't be pickled is bound": (
+        init_that("global work\nwork = lambda: 1", "work = None\n"),
+        Cause.NOT_PICKLABLE,
+        "app.work: a lambda",
+    ),
+    "what can't be unpickled is returned": (
+        init_that("return Refuses()", "class Refuses:\n    def __reduce__(self): return int, ('x',)\n"),
+        Cause.NOT_UNPICKLABLE,
+        "unpickled: ValueError: invalid literal",
+    ),
     "something deep inside a global": (
         init_that("return TABLE['a']['b'][0]", "TABLE = {'a': {'b': [torch.ones(2)]}}\n"),
-        "it holds a Tensor from deep inside a global",
+        Cause.COPIED_FROM_GLOBAL,
+        "the state holds a Tensor from deep inside a global",
     ),
-    "sys.path is changed": (init_that("sys.path.append('/nowhere')", "import sys\n"), "app:load changes sys.path"),
-    "the working directory is changed": (init_that("os.chdir('/')", "import os\n"), "app:load changes the working directory"),
+    "sys.path is changed": (
+        init_that("sys.path.append('/nowhere')", "import sys\n"),
+        Cause.SYS_PATH_CHANGED,
+        "app:load changes",
+    ),
+    "the working directory is changed": (
+        init_that("os.chdir('/')", "import os\n"),
+        Cause.DIRECTORY_CHANGED,
+        "app:load changes",
+    ),
 }
 
 
@@ -112,8 +136,10 @@ CAUSES = {
 def test_what_no_snapshot_holds_is_a_cause_that_names_it(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    source, cause = CAUSES[case]
-    assert cause in take(tmp_path, source).cause
+    source, cause, told = CAUSES[case]
+    reason = take(tmp_path, source).cause
+    assert reason is not None and reason.code == cause.code
+    assert told in reason.text
 
 
 ON_CLASSES = """
@@ -180,7 +206,7 @@ class W(threading.Thread):
 def test_a_living_thread_of_the_projects_code_is_a_cause(case: str, tmp_path: Path) -> None:
     body, work = STARTS[case]
     try:
-        assert f"starts a thread that runs {work}," in take(tmp_path, init_that(body, WORKERS)).cause
+        assert take(tmp_path, init_that(body, WORKERS)).cause == Cause.THREAD_STARTED.of(init="app:load", work=work)
     finally:
         next(vars(module) for name, module in reversed(sys.modules.items()) if name.startswith("taken_"))["END"].set()
 
@@ -190,4 +216,4 @@ POOL = "pool = concurrent.futures.ThreadPoolExecutor(1)\nlist(pool.map(abs, rang
 
 @pytest.mark.parametrize("body", [POOL, "threading.Thread(target=abs, args=(1,)).start()"])
 def test_threads_of_libraries_and_those_that_have_ended_are_no_cause(body: str, tmp_path: Path) -> None:
-    assert take(tmp_path, init_that(body, "import concurrent.futures, threading")).cause == ""
+    assert take(tmp_path, init_that(body, "import concurrent.futures, threading")).cause is None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Chain, tidalctl
@@ -28,22 +29,28 @@ def clips(chain: Callable[..., Chain]) -> Chain:
     return chain(CLIPS, *EVENTS)
 
 
-def compiled(made: Chain, *options: str) -> dict[str, object]:
+def compiled(made: Chain, *options: str) -> dict[str, Any]:
     done = tidalctl("compile", made.trace, "-o", made.bundle, "--force", "--json", *options, cwd=made.folder).ok()
-    report: dict[str, object] = json.loads(done.out)
+    report: dict[str, Any] = json.loads(done.out)
     return report
 
 
 def test_a_script_needs_the_promise_and_check_events_tell_where_it_does_not_hold(clips: Chain) -> None:
     fallback = clips.manifest["fallbacks"][0]
-    assert clips.manifest["strategy"] != "script" and fallback["cause"].endswith("say so with --vary scale")
+    assert clips.manifest["strategy"] != "script" and fallback["code"] == "vary-not-promised"
+    assert fallback["cause"].endswith("say so with --vary scale")
     promised = compiled(clips, "--vary", "scale", "--check-event", '{"scale": 3.5}')
     assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 3)
     assert clips.run({"scale": 1.25})["strategy"] == "script"
+    with open(clips.bundle / "dynamic_init.py", "a") as file:
+        file.write("\n\ndef build(event, weights):\n    raise ValueError('another file')\n")
+    report = clips.run({"scale": 1.25}, "--verify", "off")
+    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", clips.plain({"scale": 1.25}))
     event = {"scale": 9.0, "n": 1}
     checked = compiled(clips, "--vary", "scale", "--check-event", json.dumps(event))
     assert checked["strategy"] != "script"
-    assert "the proof: --check-event " + json.dumps(event) in str(checked["fallbacks"])
+    (failed, *_) = checked["fallbacks"]
+    assert failed["code"] == "proof-failed" and f"--check-event {json.dumps(event)}: " in failed["cause"]
     assert clips.run(event)["output"] == clips.plain(event)
 
 

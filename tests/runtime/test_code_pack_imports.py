@@ -213,8 +213,10 @@ def test_an_import_system_that_was_patched_before_us_is_left_alone(packed: Packe
     front.mkdir()
     (front / "sitecustomize.py").write_text("import importlib, sys\ntold = {}\n" + PATCHES["the loader"])
     script = IMPORT_ALL + "import sitecustomize\ntold['seen'] = sorted({*sitecustomize.told['seen']} & {*ALL})"
-    told = packed.tell(f"ALL = {ALL}\n" + script, flags={"PYTHONPATH": str(front)})
+    script = f"ALL = {ALL}\n{script}\ntold['cause'] = pack.unusable.code"
+    told = packed.tell(script, flags={"PYTHONPATH": str(front)})
     assert (told["told"]["seen"], told["served"]) == (ALL, [])
+    assert told["told"]["cause"] == "import-system-patched"
 
 
 def test_looking_for_a_module_does_not_import_it(packed: Packed) -> None:
@@ -271,8 +273,14 @@ except TidalError as error:
 
 
 def test_another_interpreter_s_pack_is_put_aside_and_said(packed: Packed) -> None:
-    told = packed.tell(IMPORT_ALL + "told['unusable'] = pack.unusable", flags={"PYTHONOPTIMIZE": "1"})
-    assert (told["served"], told["told"]) == ([], {"unusable": "the code pack was made under optimization level 0"})
+    told = packed.tell(IMPORT_ALL + "told['unusable'] = str(pack.unusable)", flags={"PYTHONOPTIMIZE": "1"})
+    said = "the code pack was made under optimization level 0 (other-optimization)"
+    assert (told["served"], told["told"]) == ([], {"unusable": said})
+    front = packed.library.parent / "front"
+    front.mkdir()
+    (front / "sitecustomize.py").write_text("import importlib.util\nimportlib.util.MAGIC_NUMBER = b'none'\n")
+    told = packed.tell(IMPORT_ALL + "told['cause'] = pack.unusable.code", flags={"PYTHONPATH": str(front)})
+    assert (told["served"], told["told"]) == ([], {"cause": "other-bytecode"})
 
 
 @pytest.mark.parametrize("content", ["", '{"module_times": {"solo.py": "x"}}'])

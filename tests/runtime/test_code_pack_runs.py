@@ -118,7 +118,7 @@ def test_a_bundle_without_a_provenance_runs_and_a_run_says_how_many_modules_have
 def test_another_version_of_a_distribution_puts_the_pack_aside(whole: Whole) -> None:
     (whole.library / "shelf-1.0.dist-info").rename(whole.library / "shelf-1.1.dist-info")
     counts = whole.run("--json").report["modules"]
-    assert "shelf 1.0" in counts["unusable"]
+    assert "shelf 1.0" in counts["unusable"] and "(pack-packages-differ)" in counts["unusable"]
     assert counts["packed"] == 2  # the project's own
     assert counts["ordinary"] > 500
 

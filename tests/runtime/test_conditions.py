@@ -1,8 +1,15 @@
 """What init read besides its arguments, and what it left besides its result, is part of the snapshot or speaks against using it."""
 
 from collections.abc import Callable
+from pathlib import Path
 
+import pytest
 from conftest import Chain, tidalctl
+from sample_artifacts import write_bundle
+
+from tidalctl.artifacts.bundle.manifest import Guard
+from tidalctl.artifacts.cause import Cause
+from tidalctl.runtime.conditions import CallConditions
 
 APP = """
 import os
@@ -44,9 +51,22 @@ def test_globals_that_init_sets_or_fills_and_sentinels_come_back(chain: Callable
     other = tidalctl("run", made.bundle, "--event", "{}", "--json", cwd=made.folder, env={"APP_SCALE": "3"}).report
     assert other["output"] == [[3.0, 3.0], *EXPECTED[1:]]
     assert other["strategy"] == "eager"
-    assert "APP_SCALE" in other["fallback"]
+    assert "APP_SCALE" in other["fallback"] and other["cause"] == "environment-differs"
 
     # other arguments for the function
     other = tidalctl("run", made.bundle, "--event", "{}", "--json", "--", "--mode", "x", cwd=made.folder).report
     assert other["output"] == [*EXPECTED[:4], ["--mode", "x"]]
-    assert "arguments" in other["fallback"]
+    assert "arguments" in other["fallback"] and other["cause"] == "arguments-differ"
+
+
+def test_a_directory_or_a_variable_that_the_function_changes_before_init_is_as_in_the_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = write_bundle(tmp_path / "app.bundle", guard=Guard(static=True))
+    conditions = CallConditions(manifest, lambda: [str(tmp_path)])
+    monkeypatch.setenv("APP_MODE", "fast")
+    assert conditions.mismatch() == Cause.VARIABLE_SET_BEFORE_INIT.of(name="APP_MODE", init="app:load")
+    conditions.restart()
+    assert conditions.mismatch() is None
+    monkeypatch.chdir(tmp_path)
+    assert conditions.mismatch() == Cause.DIRECTORY_DIFFERS.of(init="app:load")

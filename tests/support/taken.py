@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidalctl.artifacts.records import Function
 from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
@@ -15,8 +17,8 @@ HEAD = "import tidalctl\nimport torch\n"
 _NUMBERS = itertools.count()
 
 
-def take(folder: Path, source: str, event: dict[str, Any] | None = None) -> SnapshotReport:
-    """Call the source's handler once, with a snapshotter to answer its init."""
+def take(folder: Path, source: str, *events: dict[str, Any]) -> SnapshotReport:
+    """Call the source's handler once for each event, with a snapshotter to answer its init."""
     name = f"taken_{next(_NUMBERS)}"  # the process has the modules of earlier ones
     (folder / f"{name}.py").write_text(HEAD + source)
     function = Function(source=f"{name}.py", module=name, handler="handler")
@@ -27,9 +29,14 @@ def take(folder: Path, source: str, event: dict[str, Any] | None = None) -> Snap
     try:
         handler = importlib.import_module(name).handler
         snapshotter.imported()
-        handler(event or {}, None)
+        for index, event in enumerate(events or [{}]):
+            snapshotter.begin(index)
+            handler(event, None)
     finally:
         answer_inits_with(None)
         sys.path.remove(str(folder))
-    told = snapshotter.report
-    return SnapshotReport(**{**told, "cause": told.get("cause", "").replace(name, "app")})
+    report = SnapshotReport(**snapshotter.report)
+    if report.cause is None:
+        return report
+    cause = msgspec.structs.replace(report.cause, text=report.cause.text.replace(name, "app"))
+    return msgspec.structs.replace(report, cause=cause)

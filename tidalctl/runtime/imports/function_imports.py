@@ -90,7 +90,7 @@ class FunctionImports:
         changed = self._finder.changed if self._finder is not None else ()
         unusable = self.pack.unusable
         counted = module_counts(self._modules_before, self.pack.served, changed)
-        return {**counted, "unusable": unusable.text if unusable else None}
+        return {**counted, "unusable": str(unusable) if unusable else None}
 
     def unforeseen(self) -> list[str]:
         """Return modules that this process imported and the trace did not list: the misses of a start."""
