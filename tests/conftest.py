@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +81,39 @@ def tidalctl(*arguments: object, cwd: Path, env: dict[str, str] | None = None, t
         **options,
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def forked(*arguments: object, cwd: Path, env: dict[str, str] | None = None, text: str = "") -> Done:
+    """Run tidalctl as a fork of this process, which has imported it already: for what is told before much is done."""
+    from tidalctl.__main__ import main
+
+    with tempfile.TemporaryFile("w+") as given, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        given.write(text)
+        given.seek(0)
+        child = os.fork()
+        if not child:
+            code = 99
+            try:
+                for number, stream in enumerate((given, out, err)):
+                    os.dup2(stream.fileno(), number)
+                sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+                os.chdir(cwd)
+                os.environ.update(env or {})
+                sys.argv = ["tidalctl", *map(str, arguments)]
+                main()
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+            except Exception:
+                traceback.print_exc()
+                raise
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0)
+        err.seek(0)
+        return Done(code, out.read(), err.read())
 
 
 def python(script: str, *arguments: object, cwd: Path, env: dict[str, str] | None = None) -> Done:

@@ -45,19 +45,7 @@ files = sorted(path for path in library.rglob("*.py"))
 records = [imported(".".join(path.relative_to(library).with_suffix("").parts).removesuffix(".__init__"), path) for path in files]
 pack_code(trace_of(library / "project", records), bundle)
 """
-STANDARD = (
-    "argparse",
-    "ast",
-    "dataclasses",
-    "inspect",
-    "typing",
-    "decimal",
-    "_pydecimal",
-    "difflib",
-    "tarfile",
-    "zipfile",
-    "json/decoder",
-)
+NAMES = "argparse ast dataclasses inspect typing decimal _pydecimal difflib tarfile zipfile json/decoder"
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +66,7 @@ def write_sample(path: Path, **changed: Any) -> str:
 
 
 def copy_of_standard_modules(folder: Path) -> Path:
-    for name in STANDARD:
+    for name in NAMES.split():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(Path(sysconfig.get_paths()["stdlib"], f"{name}.py"), folder / f"{name}.py")
     return folder
@@ -92,9 +80,7 @@ def test_the_same_sources_give_the_same_pack_in_any_process(tmp_path: Path) -> N
     here = str(Path(__file__).parents[1] / "support")
     makes = [
         (one.library, {"PYTHONHASHSEED": "1", "PYTHONDONTWRITEBYTECODE": "1"}, ()),
-        (other, {"PYTHONHASHSEED": "2"}, ("busy",)),
-        (other, {"PYTHONHASHSEED": "3", "LC_ALL": "C"}, ()),
-        (one.library, {"PYTHONHASHSEED": "4"}, ("busy",)),
+        (other, {"PYTHONHASHSEED": "2", "LC_ALL": "C"}, ("busy",)),
     ]
     for number, (library, env, busy) in enumerate(makes):
         python(MAKE, library, tmp_path / str(number), here, *busy, cwd=tmp_path, env=env).ok()
@@ -150,14 +136,11 @@ WRONG = {
     "an empty segment": ({"segments": (segment(0, 0),)}, Corrupt),
     "more than the file": ({"segments": (segment(0, 2**62),), "modules": ()}, Truncated),
     "a segment that is not there": ({"modules": (module(segment=7),)}, Corrupt),
-    "a segment from behind": ({"modules": (module(segment=-1),)}, Corrupt),
     "a module at a place that is not there": ({"modules": (module(place=1),)}, Corrupt),
-    "a module from behind": ({"modules": (module(place=-1),)}, Corrupt),
     "two modules at one place": ({"modules": (module(), module(name="a.c", file="a/c.py"))}, Corrupt),
     "two of one name": ({"modules": (module(), module(place=1))}, Corrupt),
     "another's file": ({"modules": (module(file="c.py"),)}, Corrupt),
     "a path outside": ({"modules": (module(file="../a/b.py"),)}, PathEscapes),
-    "an absolute path": ({"modules": (module(file="/a/b.py"),)}, PathEscapes),
 }
 
 

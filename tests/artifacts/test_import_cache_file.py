@@ -162,3 +162,8 @@ def test_a_stamp_is_of_the_sources_and_folders_alone(tmp_path: Path) -> None:
     assert not is_as_stamped(str(tmp_path / "elsewhere"), stamp)
     (folder / "one/c.py").write_text("c")
     assert not is_as_stamped(str(folder), stamp)
+    (folder / "one/c.py").unlink()
+    assert is_as_stamped(str(folder), stamp)
+    (folder / "a.py").unlink()
+    write_project(folder / "a.py", {"b.txt": "a folder of a source's name"})
+    assert not is_as_stamped(str(folder), stamp)

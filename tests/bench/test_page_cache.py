@@ -48,16 +48,8 @@ def test_a_count_that_the_kernel_would_not_give_proves_nothing() -> None:
 def test_files_without_pages_are_left_out(tmp_path: Path, written: Path) -> None:
     (tmp_path / "empty").touch()
     (tmp_path / "link").symlink_to(written)
-    listed = [
-        written,
-        tmp_path / "link",
-        tmp_path / "empty",
-        tmp_path,
-        tmp_path / "gone",
-        Path("/dev/null"),
-        Path("/proc/meminfo"),
-    ]
-    assert page_cache.cached_files(listed) == [written]
+    listed = [tmp_path, *(tmp_path / name for name in ("link", "empty", "gone")), Path("/dev/null"), Path("/proc/meminfo")]
+    assert page_cache.cached_files([written, *listed]) == [written]
 
 
 def test_bytecode_goes_with_its_source(tmp_path: Path) -> None:

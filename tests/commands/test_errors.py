@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Chain, Done, files_below, tidalctl, write_project
+from conftest import Chain, Done, files_below, forked, tidalctl, write_project
 
 from tidalctl.artifacts.bundle.manifest import decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_files
@@ -65,7 +65,6 @@ def project(tmp_path: Path) -> Path:
 TRACES = {
     "no such file": (["ap.py", "--event", "{}"], ["ap.py", "app.py"]),
     "no such module": (["nosuch.module", "--event", "{}"], ["nosuch.module"]),
-    "not a name": (["no-such", "--event", "{}"], ["no-such"]),
     "no such handler": (["app.py:handlr", "--event", "{}"], ["app:handlr", "handler"]),
     "not a function": (["app.py:answer", "--event", "{}"], ["app:answer", "not a function"]),
     "no handler in it": (["other.py", "--event", "{}"], ["other:handler", "did you mean: answer"]),
@@ -82,11 +81,9 @@ TRACES = {
     "event is a list": (["app.py", "--event", "[1]"], ["not a JSON object"]),
     "event file holds a list": (["app.py", "--event", "list.json"], ["list.json", "not a JSON object"]),
     "event holds what is not JSON": (["app.py", "--event", '{"x": NaN}'], ["JSON"]),
-    "event overflows": (["app.py", "--event", '{"x": 1e999}'], ["JSON"]),
     "event holds half a character": (["app.py", "--event", '{"x": "\\ud800"}'], ["--event"]),
     "event is not text": (["app.py", "--event", "bytes.json"], ["bytes.json"]),
     "event is a folder": (["app.py", "--event", "."], ["--event .: is a folder"]),
-    "second event is wrong": (["app.py", "--event", "{}", "--event", "3"], ["--event 3"]),
     "standard input twice": (["app.py", "--event", "-", "--event", "-"], ["standard input"]),
     "no such option": (["app.py", "--event", "{}", "--evnt"], ["--evnt"]),
     "output in no folder": (["app.py", "--event", "{}", "-o", "nowhere/app.trace"], ["nowhere"]),
@@ -98,7 +95,7 @@ TRACES = {
 def test_trace_refuses_what_it_can_not_trace(project: Path, temporary: dict[str, str], case: str) -> None:
     arguments, told = TRACES[case]
     before = files_below(project)
-    done = tidalctl("trace", *arguments, cwd=project, env=temporary, text="{}").one_error(*told)
+    done = forked("trace", *arguments, cwd=project, env=temporary, text="{}").one_error(*told)
     assert done.out == "" and "Warning" not in done.err
     assert files_below(project) == before
 
@@ -114,7 +111,6 @@ OTHERS = {
     "no such bundle": (["run", "ol.bundle", "--event", "{}"], ["ol.bundle", "old.bundle"]),
     "run a file": (["run", "app.py", "--event", "{}"], ["app.py", "not a bundle"]),
     "run a folder": (["run", ".", "--event", "{}"], ["manifest.json", "there is: old.bundle"]),
-    "inspect a folder": (["inspect", "."], ["manifest.json", "there is: old.bundle"]),
     "run without an event": (["run", "old.bundle"], ["--event"]),
     "run on a list": (["run", "old.bundle", "--event", "[]"], ["not a JSON object"]),
     "run on no such event": (["run", "old.bundle", "--event", "evnt.json"], ["evnt.json", "event.json"]),
@@ -125,6 +121,8 @@ OTHERS = {
         ["'--verify': 'sometimes' is not one of"],
     ),
     "inspect nothing": (["inspect", "ap.trace"], ["ap.trace", "app.trace"]),
+    "inspect nothing anywhere": (["inspect", "nowhere/x.trace"], ["tidalctl trace"]),
+    "plan nothing": (["plan", "ol.bundle", "--bandwidth", "1GB/s"], ["ol.bundle"]),
     "verify nothing": (["verify", "ol.bundle"], ["ol.bundle"]),
     "bench nothing": (["bench", "ol.bundle", "--event", "{}"], ["ol.bundle"]),
     "bench two events": (["bench", "old.bundle", "--event", "{}", "--event={}"], ["--event", "2 times"]),
@@ -145,15 +143,15 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_other_verbs_refuse_what_they_can_not_use(shelf: Path, temporary: dict[str, str], case: str) -> None:
     arguments, told = OTHERS[case]
     before = files_below(shelf)
-    done = tidalctl(*arguments, cwd=shelf, env=temporary).one_error(*told)
+    done = forked(*arguments, cwd=shelf, env=temporary).one_error(*told)
     assert done.out == ""
     assert files_below(shelf) == before
 
 
 def test_what_exists_is_not_replaced_without_force(decoder: Chain, temporary: dict[str, str]) -> None:
     before = files_below(decoder.folder)
-    tidalctl("trace", "project/app.py", "--event", EVENT, cwd=decoder.folder, env=temporary).one_error("app.trace", "--force")
-    tidalctl("compile", "app.trace", cwd=decoder.folder, env=temporary).one_error("app.bundle", "--force")
+    forked("trace", "project/app.py", "--event", EVENT, cwd=decoder.folder, env=temporary).one_error("app.trace", "--force")
+    forked("compile", "app.trace", cwd=decoder.folder, env=temporary).one_error("app.bundle", "--force")
     assert files_below(decoder.folder) == before
 
 
@@ -182,7 +180,7 @@ def test_nothing_is_replaced_but_what_the_verb_itself_makes(shelf: Path, tempora
     write_project(shelf, {"kept/note": "mine", "note.partial": "mine", "whole.bundle/code/app.py": LIGHT})
     write_project(shelf, {"whole.bundle/manifest.json": '{"schema": 1, "tidalctl": "0.0.1", "files": dam'})
     before = files_below(shelf)
-    done = tidalctl(*KEPT[case], cwd=shelf, env=temporary).one_error("")
+    done = forked(*KEPT[case], cwd=shelf, env=temporary).one_error("")
     assert (len(done.lines("hint:")), done.out) == (1, "")
     assert "old.bundle" not in done.err, "it was refused before the bundle was opened"
     assert files_below(shelf) == before
@@ -244,13 +242,6 @@ def frames_of_ours(done: Done) -> list[str]:
     return [line for line in done.err.splitlines() if line.startswith(rooms)]
 
 
-def test_a_handler_that_raises_in_a_run_shows_only_its_own_frames(decoder: Chain) -> None:
-    done = tidalctl("run", decoder.bundle, "--event", '{"prompt": [], "max_new_tokens": "x"}', cwd=decoder.folder)
-    done.one_error("TypeError", "the same command with --eager", code=1)
-    assert '  File "' in done.err and not frames_of_ours(done), done.err
-    assert done.out == ""
-
-
 def test_a_checkpoint_that_changed_between_trace_and_compile_is_told(decoder: Chain, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import load_file, save_file
@@ -284,13 +275,15 @@ def cut(path: Path) -> None:
 SPOILED = {
     "weights cut": ("weights.safetensors", cut),
     "weights flipped": ("weights.safetensors", flip),
-    "skeleton cut": ("skeleton.pickle", cut),
     "skeleton flipped": ("skeleton.pickle", flip),
-    "skeleton gone": ("skeleton.pickle", Path.unlink),
     "code flipped": ("code/app.py", flip),
     "code gone": ("code/app.py", Path.unlink),
-    "dynamic init flipped": ("dynamic_init.py", flip),
     "prewarm flipped": ("prewarm.json", flip),
+    "code pack flipped": ("code.pack", flip),
+    "code pack cut": ("code.pack", cut),
+    "code pack gone": ("code.pack", Path.unlink),
+    "import cache flipped": ("import_cache.bin", flip),
+    "import cache gone": ("import_cache.bin", Path.unlink),
     "manifest flipped": ("manifest.json", flip),
     "manifest cut": ("manifest.json", lambda path: path.write_bytes(path.read_bytes()[:-9])),
     "manifest empty": ("manifest.json", lambda path: path.write_bytes(b"")),
@@ -304,20 +297,24 @@ SPOILED = {
 def test_a_bundle_that_is_not_what_compile_wrote_is_refused(spoiled: Path, case: str) -> None:
     name, spoil = SPOILED[case]
     spoil(spoiled / name)
-    done = tidalctl("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error(name)
+    run = tidalctl if "flipped" in case else forked
+    done = run("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error(name)
     assert done.out == ""
-    assert "evil" not in done.out
 
 
 def test_where_a_bundle_only_holds_more_than_it_should_verify_says_what_to_remove(spoiled: Path) -> None:
     (spoiled / "code" / "evil.py").touch()
-    tidalctl("verify", spoiled, cwd=spoiled.parent).one_error("remove", str(spoiled / "code" / "evil.py"), code=1)
+    forked("verify", spoiled, cwd=spoiled.parent).one_error("remove", str(spoiled / "code" / "evil.py"), code=1)
+    spoilt = ["code.pack", "import_cache.bin", "skeleton.pickle"]
+    for name in spoilt:
+        flip(spoiled / name)
     (spoiled / "prewarm.json").unlink()
-    tidalctl("verify", spoiled, cwd=spoiled.parent).one_error("compile the bundle again", code=1)
+    done = forked("verify", spoiled, cwd=spoiled.parent).one_error("compile the bundle again", code=1)
+    assert all(name in done.out for name in (*spoilt, "prewarm.json"))
 
 
 def test_a_digest_is_shown_whole_however_narrow_the_terminal(decoder: Chain) -> None:
-    shown = tidalctl("inspect", decoder.bundle, cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
+    shown = forked("inspect", decoder.bundle, cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
     assert decoder.manifest["digest"] in shown
 
 

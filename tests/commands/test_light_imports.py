@@ -12,7 +12,6 @@ LOOKS = {
     "nothing": [],
     "help": ["--help"],
     "help of trace": ["trace", "--help"],
-    "help of compile": ["compile", "--help"],
     "help of run": ["run", "--help"],
     "help of bench": ["bench", "--help"],
     "version": ["--version"],
@@ -32,6 +31,7 @@ def test_inspect_of_a_trace_and_of_a_bundle_does_not_import_torch(decoder: Chain
     for path in (decoder.trace, decoder.bundle):
         assert_no_torch(["inspect", str(path)], decoder.folder, {})
         assert_no_torch(["inspect", str(path), "--json"], decoder.folder, {})
+    assert_no_torch(["verify", str(decoder.bundle)], decoder.folder, {})
 
 
 def test_completion_of_a_verb_does_not_import_torch(tmp_path: Path) -> None:

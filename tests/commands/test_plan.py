@@ -2,13 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from conftest import Chain, Done, tidalctl
+from conftest import Chain, Done, forked
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.start_times import StartTimes
@@ -36,6 +35,7 @@ NEAR = 1e-6  # seconds
 )
 def test_a_size_is_read_as_it_is_meant(text: str, nbytes: int) -> None:
     assert parse_size("--resident", text) == nbytes
+    assert parse_size("--resident", "0", zero=True) == parse_size("--resident", "0GB", zero=True) == 0
 
 
 @pytest.mark.parametrize("text", ["", "GB", "-1GB", "1e9", "5XB", "5 GB/s", "1,5GB", "nan", "0", "0.0GB", "5GBB"])
@@ -43,10 +43,6 @@ def test_what_is_no_size_is_told_with_the_options_name(text: str) -> None:
     with pytest.raises(TidalError) as caught:
         parse_size("--resident", text)
     assert "--resident" in caught.value.message
-
-
-def test_nothing_is_a_size_where_nothing_is_allowed() -> None:
-    assert parse_size("--resident", "0", zero=True) == parse_size("--resident", "0GB", zero=True) == 0
 
 
 @pytest.mark.parametrize(
@@ -65,43 +61,19 @@ def test_what_is_no_bandwidth_is_told(text: str) -> None:
 
 # -- the verb
 
-BIG = """
-import torch
-import tidalctl
-
-
-@tidalctl.init(static=True)
-def load(event):
-    return {"w": torch.arange(3_000_000.0)}
-
-
-def handler(event, context):
-    return load(event)["w"].sum().item()
-"""
-
 
 def planned(bundle: Path, *options: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(tidalctl("plan", bundle, "--json", *options, cwd=bundle.parent).ok().out)
+    found: dict[str, Any] = json.loads(forked("plan", bundle, "--json", *options, cwd=bundle.parent).ok().out)
     return found
 
 
 def told(bundle: Path, *options: str) -> Done:
-    return tidalctl("plan", bundle, *options, cwd=bundle.parent)
+    return forked("plan", bundle, *options, cwd=bundle.parent)
 
 
 def test_the_json_holds_the_times_the_link_every_arrival_and_what_would_help(decoder: Chain) -> None:
     found = planned(decoder.bundle, "--bandwidth", "1MB/s", "--resident", "10kB")
-    assert found.keys() == {
-        "schema",
-        "bundle",
-        "digest",
-        "device",
-        "link",
-        "resident",
-        "times",
-        "plan",
-        "improvements",
-    }
+    assert found.keys() == {"schema", "bundle", "digest", "device", "link", "resident", "times", "plan", "improvements"}
     assert (found["schema"], found["device"], found["resident"]) == (1, "cpu", 10_000)
     assert found["digest"] == decoder.manifest["digest"]
     assert found["link"] == {"read": 1e6, "hash": found["link"]["hash"], "bandwidth": 1e6, "measured": False}
@@ -125,24 +97,22 @@ def test_over_a_slow_link_the_weights_are_the_critical_path_and_over_a_fast_one_
 
 
 def test_a_person_is_told_the_first_token_the_critical_path_the_prefix_and_what_would_help(decoder: Chain) -> None:
-    out = tidalctl("plan", decoder.bundle, "--bandwidth", "10kB/s", cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
+    out = forked("plan", decoder.bundle, "--bandwidth", "10kB/s", cwd=decoder.folder, env={"COLUMNS": "60"}).ok().out
     for part in ("first token after", "critical path", "resident prefix", "Equation 1 of", "as given", "twice the bandwidth"):
         assert part in out
     assert "…" not in out, "nothing is cut on a narrow terminal"
     assert max(map(len, out.splitlines()[1:])) <= 60, "and nothing overflows it but the bundle's path"
 
 
-@pytest.mark.parametrize("size", ["small", pytest.param("big", marks=pytest.mark.slow)])
-def test_the_disk_is_measured_where_no_bandwidth_is_given(decoder: Chain, chain: Callable[..., Chain], size: str) -> None:
-    made = decoder if size == "small" else chain(BIG)
-    done = told(made.bundle, "--json")
+def test_the_disk_is_measured_where_no_bandwidth_is_given(decoder: Chain) -> None:
+    done = told(decoder.bundle, "--json")
     if "past the page cache" in done.err:
         pytest.skip("a file system without direct reads")
     found = json.loads(done.ok().out)
     assert found["link"]["measured"]
     assert found["link"]["bandwidth"] == min(found["link"]["read"], found["link"]["hash"])
-    assert (1e6 if size == "big" else 1e3) < found["link"]["read"] < 1e12
-    assert "measured" in told(made.bundle).ok().out
+    assert 1e3 < found["link"]["read"] < 1e12
+    assert "measured" in told(decoder.bundle).ok().out
 
 
 @pytest.mark.parametrize(
@@ -159,20 +129,16 @@ def test_an_option_that_cannot_be_used_is_one_error(decoder: Chain, options: lis
     told(decoder.bundle, *options).one_error(part)
 
 
-def test_where_there_is_no_bundle_that_is_told(tmp_path: Path) -> None:
-    told(tmp_path / "none.bundle", "--bandwidth", "1GB/s").one_error("none.bundle")
-
-
-SPOILED = ["", "[]", "{}", '{"start": 3}', '{"start": {"begin_s": 1}}', "{", "\xff"]
+SPOILED: list[str | None] = [None, "", "[]", '{"start": {"begin_s": 1}}', "\xff"]
 SPOILED += [
     json.dumps({"start": {"begin_s": 0, "ready_s": value, "compute_s": 1, "traced_compute_s": 1}}) for value in (-1, 1e999, "1")
 ]
 
 
 @pytest.mark.parametrize("text", SPOILED)
-def test_a_bundle_without_the_times_of_a_start_is_one_error(decoder: Chain, tmp_path: Path, text: str) -> None:
+def test_a_bundle_without_the_times_of_a_start_is_one_error(decoder: Chain, tmp_path: Path, text: str | None) -> None:
     bundle = Path(shutil.copytree(decoder.bundle, tmp_path / "app.bundle"))
-    (bundle / "provenance.json").write_text(text, encoding="latin-1")
-    told(bundle, "--bandwidth", "1GB/s").one_error("no times of a start")
     (bundle / "provenance.json").unlink()
+    if text is not None:
+        (bundle / "provenance.json").write_text(text, encoding="latin-1")
     told(bundle, "--bandwidth", "1GB/s").one_error("no times of a start")

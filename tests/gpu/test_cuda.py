@@ -1,25 +1,21 @@
 """The CUDA device on a real GPU: the same bytes by every way, streams that wait, memory that comes back, runs as the plain function."""
 
-import functools
 import gc
-import inspect
 import json
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import slow_link
 import torch
-from conftest import Chain, Done, plain, python
-from streams import within
-from test_cuda_device import GPU, arrival, files, weight
+from conftest import Chain, python
+from streams import CUDA, slowly, weight
+from test_cuda_device import GPU, arrival, files
 from test_cuda_runs import APP, EVENTS
 
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
-from tidalctl.artifacts.errors import Corrupt, TidalError
+from tidalctl.artifacts.errors import TidalError
 from tidalctl.runtime.weights.cuda import SPARE, _Buffer
 from tidalctl.runtime.weights.device_arrival import DeviceArrival
 
@@ -49,6 +45,11 @@ def test_every_way_brings_the_files_bytes(tmp_path: Path, way: str) -> None:
             assert found[one.name].data_ptr() % 512 == 0
             assert found[one.name].cpu().numpy().tobytes() == data[one.offset : one.offset + one.nbytes]
     made.engine.wait()
+    made.close_gates({})
+    with torch.cuda.stream(torch.cuda.Stream()):
+        for group in groups:
+            for one in group.weights:
+                assert found[one.name].cpu().numpy().tobytes() == data[one.offset : one.offset + one.nbytes]
 
 
 def test_any_stream_that_waited_sees_the_bytes_and_the_host_does_not_wait(tmp_path: Path) -> None:
@@ -80,19 +81,6 @@ def test_any_stream_that_waited_sees_the_bytes_and_the_host_does_not_wait(tmp_pa
     made.engine.wait()
 
 
-def test_when_all_is_done_any_stream_sees_it(tmp_path: Path) -> None:
-    data, groups = files(tmp_path, [4 * 2**20] * 4, group_size=4 * 2**20)
-    made = arrival(tmp_path, groups)
-    found = tensors(made, groups)
-    made.start()
-    made.engine.wait()
-    made.close_gates({})
-    with torch.cuda.stream(torch.cuda.Stream()):
-        for group in groups:
-            for one in group.weights:
-                assert found[one.name].cpu().numpy().tobytes() == data[one.offset : one.offset + one.nbytes]
-
-
 def test_memory_comes_back_when_the_last_weight_is_gone(tmp_path: Path) -> None:
     _, groups = files(tmp_path, SIZES, group_size=GROUP)
     gc.collect()  # arrivals of earlier tests
@@ -112,23 +100,13 @@ def test_memory_comes_back_when_the_last_weight_is_gone(tmp_path: Path) -> None:
     assert torch.cuda.memory_allocated() == before
 
 
-def test_a_flipped_byte_is_told(tmp_path: Path) -> None:
-    data, groups = files(tmp_path, SIZES, group_size=GROUP)
-    spoiled = bytearray(data)
-    spoiled[12_345_678] ^= 1
-    (tmp_path / "w").write_bytes(spoiled)
-    made = arrival(tmp_path, groups, direct=True)
-    made.start()
-    assert isinstance(within(30, made.engine.wait), Corrupt)
-
-
 def test_no_room_is_one_error_and_the_device_is_usable_afterwards(tmp_path: Path) -> None:
     _, total = torch.cuda.mem_get_info()
     size = 2**30
     count = total // size + 1
     (tmp_path / "w").touch()
     os.truncate(tmp_path / "w", count * size)
-    groups = plan_groups([weight(str(n), n * size, size, n) for n in range(count)])
+    groups = plan_groups([weight(str(n), n * size, size, n, device=GPU) for n in range(count)])
     with pytest.raises(TidalError, match="has no room for"):
         arrival(tmp_path, groups)
     free, _ = torch.cuda.mem_get_info()
@@ -137,17 +115,6 @@ def test_no_room_is_one_error_and_the_device_is_usable_afterwards(tmp_path: Path
 
 
 # -- whole runs
-
-# `tidalctl run` over a slow link in small groups, so that loading goes on while the handler computes
-SLOW = f"""{inspect.getsource(slow_link)}
-import functools, sys
-from tidalctl.runtime import launch
-from tidalctl.runtime.weights.cuda import CudaDevice
-slow_down(CudaDevice, float(sys.argv.pop(1)))
-launch.StreamOptions = functools.partial(launch.StreamOptions, group_size=200_000)
-from tidalctl.__main__ import main
-main()
-"""
 
 
 @pytest.fixture(scope="module")
@@ -158,32 +125,17 @@ def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return made.make()
 
 
-@functools.cache
-def _plain(root: Path, event: str) -> Any:
-    return plain(root, json.loads(event))
-
-
-def as_plainly(made: Chain, event: dict[str, Any]) -> Any:
-    """The plain function's answer. A process of its own gives it, once for each event."""
-    return _plain(made.project, json.dumps(event))
-
-
-def slowly(made: Chain, event: dict[str, Any], seconds: float, *options: str) -> Done:
-    pace = (made.bundle / "weights.safetensors").stat().st_size / seconds
-    return python(SLOW, pace, "run", made.bundle, "--event", json.dumps(event), "--json", *options, cwd=made.folder)
-
-
 @pytest.mark.parametrize("event", EVENTS, ids=json.dumps)
 @pytest.mark.parametrize("seconds", [0.01, 4.0], ids=["weights first", "compute first"])
 def test_a_run_answers_as_plainly(on_gpu: Chain, event: dict[str, Any], seconds: float) -> None:
-    report = slowly(on_gpu, event, seconds).report
+    report = slowly(on_gpu.bundle, event, seconds, group_size=200_000, device=CUDA).report
     assert report["strategy"] == "snapshot"
-    assert report["output"] == as_plainly(on_gpu, event)
+    assert report["output"] == on_gpu.plain(event)
 
 
 @pytest.mark.parametrize("options", [("--io", "direct"), ("--io", "buffered"), ("--verify", "full"), ("--readahead", "500KB")])
 def test_no_option_changes_an_answer(on_gpu: Chain, options: tuple[str, ...]) -> None:
-    assert on_gpu.run(EVENTS[0], *options)["output"] == as_plainly(on_gpu, EVENTS[0])
+    assert on_gpu.run(EVENTS[0], *options)["output"] == on_gpu.plain(EVENTS[0])
 
 
 def test_each_call_in_one_process_has_weights_of_its_own(on_gpu: Chain) -> None:
@@ -199,49 +151,4 @@ print(json.dumps(answers))
 """
     events = [EVENTS[2], EVENTS[0], EVENTS[1], EVENTS[3]]
     done = python(script, on_gpu.bundle, *map(json.dumps, events), cwd=on_gpu.folder).ok()
-    assert json.loads(done.out.splitlines()[-1]) == [as_plainly(on_gpu, event) for event in events]
-
-
-DRAWS = """
-import tidalctl, torch
-
-@tidalctl.init
-def load(event):
-    torch.manual_seed(7)
-    return torch.rand(1000, device="cuda")
-
-def handler(event, context):
-    state = load(event)
-    drawn = torch.rand(3, device="cuda").tolist() if event.get("draws") else []
-    return [state.double().sum().item(), drawn]
-"""
-
-
-def test_a_handler_draws_on_the_device_what_it_draws_after_plain_init(chain: Callable[..., Chain]) -> None:
-    made = chain(DRAWS, {})
-    for event in ({}, {"draws": True}):
-        assert made.run(event)["output"] == made.plain(event)
-
-
-# takes all of the device's memory just before the weights' is allocated
-FULL = """
-import torch
-from tidalctl.runtime.weights import device_arrival as arrival
-plain, kept = arrival.CudaDevice, []
-def full(*given, **named):
-    for power in range(40, 18, -1):
-        try:
-            while True:
-                kept.append(torch.empty(2**power, dtype=torch.uint8, device="cuda"))
-        except torch.OutOfMemoryError:
-            pass
-    return plain(*given, **named)
-arrival.CudaDevice = full
-from tidalctl.__main__ import main
-main()
-"""
-
-
-def test_a_run_without_room_is_one_error(on_gpu: Chain) -> None:
-    done = python(FULL, "run", on_gpu.bundle, "--event", json.dumps(EVENTS[0]), cwd=on_gpu.folder)
-    done.one_error("has no room for", "GB of weights")
+    assert json.loads(done.out.splitlines()[-1]) == [on_gpu.plain(event) for event in events]

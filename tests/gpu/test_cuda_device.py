@@ -15,9 +15,8 @@ import torch
 from cuda_standin import Computing, StandIn, install
 from hypothesis import given
 from hypothesis import strategies as st
-from streams import digest, within
+from streams import digest, weight, within
 
-from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
 from tidalctl.runtime.weights import cuda
@@ -30,21 +29,6 @@ from tidalctl.runtime.weights.graph_capture import CaptureWatch
 GPU = "cuda:0"
 
 
-def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, xxh3: str = "", device: str = GPU) -> BundleWeight:
-    return BundleWeight(
-        name=name,
-        dtype="uint8",
-        shape=(nbytes,),
-        nbytes=nbytes,
-        device=device,
-        file="w",
-        offset=offset,
-        sha256="",
-        xxh3=xxh3,
-        first_use=first_use,
-    )
-
-
 @pytest.fixture
 def standin(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return install(StandIn(), monkeypatch.setattr)
@@ -55,7 +39,7 @@ def files(folder: Path, sizes: Iterable[int], gap: int = 64, group_size: int = 3
     weights, data = [], bytearray(os.urandom(gap))
     for place, size in enumerate(sizes):
         data += os.urandom(size)
-        weights.append(weight(str(place), len(data) - size, size, place, digest(bytes(data[-size:]))))
+        weights.append(weight(str(place), len(data) - size, size, place, digest(bytes(data[-size:])), device=GPU))
         data += os.urandom(-len(data) % gap)
     (folder / "w").write_bytes(data)
     return bytes(data), plan_groups(weights, group_size)
@@ -88,20 +72,25 @@ def laid_out(layout: list[tuple[int, int, str, bool]], group_size: int) -> tuple
 
 
 @given(LAYOUTS, st.integers(1, 9000), st.integers(1, 12000))
-def test_each_weight_has_an_aligned_place_of_its_own_on_its_device(
+def test_each_weight_has_an_aligned_place_of_its_own_on_its_device_and_moves_bring_its_bytes_there(
     layout: list[tuple[int, int, str, bool]], group_size: int, slab_size: int
 ) -> None:
     groups = laid_out(layout, group_size)
     places, slabs = place_weights(groups, slab_size)
+    memory = [bytearray(size.nbytes) for size in slabs]
+    data = os.urandom(max((group.end for group in groups), default=0))
     taken: dict[int, list[tuple[int, int]]] = {}
     for group in groups:
         assert len({one.device for one in group.weights}) == 1, "groups never mix devices"
-        for one in group.weights:
-            slab, begin = places[one.name]
-            assert begin % ALIGNMENT == 0
-            assert begin + one.nbytes <= slabs[slab].nbytes
-            assert slabs[slab].device == one.device
-            taken.setdefault(slab, []).append((begin, begin + one.nbytes))
+        for begin, end, (slab, at) in moves_of(group, places):
+            assert at + end - begin <= len(memory[slab])
+            memory[slab][at : at + end - begin] = data[begin:end]
+    for one in (one for group in groups for one in group.weights):
+        slab, begin = places[one.name]
+        assert begin % ALIGNMENT == 0
+        assert slabs[slab].device == one.device
+        assert memory[slab][begin : begin + one.nbytes] == data[one.offset : one.offset + one.nbytes]
+        taken.setdefault(slab, []).append((begin, begin + one.nbytes))
     for slab, spans in taken.items():
         spans.sort()
         assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(spans))
@@ -110,38 +99,14 @@ def test_each_weight_has_an_aligned_place_of_its_own_on_its_device(
     assert len(taken) == len(slabs)
 
 
-@given(LAYOUTS, st.integers(1, 9000))
-def test_moves_bring_every_byte_to_its_place_and_touch_no_other_weight(
-    layout: list[tuple[int, int, str, bool]], group_size: int
-) -> None:
-    groups = laid_out(layout, group_size)
-    places, slabs = place_weights(groups, 12_000)
-    memory = [bytearray(size.nbytes) for size in slabs]
-    data = os.urandom(max((group.end for group in groups), default=0))
-    for group in groups:
-        for begin, end, (slab, at) in moves_of(group, places):
-            assert at + end - begin <= len(memory[slab])
-            memory[slab][at : at + end - begin] = data[begin:end]
-    for group in groups:
-        for one in group.weights:
-            slab, at = places[one.name]
-            assert memory[slab][at : at + one.nbytes] == data[one.offset : one.offset + one.nbytes]
-
-
-def test_neighbours_of_aligned_sizes_are_one_copy() -> None:
-    (group,) = plan_groups([weight(str(n), 64 + 1024 * n, 1024, n) for n in range(5)])
-    places, _ = place_weights([group])
-    assert moves_of(group, places) == [cuda.Move(64, 64 + 5 * 1024, Place(0, 0))]
-
-
-@given(st.integers(0, 10**9), st.integers(1, 10**8))
-def test_steps_are_a_range_in_parts_that_a_buffer_takes(begin: int, length: int) -> None:
-    found = list(steps(begin, begin + length))
-    assert found[0][0] == begin
-    assert found[-1][1] == begin + length
+@pytest.mark.parametrize("length", [1, cuda.STAGE - 1, cuda.STAGE, cuda.STAGE + 1, 3 * cuda.STAGE + 5])
+def test_ranges_are_copied_whole_and_in_parts_that_a_buffer_takes(length: int) -> None:
+    found = list(steps(7, 7 + length))
+    assert (found[0][0], found[-1][1], len(found)) == (7, 7 + length, -(-length // cuda.STAGE))
     assert all(one[1] == two[0] for one, two in itertools.pairwise(found))
     assert all(0 < high - low <= cuda.STAGE for low, high in found)
-    assert len(found) == -(-length // cuda.STAGE)
+    (group,) = plan_groups([weight(str(n), 64 + 1024 * n, 1024, n, device=GPU) for n in range(5)])
+    assert moves_of(group, place_weights([group])[0]) == [cuda.Move(64, 64 + 5 * 1024, Place(0, 0))], "neighbours are one copy"
 
 
 # -- what waits for what
@@ -172,6 +137,9 @@ def test_the_host_goes_on_while_copies_are_on_their_way_and_the_device_waits(tmp
     assert within(10, lambda: made.need(["0", "1"])) is None, "it returned though nothing was copied"
     assert 1 <= stream.unfinished <= 2, "to wait for the later copy is to wait for both"
     assert not standin.copies
+    time.sleep(0.2)
+    assert all(made.engine.released(place) for place in range(5))
+    assert not made.engine.done, "streams still have to wait"
     standin.link.set()
     made.engine.wait()
     assert len(standin.copies) == 5
@@ -231,19 +199,6 @@ def test_a_buffer_is_filled_again_only_after_the_copy_that_read_it(
             assert held(storages[one.name]) == data[one.offset : one.offset + one.nbytes]
 
 
-def test_all_is_done_only_when_the_last_copy_is(tmp_path: Path, standin: StandIn) -> None:
-    _, groups = files(tmp_path, [20_000] * 3, group_size=20_000)
-    made = arrival(tmp_path, groups)
-    standin.link.clear()
-    made.start()
-    time.sleep(0.2)
-    assert all(made.engine.released(place) for place in range(3))
-    assert not made.engine.done, "streams still have to wait"
-    standin.link.set()
-    made.engine.wait()
-    assert len(standin.copies) == 3
-
-
 # -- memory
 
 
@@ -265,19 +220,14 @@ def test_a_weight_keeps_its_slab_and_nothing_else_does(tmp_path: Path, standin: 
     made.need(["0", "1"])
 
 
-def test_no_room_is_one_error_with_a_hint_and_leaves_nothing_allocated(tmp_path: Path, standin: StandIn) -> None:
+def test_no_room_and_no_device_are_one_error_each(tmp_path: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     _, groups = files(tmp_path, [9000, 512])
+    with pytest.raises(TidalError, match="live on cuda:3; torch sees 1"):
+        arrival(tmp_path, plan_groups([weight("0", 0, 100, device="cuda:3")]))
     standin.room = 5000
     with pytest.raises(TidalError, match=r"cuda:0 has no room for 0\.00 GB of weights") as found:
         arrival(tmp_path, groups)
-    assert found.value.hint
-    assert "--eager" in found.value.hint
-
-
-def test_no_room_for_the_drivers_own_part_is_the_same_error(
-    tmp_path: Path, standin: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, groups = files(tmp_path, [9000, 512])
+    assert "--eager" in (found.value.hint or "")
 
     def allocate(device: str, nbytes: int) -> torch.Tensor:
         raise RuntimeError(cause)
@@ -333,12 +283,6 @@ def test_watches_of_captures_leave_nothing_behind_in_whatever_order_they_end(
     assert told[2:] == [order[1]]
     watches[order[1]].end()
     assert torch.cuda.CUDAGraph.capture_begin is capture_begin
-
-
-def test_a_device_that_is_not_there_is_told(tmp_path: Path, standin: StandIn) -> None:
-    (tmp_path / "w").write_bytes(bytes(100))
-    with pytest.raises(TidalError, match="live on cuda:3; torch sees 1"):
-        arrival(tmp_path, plan_groups([weight("0", 0, 100, device="cuda:3")]))
 
 
 # -- what is wrong is told

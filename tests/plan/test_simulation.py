@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from slow_link import slow_down
+from streams import weight
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.start_times import StartTimes
@@ -27,21 +28,8 @@ def weights_of(*found: tuple[int, float | None]) -> tuple[BundleWeight, ...]:
     """Weights of some bytes and first uses, one after the other in one file; those that are used come first, in order."""
     offset, made = 0, []
     for number, (nbytes, use) in enumerate(sorted(found, key=lambda one: (one[1] is None, one[1] or 0.0))):
-        made.append(
-            BundleWeight(
-                name=f"w{number}",
-                dtype="uint8",
-                shape=(nbytes,),
-                nbytes=nbytes,
-                device="cpu",
-                file="w",
-                offset=offset,
-                sha256="",
-                xxh3="",
-                first_use=None if use is None else number,
-                first_use_s=use,
-            )
-        )
+        order = None if use is None else number
+        made.append(weight(f"w{number}", offset, nbytes, order, first_use_s=use))
         offset += nbytes
     return tuple(made)
 
@@ -79,28 +67,12 @@ def test_the_first_token_is_compute_and_the_longest_delay_of_any_group(
     assert found.ttft_s == pytest.approx(found.unhindered_s + worst, abs=NEAR)
     assert found.ttft_s >= found.unhindered_s
     assert [a.bytes_before for a in found.arrivals] == sorted(a.bytes_before for a in found.arrivals)
-
-
-@given(WEIGHTS, TIMES, BANDWIDTHS, RESIDENT)
-def test_the_critical_group_is_the_latest_and_there_is_none_where_nothing_waits(
-    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, resident: int
-) -> None:
-    found = simulate(weights, times, bandwidth, resident, 4000)
     if found.critical is None:
         assert found.waiting_s == 0
         assert all(arrival.late_s <= 0 for arrival in found.arrivals)
     else:
         assert found.critical in found.arrivals
         assert found.critical.late_s == found.waiting_s == max(arrival.late_s for arrival in found.arrivals)
-
-
-@given(WEIGHTS, TIMES, BANDWIDTHS, st.floats(1, 8), RESIDENT, st.integers(0, 10_000))
-def test_a_faster_link_or_more_residents_never_delay_the_first_token(
-    weights: tuple[BundleWeight, ...], times: StartTimes, bandwidth: float, faster: float, resident: int, more: int
-) -> None:
-    now = simulate(weights, times, bandwidth, resident, 3000).ttft_s
-    assert simulate(weights, times, bandwidth * faster, resident, 3000).ttft_s <= now + NEAR
-    assert simulate(weights, times, bandwidth, resident + more, 3000).ttft_s <= now + NEAR
 
 
 @given(WEIGHTS, TIMES, BANDWIDTHS, SIZES)
@@ -147,13 +119,10 @@ def test_a_start_worked_out_by_hand() -> None:
     assert found.resident_prefix_warm == 10_000 - 2000 * 1.0
     assert found.resident_prefix_tidal == 10_000 - 2000 * 2.0
     assert simulate(weights, times, 2000.0, 4000, group_size=1).ttft_s == 4.5
-
-
-def test_without_weights_or_without_traced_compute_there_is_a_plan_all_the_same() -> None:
-    times = times_of(0, 1, 1, 0)
-    assert simulate((), times, 1.0).ttft_s == 2.0
-    assert simulate(weights_of((10, None)), times, 1.0).bytes == 0
-    assert simulate(weights_of((10, 3.0)), times, 2.0).ttft_s == 2.0 + 4.0, "its use counts as the first thing"
+    untraced = times_of(0, 1, 1, 0)
+    assert simulate((), untraced, 1.0).ttft_s == 2.0
+    assert simulate(weights_of((10, None)), untraced, 1.0).bytes == 0
+    assert simulate(weights_of((10, 3.0)), untraced, 2.0).ttft_s == 2.0 + 4.0, "its use counts as the first thing"
 
 
 @given(WEIGHTS, TIMES, BANDWIDTHS, BANDWIDTHS, RESIDENT)
@@ -208,9 +177,10 @@ def test_a_start_over_a_paced_link_takes_what_was_predicted(pace: float, residen
 # -- the link
 
 
-def test_a_disk_is_measured_past_the_page_cache_and_leaves_nothing_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1, 4097, 3 * measured.STEP + 5])
+def test_a_disk_is_measured_past_the_page_cache_and_leaves_nothing_in_it(tmp_path: Path, size: int) -> None:
     path = tmp_path / "w"
-    path.write_bytes(os.urandom(3 * measured.STEP + 5))
+    path.write_bytes(os.urandom(size))
     handle = os.open(path, os.O_RDONLY)
     os.fsync(handle)
     os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -221,8 +191,11 @@ def test_a_disk_is_measured_past_the_page_cache_and_leaves_nothing_in_it(tmp_pat
         found = measured.read_bandwidth(path)
     except TidalError as error:
         pytest.skip(error.message)  # a file system without direct reads
-    assert found >= 3 * measured.STEP / (time.perf_counter() - begin), "no slower than the whole call was"
+    assert found >= size / (time.perf_counter() - begin), "no slower than the whole call was"
     assert WeightsFile(path).resident() <= before
+    begin = time.perf_counter()
+    found = measured.hash_bandwidth(path)
+    assert size / (time.perf_counter() - begin) <= found < 1e11
 
 
 def test_what_cannot_be_measured_is_told_with_the_way_out(tmp_path: Path) -> None:
@@ -231,16 +204,8 @@ def test_what_cannot_be_measured_is_told_with_the_way_out(tmp_path: Path) -> Non
         with pytest.raises(TidalError) as caught:
             measured.read_bandwidth(tmp_path / name)
         assert way_out in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize("size", [1, 4095, 4097, measured.STEP - 1, measured.STEP + 1])
-def test_a_file_of_any_size_is_measured(tmp_path: Path, size: int) -> None:
-    (tmp_path / "file").write_bytes(bytes(size))
-    try:
-        assert measured.read_bandwidth(tmp_path / "file") > 0
-    except TidalError as error:
-        assert "can't be read past the page cache" in error.message
-        pytest.skip(error.message)
+    with pytest.raises(TidalError, match="can't be read"):
+        measured.hash_bandwidth(tmp_path / "absent")
 
 
 @pytest.mark.parametrize(("cores", "hashing"), [(1, 1), (2, 1), (3, 2), (64, WORKERS)])
@@ -248,14 +213,3 @@ def test_no_more_hashes_are_counted_on_than_a_run_takes(monkeypatch: pytest.Monk
     monkeypatch.setattr(measured, "hash_bandwidth", lambda path: 100.0)
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     assert measured.check_bandwidth(Path()) == 100.0 * hashing
-
-
-def test_a_core_hashes_no_slower_than_the_whole_measurement_took(tmp_path: Path) -> None:
-    path = tmp_path / "weights"
-    path.write_bytes(os.urandom(2 * 2**20))
-    begin = time.perf_counter()
-    found = measured.hash_bandwidth(path)
-    assert found >= 2 * 2**20 / (time.perf_counter() - begin)
-    assert found < 1e11
-    with pytest.raises(TidalError, match="can't be read"):
-        measured.hash_bandwidth(tmp_path / "absent")

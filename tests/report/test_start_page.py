@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from bench_samples import sample
-from conftest import Chain, tidalctl
+from conftest import Chain, forked, tidalctl
 
 from tidalctl.bench.report_page import bench_page, middle_parts
 from tidalctl.bench.samples import CACHES, VARIANTS, Measured
@@ -104,7 +104,9 @@ def needs_nothing(text: str) -> None:
 
 def test_a_real_start_gives_a_page_with_the_reports_figures(decoder: Chain, tmp_path: Path) -> None:
     page = tmp_path / "start.html"
-    report = tidalctl("run", decoder.bundle, "-e", json.dumps(EVENT), "--json", "--report", page, cwd=tmp_path).report
+    files = ("--report", page, "--timeline=start.json")
+    report = tidalctl("run", decoder.bundle, "-e", json.dumps(EVENT), "--json", *files, cwd=tmp_path).report
+    assert {path.name for path in tmp_path.iterdir()} == {"start.html", "start.json"}
     text = page.read_text(encoding="utf-8")
     found = Page(text)
     needs_nothing(text)
@@ -116,18 +118,12 @@ def test_a_real_start_gives_a_page_with_the_reports_figures(decoder: Chain, tmp_
     assert "tidalctl.report" not in " ".join(report["unforeseen_modules"])
 
 
-def test_the_page_is_written_where_it_was_asked_for_and_only_then(decoder: Chain, tmp_path: Path) -> None:
-    line = ("run", decoder.bundle, "--event", json.dumps(EVENT))
-    done = tidalctl(*line, "--report", tmp_path / "none" / "start.html", cwd=tmp_path)
-    done.one_error("--report", "no such folder")
-    assert done.out == ""
-    tidalctl(*line, "--report=start.html", "--timeline=start.json", cwd=tmp_path).ok()
-    assert {path.name for path in tmp_path.iterdir()} == {"start.html", "start.json"}
-
-
-def test_a_bench_refuses_a_missing_folder_before_it_measures(decoder: Chain, tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused_first_and_a_real_bench_gives_a_page_with_its_figures(
+    decoder: Chain, tmp_path: Path
+) -> None:
     line = ("bench", decoder.bundle, "--event", json.dumps(EVENT), "-n", "1")
-    tidalctl(*line, "--report", tmp_path / "none" / "b.html", cwd=tmp_path).one_error("--report", "no such folder")
+    for verb in (line, ("run", *line[1:4])):
+        forked(*verb, "--report", tmp_path / "none" / "b.html", cwd=tmp_path).one_error("--report", "no such folder")
     measured = json.loads(tidalctl(*line, "--json", "--report", tmp_path / "b.html", cwd=tmp_path).ok().out)
     found = Page((tmp_path / "b.html").read_text(encoding="utf-8"))
     needs_nothing((tmp_path / "b.html").read_text(encoding="utf-8"))
@@ -135,11 +131,6 @@ def test_a_bench_refuses_a_missing_folder_before_it_measures(decoder: Chain, tmp
     assert [plain["ttft_s"], bundle["ttft_s"]] in found.values
     for name, seconds in bundle["phases"].items():
         assert found.seconds(name)[-1] == seconds, name
-
-
-def test_the_same_record_gives_the_same_bytes() -> None:
-    copy = msgspec.json.decode(msgspec.json.encode(START), type=Start)
-    assert copy is not START and start_page(copy) == start_page(START)
 
 
 def test_hostile_names_stay_text() -> None:
@@ -156,6 +147,9 @@ def test_hostile_names_stay_text() -> None:
         )
     )
     harmless(text)
+    made = bench(strategy="eager", fallback=HOSTILE, phases={HOSTILE: 1.0})
+    hostile = dict.fromkeys(("path", "digest", "function"), HOSTILE)
+    harmless(bench_page(msgspec.structs.replace(made, bundle=hostile, machine={"cpu": HOSTILE}, remarks=(HOSTILE,))))
 
 
 def harmless(text: str) -> None:
@@ -196,11 +190,7 @@ def test_the_picture_ends_soon_after_the_first_token_and_says_that_the_answer_we
     assert window_of(silent) == 9.0
     text = start_page(silent)
     assert "no first token" in text and "a lambda" in text and "not checked" in text
-
-
-def test_a_start_of_no_length_has_a_page() -> None:
-    nothing = msgspec.structs.replace(START, ttft_s=0.0, total_s=0.0, phases={}, spans=(), marks=(), stalls=())
-    Page(start_page(nothing))
+    Page(start_page(msgspec.structs.replace(START, ttft_s=0.0, total_s=0.0, phases={}, spans=(), marks=(), stalls=())))
 
 
 def test_the_inner_span_has_the_time_and_parts_add_up_to_the_first_token() -> None:
@@ -266,27 +256,11 @@ def test_a_bench_page_holds_every_sample_the_ratio_and_how_the_cache_is_known() 
     assert len(dots) == 20
     assert [9.4, 2.4] in found.values
     assert "a cpu · 2 cores · Python 3.11 · torch 2.13 · 2026-01-02" in found.text
-
-
-def test_a_bench_page_says_what_weakens_it() -> None:
-    text = bench_page(bench(cache_proved=False, resident_before=0.4, output_equal=False))
-    found = Page(text)
+    found = Page(bench_page(bench(cache_proved=False, resident_before=0.4, output_equal=False)))
     assert found.text.count("Proved in 0 of 10 runs") == 2 and "outputs differ" in found.text
     assert len(found.of("i", "doubt")) == 20
-
-
-def test_a_bench_of_one_variant_or_of_none_has_a_page() -> None:
     one = msgspec.structs.replace(bench(), samples=tuple(s for s in bench().samples if s.variant == "bundle"))
     assert "nothing to compare with" in Page(bench_page(one)).text
     Page(bench_page(msgspec.structs.replace(bench(), samples=())))
-
-
-def test_hostile_names_in_a_bench_stay_text() -> None:
-    made = bench(strategy="eager", fallback=HOSTILE, phases={HOSTILE: 1.0})
-    hostile = dict.fromkeys(("path", "digest", "function"), HOSTILE)
-    harmless(bench_page(msgspec.structs.replace(made, bundle=hostile, machine={"cpu": HOSTILE}, remarks=(HOSTILE,))))
-
-
-def test_the_bar_of_an_even_number_of_runs_is_as_long_as_their_median() -> None:
     runs = [sample("bundle", seconds) for seconds in (1.0, 2.0, 3.0, 9.0)]
-    assert sum(middle_parts(runs).values()) == pytest.approx(2.5)
+    assert sum(middle_parts(runs).values()) == pytest.approx(2.5), "of an even number, too, the bar is as long as the median"

@@ -66,21 +66,28 @@ def test_what_was_written_and_never_flushed_is_there_after_a_run(writing: Chain,
     assert "text" in (tmp_path / "file").read_text()
 
 
-@pytest.mark.parametrize("verb", ["run", "run --json", "print", "inspect", "--help"])
-def test_where_nobody_reads_the_output_it_ends_as_sigpipe_ends_a_process(writing: Chain, tmp_path: Path, verb: str) -> None:
-    line = {
-        "run": ("run", writing.bundle, "--event", "{}"),
-        "run --json": ("run", writing.bundle, "--event", "{}", "--json"),
-        "print": ("run", writing.bundle, "--event", "{}"),
+def lines(writing: Chain) -> dict[str, tuple[object, ...]]:
+    run = ("run", writing.bundle, "--event", "{}")
+    return {
+        "run": run,
+        "run --json": (*run, "--json"),
+        "print": run,
         "inspect": ("inspect", writing.trace),
         "--help": ("--help",),
-    }[verb]
+    }
+
+
+def writes_to(stdout: int, writing: Chain, tmp_path: Path, verb: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "WHERE": verb, "LEFT": str(tmp_path)}
+    command = [*TIDALCTL, *map(str, lines(writing)[verb])]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+
+
+@pytest.mark.parametrize("verb", ["run", "run --json", "print", "inspect", "--help"])
+def test_where_nobody_reads_the_output_it_ends_as_sigpipe_ends_a_process(writing: Chain, tmp_path: Path, verb: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    environment = {**os.environ, "WHERE": verb, "LEFT": str(tmp_path)}
-    done = subprocess.run(
-        [*TIDALCTL, *map(str, line)], stdout=write, stderr=subprocess.PIPE, env=environment, text=True, check=False
-    )
+    done = writes_to(write, writing, tmp_path, verb)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 
@@ -90,19 +97,10 @@ def test_where_nobody_reads_the_output_it_ends_as_sigpipe_ends_a_process(writing
 def test_where_the_output_can_not_be_written_that_is_said_and_not_put_down_to_the_function(
     writing: Chain, tmp_path: Path, verb: str
 ) -> None:
-    line = {
-        "run": ("run", writing.bundle, "--event", "{}"),
-        "run --json": ("run", writing.bundle, "--event", "{}", "--json"),
-        "inspect": ("inspect", writing.trace),
-    }[verb]
-    environment = {**os.environ, "WHERE": "run --json", "LEFT": str(tmp_path)}
     with open("/dev/full", "wb") as full:
-        done = subprocess.run(
-            [*TIDALCTL, *map(str, line)], stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False
-        )
+        done = writes_to(full.fileno(), writing, tmp_path, verb)
     said = [text for text in done.stderr.splitlines() if text.startswith(("error:", "hint:"))]
-    assert done.returncode == 2
-    assert len(said) == 2, done.stderr
+    assert (done.returncode, len(said)) == (2, 2), done.stderr
     assert "No space left on device" in said[0]
     assert "what was printed" in said[1]
     assert "Traceback" not in done.stderr

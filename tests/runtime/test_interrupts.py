@@ -22,7 +22,7 @@ def wait_for(marker: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("verb", ["trace", "compile"])
+@pytest.mark.parametrize("verb", ["trace", "compile", "run"])
 def test_an_interrupt_ends_it_with_130_and_leaves_nothing(
     decoder: Chain, tmp_path: Path, temporary: dict[str, str], group: Callable[..., "subprocess.Popen[str]"], verb: str
 ) -> None:
@@ -31,6 +31,7 @@ def test_an_interrupt_ends_it_with_130_and_leaves_nothing(
     arguments = {
         "trace": ["trace", decoder.project / "app.py", "--event", EVENT],
         "compile": ["compile", decoder.trace, "-o", "new.bundle"],
+        "run": ["run", decoder.bundle, "--event", EVENT, "--eager"],
     }[verb]
     process = group(*arguments, cwd=folder, env={**temporary, "DECODER_WAIT": str(tmp_path / "marker")})
     wait_for(tmp_path / "marker", process)
@@ -81,14 +82,3 @@ def test_a_function_that_does_not_heed_an_interrupt_is_ended_by_it(
     assert [path.name for path in folder.iterdir()] == ["marker"]  # once more, and no trace
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)  # nobody is left
-
-
-def test_an_interrupt_of_a_run_ends_it_with_130(
-    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    environment = {"DECODER_WAIT": str(tmp_path / "marker")}
-    process = group("run", decoder.bundle, "--event", EVENT, "--eager", cwd=tmp_path, env=environment)
-    wait_for(tmp_path / "marker", process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=WAIT_S)
-    assert (process.returncode, err.strip()) == (130, "error: interrupted")

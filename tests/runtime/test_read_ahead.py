@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
-from conftest import Chain, python, tidalctl
+from conftest import Chain, python
 
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import open_bundle
@@ -24,21 +24,6 @@ WAITS = """
 import os
 import tidalctl, torch
 
-@tidalctl.init
-def load(event):
-    return torch.ones(3)
-
-def handler(event, context):
-    load(event)
-    try:
-        return ["a child of somebody's", os.wait()]
-    except ChildProcessError:
-        return "no child"
-"""
-
-FAILS = """
-import tidalctl, torch
-
 try:
     import torch.utils._cxx_pytree  # wants a package that nobody has to have
 except ImportError:
@@ -49,7 +34,11 @@ def load(event):
     return torch.ones(3)
 
 def handler(event, context):
-    return load(event).tolist()
+    load(event)
+    try:
+        return ["a child of somebody's", os.wait()]
+    except ChildProcessError:
+        return "no child"
 """
 
 
@@ -79,16 +68,10 @@ def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
     path.write_bytes(os.urandom(48 * 2**20))
     evicted(path)
     with open(path, "rb") as file:
+        ask_for(file.fileno(), [(5, -3), (2**70, 5), (-5, 2)])  # which it does not have
         ask_for(file.fileno(), [(2**20, 2**20), (40 * 2**20, 2**30)])
         assert brought(path, 2**20, 2**21) and brought(path, 40 * 2**20, 48 * 2**20)
     assert not WeightsFile(path).holds(8 * 2**20, 32 * 2**20)
-
-
-@pytest.mark.parametrize("part", [(-(2**70), 2**71), (5, -3), (2**70, 5), (-5, 2)])
-def test_parts_that_a_file_does_not_have_are_not_asked_for(tmp_path: Path, part: tuple[int, int]) -> None:
-    (tmp_path / "library.so").write_bytes(bytes(10_000))
-    with open(tmp_path / "library.so", "rb") as file:
-        ask_for(file.fileno(), [part])
 
 
 def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:
@@ -100,11 +83,6 @@ def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_n
     covered = [any(begin <= at < begin + length for begin, length in parts) for at in (3 * PAGE, 20 * 2**20, 10 * 2**20)]
     assert covered == [True, True, False]
     assert list(parts) == sorted(parts) and all(begin % PAGE == 0 == length % PAGE for begin, length in parts)
-
-
-def test_bytecode_of_a_module_that_failed_is_read_ahead(chain: Callable[..., Chain]) -> None:
-    made = chain(FAILS)
-    assert "_cxx_pytree" in {Path(name).name.partition(".")[0] for name in made.manifest["readahead"] if name.endswith(".pyc")}
 
 
 def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_through(decoder: Chain) -> None:
@@ -146,14 +124,13 @@ def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest
 
 
 def test_the_function_finds_no_child_that_is_not_its_own(chain: Callable[..., Chain]) -> None:
-    assert chain(WAITS).run({})["output"] == "no child"
-
-
-def test_output_ends_when_the_run_ends(decoder: Chain) -> None:
-    """The reader holds neither end of the run's pipes: `capture_output` waits for the last writer."""
+    made = chain(WAITS)
     begin = time.monotonic()
-    done = tidalctl("run", decoder.bundle, "--event", json.dumps(decoder.events[0]), "--json", cwd=decoder.folder)
-    assert time.monotonic() - begin < done.report["total_s"] + 2
+    report = made.run({})
+    assert report["output"] == "no child"
+    assert time.monotonic() - begin < report["total_s"] + 2, "the reader holds neither end of the run's pipes"
+    failed = {name for name in made.manifest["readahead"] if "_cxx_pytree" in name}
+    assert any(name.endswith(".pyc") for name in failed), "bytecode of a module that failed is read ahead"
 
 
 def test_where_no_process_can_be_made_a_thread_reads(decoder: Chain) -> None:

@@ -1,6 +1,5 @@
 """Whole runs while weights are on the way: right for what no trace saw, and never wrong when a file is spoiled meanwhile."""
 
-import inspect
 import json
 import os
 import random
@@ -10,70 +9,25 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
-import slow_link
-from conftest import TIMEOUT_S, Chain, Done, flip_bit, python
-
-# `tidalctl run` over a slow link, in small groups, so that loading goes on while the handler computes
-SLOW_LINK = inspect.getsource(slow_link)
-SLOW = f"""{SLOW_LINK}
-import functools, sys
-from tidalctl.runtime import launch
-from tidalctl.runtime.weights.mapped import MappedDevice
-slow_down(MappedDevice, float(sys.argv.pop(1)))
-launch.StreamOptions = functools.partial(launch.StreamOptions, group_size=int(sys.argv.pop(1)))
-from tidalctl.__main__ import main
-main()
-"""
-
-
-def slowly(bundle: Path, event: dict[str, Any], seconds: float, *options: str) -> Done:
-    size = (bundle / "weights.safetensors").stat().st_size
-    return python(
-        SLOW, size / seconds, 20_000, "run", bundle, "--event", json.dumps(event), "--json", *options, cwd=bundle.parent
-    )
-
-
-def test_the_trace_saw_some_experts_only(experts: Chain) -> None:
-    unused = {weight["name"] for weight in experts.manifest["weights"] if weight.get("first_use") is None}
-    assert any("experts." in name for name in unused)
-    assert any(
-        "experts." in name and weight.get("first_use") is not None
-        for weight in experts.manifest["weights"]
-        for name in [weight["name"]]
-    )
+from conftest import TIMEOUT_S, Chain, flip_bit, python
+from streams import MAPPED, SLOW, SLOW_LINK, slowly
 
 
 @pytest.mark.parametrize("seconds", [0.01, 6.0], ids=["weights first", "compute first"])
 def test_experts_that_no_trace_saw_answer_as_plainly(experts: Chain, seconds: float) -> None:
-    event = {"prompt": list(range(40)), "tokens": 3}
-    report = slowly(experts.bundle, event, seconds).report
+    seen = {one.get("first_use") is not None for one in experts.manifest["weights"] if "experts." in one["name"]}
+    assert seen == {True, False}
+    event = {"prompt": [n % 97 for n in range(2048)], "tokens": 3}
+    report = slowly(experts.bundle, event, seconds, *([] if seconds > 1 else ["--readahead", "10KB"])).report
     assert report["output"] == experts.plain(event)
     if seconds > 1:
         assert report["weight_misses"] > 0, "they are fetched ahead of the queue, and counted"
         assert report["stalled_s"] > 0
 
 
-@pytest.mark.parametrize(
-    "length",
-    [
-        pytest.param(1, marks=pytest.mark.slow),
-        pytest.param(2, marks=pytest.mark.slow),
-        pytest.param(33, marks=pytest.mark.slow),
-        2048,
-    ],
-)
-def test_any_length_of_prompt_answers_as_plainly_while_loading(experts: Chain, length: int) -> None:
-    event = {"prompt": [(7 * n + length) % 97 for n in range(length)], "tokens": 2}
-    assert slowly(experts.bundle, event, 5.0).report["output"] == experts.plain(event)
-
-
-@pytest.mark.parametrize("seconds", [0.01, 5.0])
-@pytest.mark.parametrize(
-    "verify", ["stream", pytest.param("full", marks=pytest.mark.slow), pytest.param("off", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("seconds", "verify"), [(0.01, "stream"), (5.0, "stream"), (5.0, "off")])
 def test_a_weight_that_the_handler_overwrites_is_its_own(experts: Chain, seconds: float, verify: str) -> None:
     before = (experts.bundle / "weights.safetensors").read_bytes()
     event = {"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}
@@ -81,69 +35,48 @@ def test_a_weight_that_the_handler_overwrites_is_its_own(experts: Chain, seconds
     assert (experts.bundle / "weights.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0.01, marks=pytest.mark.slow), 3.0], ids=["weights first", "compute first"])
-def test_a_flipped_byte_of_an_expert_that_no_trace_saw_is_told_when_it_is_asked(
-    experts: Chain, tmp_path: Path, seconds: float
-) -> None:
+def test_a_flipped_byte_of_an_expert_that_no_trace_saw_is_told_when_it_is_asked(experts: Chain, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(experts.bundle, tmp_path / "app.bundle"))
     unseen = [w for w in experts.manifest["weights"] if w.get("first_use") is None and "experts." in w["name"]]
     for weight in unseen:
         flip_bit(bundle / "weights.safetensors", weight["offset"] + weight["nbytes"] - 1)
-    slowly(bundle, {"prompt": list(range(40)), "tokens": 3}, seconds).one_error("xxh3 differs")
-    report = slowly(bundle, experts.events[0], seconds).report
+    slowly(bundle, {"prompt": list(range(40)), "tokens": 3}, 3.0).one_error("xxh3 differs")
+    report = slowly(bundle, experts.events[0], 3.0).report
     assert report["output"] == experts.plain(experts.events[0]), "what is right is answered"
 
 
-def test_a_bound_on_reading_ahead_changes_no_answer(experts: Chain) -> None:
-    event = {"prompt": list(range(20))}
-    assert slowly(experts.bundle, event, 1.0, "--readahead", "10KB").report["output"] == experts.plain(event)
-
-
-def test_a_second_call_while_loading_has_a_state_of_its_own(experts: Chain) -> None:
+def test_a_second_call_while_loading_and_one_of_a_state_made_ready_have_a_state_of_their_own(experts: Chain) -> None:
     script = f"""{SLOW_LINK}
-import json, sys
+import functools, json, sys
 from tidalctl.runtime import load_bundle as load
 from tidalctl.runtime.weights.mapped import MappedDevice
-import functools
 slow_down(MappedDevice, 60_000.0)
 load.StreamOptions = functools.partial(load.StreamOptions, group_size=20_000)
-from tidalctl import load_bundle
-function = load_bundle(sys.argv[1])
-one, two = json.loads(sys.argv[2]), json.loads(sys.argv[3])
+function = load.load_bundle(sys.argv[1])
+one, two, *events = map(json.loads, sys.argv[2:])
 first = function(one)
-answers = [[next(first)]]
-second = function(two)
-answers.append(list(second))
+answers, spans = [[next(first)], list(function(two))], []
 answers[0] += list(first)
-print(json.dumps([answers, function.template.weights.engine.misses]))
-"""
-    one, two = {"prompt": [8, 16], "overwrite": [2], "tokens": 2}, {"prompt": list(range(30)), "tokens": 2}
-    done = python(script, experts.bundle, json.dumps(one), json.dumps(two), cwd=experts.folder).ok()
-    answers, misses = json.loads(done.out.splitlines()[-1])
-    assert answers == [experts.plain(one), experts.plain(two)]
-    assert misses > 0
-
-
-def test_a_state_that_was_made_ready_is_the_next_calls_and_nobody_elses(experts: Chain) -> None:
-    script = """
-import json, sys
-from tidalctl import load_bundle
-function = load_bundle(sys.argv[1])
-function.template.make_ready()
-answers, spans = [], []
-for event in map(json.loads, sys.argv[2:]):
-    answers.append(list(function(event)))
+misses = function.template.weights.engine.misses
+for event in events:
     made = function.template.states.restored
     function.template.make_ready()
     function.template.make_ready()
     spans.append(function.template.states.restored - made)
-print(json.dumps([answers, spans]))
+    answers.append(list(function(event)))
+print(json.dumps([answers, spans, misses]))
 """
-    events = [{"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}, {"prompt": [3, 1, 4]}, {"prompt": list(range(20))}]
+    events = [
+        {"prompt": [8, 16], "overwrite": [2], "tokens": 2},
+        {"prompt": list(range(30)), "tokens": 2},
+        {"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2},
+        {"prompt": [3, 1, 4]},
+    ]
     done = python(script, experts.bundle, *map(json.dumps, events), cwd=experts.folder).ok()
-    answers, made = json.loads(done.out.splitlines()[-1])
+    answers, made, misses = json.loads(done.out.splitlines()[-1])
     assert answers == [experts.plain(event) for event in events]
-    assert made == [1, 1, 1], "once, however often it is asked for"
+    assert made == [1, 1], "once, however often it is asked for"
+    assert misses > 0
 
 
 # -- faults
@@ -183,19 +116,8 @@ def inject(experts: Chain, folder: Path, number: int) -> str:
     fault, file = chance.choice(FAULTS), bundle / chance.choice(FILES)
     event = {"prompt": [chance.randrange(97) for _ in range(20)], "tokens": 3}
     size = (bundle / "weights.safetensors").stat().st_size
-    command = [
-        sys.executable,
-        "-P",
-        "-c",
-        SLOW,
-        str(size / 4),
-        "20000",
-        "run",
-        str(bundle),
-        "--event",
-        json.dumps(event),
-        "--json",
-    ]
+    run = ("run", str(bundle), "--event", json.dumps(event), "--json")
+    command = [sys.executable, "-P", "-c", SLOW, MAPPED, str(size / 4), "20000", *run]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder)
     time.sleep(chance.uniform(0, 5))
     fault(file, chance)

@@ -1,9 +1,46 @@
-"""What tests of weights that arrive share: a call with a time limit, and the digest of a weight."""
+"""What tests of weights that arrive share: runs over a slow link, a weight's record and digest, a call with a time limit."""
 
+import inspect
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+import slow_link
+from conftest import Done, python
+
+from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.hashing import weight_hasher
+
+SLOW_LINK = inspect.getsource(slow_link)
+# `tidalctl run` over a slow link, in small groups, so that loading goes on while the handler computes
+SLOW = f"""{SLOW_LINK}
+import functools, importlib, sys
+from tidalctl.runtime import launch
+device, pace, size = sys.argv.pop(1), float(sys.argv.pop(1)), int(sys.argv.pop(1))
+module, _, name = device.partition(":")
+slow_down(getattr(importlib.import_module("tidalctl.runtime.weights." + module), name), pace)
+launch.StreamOptions = functools.partial(launch.StreamOptions, group_size=size)
+from tidalctl.__main__ import main
+main()
+"""
+MAPPED, CUDA = "mapped:MappedDevice", "cuda:CudaDevice"
+
+
+def slowly(
+    bundle: Path, event: dict[str, Any], seconds: float, *options: str, group_size: int = 20_000, device: str = MAPPED
+) -> Done:
+    pace = (bundle / "weights.safetensors").stat().st_size / seconds
+    run = ("run", bundle, "--event", json.dumps(event), "--json", *options)
+    return python(SLOW, device, pace, group_size, *run, cwd=bundle.parent)
+
+
+def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, xxh3: str = "", **more: Any) -> BundleWeight:
+    """A weight of bytes, of the file "w" and on the CPU where nothing else is said."""
+    made = {"file": "w", "device": "cpu", **more}
+    kind: Any = {"dtype": "uint8", "shape": (nbytes,), "nbytes": nbytes, "sha256": "", "xxh3": xxh3}
+    return BundleWeight(name=name, offset=offset, first_use=first_use, **kind, **made)
 
 
 def within(seconds: float, call: Callable[[], None]) -> BaseException | None:
