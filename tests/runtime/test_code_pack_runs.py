@@ -129,7 +129,7 @@ def test_a_bundle_loaded_from_python_imports_from_the_pack(made: Whole) -> None:
     script = """
 import json, sys, tidalctl
 function = tidalctl.load_bundle(sys.argv[1])
-print(json.dumps([function({}), function.template.module_counts()]))
+print(json.dumps([function({}), function.template.imports.counts()]))
 """
     output, counts = json.loads(python(script, made.chain.bundle, cwd=made.chain.folder, env=made.env).ok().out)
     assert output[2:4] == ["solo", "own"]

@@ -155,7 +155,7 @@ os.fork = None
 from tidalctl import load_bundle
 function = load_bundle(sys.argv[1])
 print(json.dumps(list(function(json.loads(sys.argv[2])))))
-function.template.code.wait()
+function.template.imports.read_ahead.wait()
 """
     event = decoder.events[0]
     done = python(script, decoder.bundle, json.dumps(event), cwd=decoder.folder).ok()
