@@ -13,11 +13,6 @@ from tidalctl.cli import VERBS, _app
 README = pages.ROOT / "README.md"
 DOCS = pages.ROOT / "docs"
 EVERY = [pytest.param(page, id=pages.name_of(page)) for page in pages.PAGES]
-<<<<<<< HEAD
-=======
-# paths that these pages name are those of the layout that the next change makes
-AHEAD = {"CONTRIBUTING.md"}
->>>>>>> 17f1307e (The architecture page names the paths that there are)
 FOLDERS = ("artifacts", "benchmarks", "compiler", "docs", "examples", "tests", "tidalctl", "tracer")
 
 
