@@ -9,7 +9,6 @@ import json
 import os
 import sys
 import types
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -149,6 +148,8 @@ def content_digest(path: str | os.PathLike[str], kind: str, free: Iterable[str] 
         names = sorted(header, key=lambda name: header[name]["data_offsets"])  # load_file gives them in that order
         return hashlib.sha256(repr([sorted(metadata.items()), names]).encode()).hexdigest()
     if kind == "torch":
+        import zipfile  # which few scripts need, and every start would import
+
         with zipfile.ZipFile(path) as archive:
             (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl"))
             return hashlib.sha256(archive.read(pickled)).hexdigest()

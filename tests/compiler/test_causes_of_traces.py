@@ -62,7 +62,7 @@ def test_what_a_script_lacks_is_told_with_what_would_help() -> None:
     given = lacking(scaled, {"scale": 1.0, "clip": 1.5}, {"scale": 0.5, "clip": 8.0})
     assert given.code == Cause.NOT_EXPLAINED.code and "(1.5, 2.0): make it a field of the event" in given.text
     made = planned(scaled, {"scale": 1.0}, {"scale": 0.5})
-    assert (made.dynamic, made.program.event_varied) == (("weight",), {"scale": "number"})
+    assert (made.dynamic, made.program.event_varied) == (("weight",), {"scale": "float"})
     assert planned(scaled, {"scale": 1.0}, {"scale": 0.5}, {"scale": 3}).program.event_varied == {"scale": "number"}
 
 

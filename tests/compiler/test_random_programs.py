@@ -112,7 +112,7 @@ SERVED = {
     ),
     "a weight is a view": (f"return {{'w': ({FILE}['delta'] * 2.5).t()}}", adapters("a", "b"), adapters("d")),
     "torch.load takes a path object": (
-        "return {'w': torch.load(Path('adapters') / event['adapter'] / 'adapter.pt')['delta']}", adapters("a", "b"), adapters("d"),
+        "return {'w': torch.load(Path('adapters') / event['adapter'] / 'adapter.pt')['delta']}", adapters("b", "f"), adapters("h"),
     ),
     "adapters of two ranks": (
         f"w = {W}\nw += {FILE}['B'] @ {FILE}['A'] * (event['alpha'] / event['r'])\nreturn {{'w': w}}",

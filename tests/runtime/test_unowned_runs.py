@@ -104,7 +104,7 @@ def test_it_answers_as_plainly(free: Chain, event: dict[str, Any], seconds: floa
 
 def test_a_weight_that_differs_is_one_error_and_no_number_leaves(free: Chain, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(free.bundle, tmp_path / "app.bundle"))
-    flip_bit(bundle / "weights.safetensors", free.manifest["weights"][-1]["offset"])
+    flip_bit(bundle / "weights.safetensors", free.manifest["weights"][0]["offset"])
     done = slowly(bundle, {"step": 0.01}, 1.0).one_error("weights.safetensors")
     assert not done.out.strip()
 

@@ -34,8 +34,6 @@ else:
     sys.path.insert(0, request["folder"])
     handler = getattr(importlib.import_module(request["module"]), request["handler"])
     function, template = lambda event: handler(event, None), None
-def shown(value):
-    return value is None or isinstance(value, (str, int, float, bool, list, tuple, dict))
 answers = []
 for event in request["events"]:
     try:
@@ -43,9 +41,8 @@ for event in request["events"]:
         answer = {"output": list(output) if hasattr(output, "__next__") else output}
     except Exception as error:  # what it raises is the answer that is compared
         answer = {"raised": "".join(traceback.format_exception_only(error)).strip()}
-    for name, value in vars(template).items() if template else ():
-        if not name.startswith("_") and shown(value):
-            answer[name] = json.loads(json.dumps(value, default=str))
+    if template:
+        answer["fallback"] = template.fallback and template.fallback.text
     answers.append(answer)
 print("\\n" + json.dumps(answers))
 """
@@ -239,7 +236,7 @@ def answers_plain(
 
 
 def answers_bundle(bundle: Path, events: list[Event], env: dict[str, str], *, timeout: float = 300) -> list[Answer]:
-    """What its bundle gives, likewise, with what the template then says of itself: `fallback`, and what else it shows."""
+    """What its bundle gives, likewise, with why init ran, as `fallback`."""
     return _answers({"bundle": str(bundle)}, events, env, timeout)
 
 

@@ -115,13 +115,13 @@ def random_program(chance: random.Random) -> RandomProgram:
         chosen = {"a": chance.choice(names[-3:] or [""]), "b": chance.choice(names or [""]), "x": chance.choice(numbers)}
         return form.format(**of_file, **chosen)
 
-    for forms in (BASES, REQUESTS, *[(BASES, REQUESTS, NEW, NEW, WRITES, WRITES)[chance.randrange(6)] for _ in range(7)]):
+    for forms in (BASES, REQUESTS, *[(BASES, REQUESTS, NEW, NEW, WRITES, WRITES)[chance.randrange(6)] for _ in range(5)]):
         if forms is WRITES:
             lines.append(filled(chance.choice(WRITES)))
         else:
             lines.append(f"t{len(names)} = {filled(chance.choice(forms))}")
             names.append(f"t{len(names)}")
-    if chance.random() < 0.3:
+    if chance.random() < 0.2:
         steer, fields = chance.choice([entry for entry in STEERS if numbers is not NUMBERS or "config" not in entry[0]])
         if "config" not in steer or "config" in lines[0]:
             lines.append(filled(steer.replace("{write}", chance.choice(WRITES))))
@@ -135,8 +135,8 @@ def random_program(chance: random.Random) -> RandomProgram:
 
 def random_event(chance: random.Random, traced: bool) -> Event:
     event: Event = {
-        "adapter": chance.choice("abdfhabdfhceg" if traced or chance.random() < 0.8 else ODD),
-        "scale": chance.choice([0.5, 0.25, 1.7, 2.0, 3, 0.1]),
+        "adapter": chance.choice("bfhbfhbfhacdeg" if traced or chance.random() < 0.8 else ODD),
+        "scale": chance.choice([0.5, 0.25, 1.7, 2.0, 3.0, 0.1]),
         "alpha": chance.choice([4, 8, 16, 32]),
         "r": chance.choice([2, 4, 8]),
         "n": chance.choice([1, 2, 3, 5]),
