@@ -15,6 +15,14 @@ from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE
 from tidalctl.artifacts.cause import Cause
 from tidalctl.runtime.imports.code_pack import interpreter_mismatch
 
+# has inspect look through all modules, and tells where it then takes the library's to lie
+WHEREABOUTS = """
+import inspect
+inspect.getmodule((lambda: 0).__code__, "/nowhere.py")
+told["modules"] = [inspect.getmodule(value.__code__).__name__ for value in (sys.modules["solo"].where, sys.modules["shelf.lines"].fail)]
+told["files"] = sorted((file, name) for file, name in inspect.modulesbyfile.items() if name in NAMES)
+told["names"] = sorted((name, file) for name, file in inspect._filesbymodname.items() if name in NAMES)
+"""
 ALL = ["shelf", "shelf.deep", "shelf.deep.below", "shelf.late", "shelf.lines", "shelf.plain", "solo"]
 IMPORT_ALL = f"for name in {ALL}: importlib.import_module(name)\n"
 
@@ -86,6 +94,19 @@ def told_with_and_without(packed: Packed, script: str) -> tuple[dict[str, Any], 
 def test_a_packed_module_tells_of_itself_what_it_tells_without_the_pack(packed: Packed) -> None:
     ours, plain = told_with_and_without(packed, LOOK + "\nlook_at_all()\n")
     assert ours == plain
+
+
+@pytest.mark.parametrize(("linked", "twice"), [("nothing", 0), ("library", len(ALL)), ("shelf/lines.py", 1), ("solo.py", 1)])
+def test_inspect_takes_modules_to_lie_where_it_would_find_them(packed: Packed, linked: str, twice: int) -> None:
+    if linked == "library":
+        (packed.library.parent / "link").symlink_to(packed.library)
+        packed = Packed(packed.library.parent / "link", packed.bundle)
+    elif twice:
+        elsewhere = (packed.library / linked).rename(packed.library.parent / "elsewhere.py")
+        (packed.library / linked).symlink_to(elsewhere)
+    ours, plain = told_with_and_without(packed, WHEREABOUTS)
+    assert ours == plain
+    assert len(plain["files"]) == len(ALL) + twice
 
 
 @pytest.mark.parametrize("keep_time", [True, False])

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 import msgspec
 
@@ -181,6 +182,7 @@ class PackFinder:
         self._hooks = list(sys.path_hooks)
         self._system = _import_system()
         self._alike: dict[str, bool] = {}  # folders, by whether they are as they were at compile
+        self._real: dict[str, bool] = {}  # folders, by whether no link leads there
 
     def install(self) -> None:
         if not _is_pythons_own(self._system):
@@ -268,7 +270,10 @@ class PackFinder:
         def get_code(fullname: str) -> CodeType | None:
             vars(loader).pop("get_code", None)
             code = self._pack.code(module, loader.path) if fullname == module.name else None
-            return code if code is not None else loader.get_code(fullname)
+            if code is None:
+                return loader.get_code(fullname)
+            self._tell_inspect(fullname, loader.path)
+            return code
 
         loader.get_code = get_code  # type: ignore[method-assign]
         if (after := self.after.get(module.name)) is not None:
@@ -279,6 +284,15 @@ class PackFinder:
                 after(made)
 
             loader.exec_module = exec_module  # type: ignore[method-assign, assignment]
+
+    def _tell_inspect(self, name: str, file: str) -> None:
+        """Note a module's file where `inspect.getmodule`, which torch calls a hundred times, would note it: after a realpath each."""
+        inspect: Any = sys.modules.get("inspect")
+        folder = os.path.dirname(file)
+        if folder not in self._real:
+            self._real[folder] = os.path.realpath(folder) == folder
+        if hasattr(inspect, "_filesbymodname") and self._real[folder] and not os.path.islink(file):
+            inspect._filesbymodname[name], inspect.modulesbyfile[file] = file, name
 
     def import_late(self, wanted: Callable[[], bool]) -> None:
         """Import what the handler will import of installed distributions, one after the other, while that is `wanted`."""
