@@ -202,7 +202,7 @@ def test_a_global_set_before_an_init_without_a_promise_is_a_cause_that_names_the
 @pytest.mark.parametrize(
     ("marked", "options"),
     [
-        pytest.param("@tidalctl.init(static=True)", (), id="by the mark"),
+        pytest.param("@tidalctl.init(static=True)", (), id="by the mark", marks=pytest.mark.slow),
         pytest.param("", ("--init", "app:load", "--static"), id="by name"),
     ],
 )

@@ -29,7 +29,7 @@ from dynamic_cases import (
 
 pytestmark = [needs_peft, pytest.mark.timeout(600)]
 ALL = ("lora_nested", "lora_named", "lora", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
-SLOW = ("lora_named", "by_hand", "dtype", "prompts", "two_models")
+SLOW = ("lora_named", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
 
 
 def named(name: str, *more: int) -> object:

@@ -24,7 +24,7 @@ NOT_RUN = {
 }
 STARTED = "docs/getting-started.md"
 # the quick ones have the same commands, with other options
-SLOW = {f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "run", "trace", "verify")}
+SLOW = {f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "trace", "verify")}
 TIMEOUT_S = 120
 
 

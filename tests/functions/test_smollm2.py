@@ -29,6 +29,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return made.make()
 
 
+@pytest.mark.slow  # a minute; `make demo` goes the same way
 def test_it_answers_paris_from_a_snapshot_without_its_project(smollm2: Chain) -> None:
     assert "exactly as by the plain function" in smollm2.said()
     gone = smollm2.folder / "gone"

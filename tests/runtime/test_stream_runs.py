@@ -50,7 +50,7 @@ def test_a_second_call_while_loading_and_one_of_a_state_made_ready_have_a_state_
 import functools, json, sys
 from tidalctl.runtime import load_bundle as load
 from tidalctl.runtime.weights.mapped import MappedDevice
-slow_down(MappedDevice, 60_000.0)
+slow_down(MappedDevice, 240_000.0)
 load.StreamOptions = functools.partial(load.StreamOptions, group_size=20_000)
 function = load.load_bundle(sys.argv[1])
 one, two, *events = map(json.loads, sys.argv[2:])
