@@ -1,4 +1,4 @@
-"""What `compile` notes about a bundle: what is kept besides the state, what stays as of now, and what could be marked static."""
+"""What `compile` notes about a bundle: what is kept besides the state, and what could be marked static."""
 
 import os
 from collections.abc import Iterator
@@ -7,22 +7,18 @@ from pathlib import Path
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import, InitCall
-from tidalctl.compiler.snapshot.clock_reads import clock_reads
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.suggest import suggestion
 
 
 def notes_of(trace: Trace, strategy: Strategy, manifest: Manifest, report: SnapshotReport) -> Iterator[str]:
+    """Yield the notes, each a line or a few for a person."""
     yield from strategy.notes
     calls = [init.call for init in strategy.inits]
     source, name = _source_of(trace, calls[0])
-    if manifest.strategy != "eager":
-        if report.kept_globals:
-            yield f"init also sets {', '.join(report.kept_globals)}: kept with the state"
-        for line, text in clock_reads(source, name):
-            told = f"{source.name}, line {line}: {calls[0].name} looks at the clock ({text})"
-            yield f"{told}; what it makes of that stays as of now"
+    if manifest.strategy != "eager" and report.kept_globals:
+        yield f"init also sets {', '.join(report.kept_globals)}: kept with the state"
     lines = [call.first_event_line for call in calls if call.first_event_line is not None]
     if lines and not any(call.static for call in calls):
         found = suggestion(source, name, min(lines))
