@@ -29,11 +29,11 @@ from dynamic_cases import (
 
 pytestmark = [needs_peft, pytest.mark.timeout(600)]
 ALL = ("lora_nested", "lora_named", "lora", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
-SLOW = ("lora_named", "lora_merged", "by_hand", "dtype", "prompts", "two_models")
 
 
 def named(name: str, *more: int) -> object:
-    return pytest.param(name, *more, marks=[pytest.mark.slow] if name in SLOW or any(more) else [])
+    """A case. All are slow: test_suggest, test_vary and test_replay_reads go the same ways with small functions."""
+    return pytest.param(name, *more, marks=pytest.mark.slow)
 
 
 NAMES = [named(name) for name in ALL]

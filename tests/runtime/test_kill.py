@@ -55,6 +55,7 @@ def kill_at_random(chain: Chain, folder: Path, moments: int, group: Callable[...
     assert not all(seen)
 
 
+@pytest.mark.slow
 def test_a_killed_compile_leaves_the_old_bundle_or_the_new(
     decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
 ) -> None:
