@@ -171,7 +171,9 @@ def ratio(taken: Sequence[Taken], over: Key, under: Key) -> dict[str, Any]:
 
 def document(taken: Sequence[Taken], subjects: dict[str, Subject], options: argparse.Namespace) -> dict[str, Any]:
     answers = plain_answers(taken)
-    unmerged = [answer for (function, _), answer in answers.items() if function not in ("base", "merged")]
+    unmerged = [
+        answer for (function, _), answer in answers.items() if function not in ("base", "merged", "nested")
+    ]  # nested has the adapters that adapter has
     return {
         "schema": 1,
         "machine": describe_machine(subjects["base"].manifest.fingerprint.torch),
