@@ -2,9 +2,6 @@
 
 import json
 import os
-import shutil
-import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -326,43 +323,3 @@ def test_a_manifest_may_not_name_what_unpickling_was_not_allowed_to(spoiled: Pat
     path.write_bytes(encode_manifest(seal(msgspec.structs.replace(manifest, globals=manifest.globals[1:]))))
     done = tidalctl("run", spoiled, "--event", EVENT, cwd=spoiled.parent).one_error("skeleton", manifest.globals[0])
     assert done.out == ""
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
-    """Mount a file system of some bytes."""
-    mounted: list[Path] = []
-
-    def mount(size: int) -> Path:
-        folder = tmp_path / "disk"
-        folder.mkdir()
-        if os.geteuid() != 0 or shutil.which("mount") is None:
-            pytest.skip("only root can mount a small file system")
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tidalctl-test", folder], capture_output=True)
-        if done.returncode != 0:
-            pytest.skip(f"no file system can be mounted here: {done.stderr.decode()}")
-        mounted.append(folder)
-        return folder
-
-    yield mount
-    for folder in mounted:
-        subprocess.run(["umount", "-l", folder], check=True)
-
-
-def test_a_disk_that_fills_during_compile_loses_nothing(
-    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
-) -> None:
-    disk = small_disk(96 * 1024)
-    (disk / "kept").write_text("kept")
-    done = tidalctl("compile", decoder.trace, "-o", "app.bundle", cwd=disk, env=temporary).one_error("No space left on device")
-    assert done.out == ""
-    assert [path.name for path in disk.iterdir()] == ["kept"]
-
-
-def test_a_disk_that_fills_during_trace_is_told_as_such(
-    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
-) -> None:
-    disk = small_disk(16 * 1024)
-    done = tidalctl("trace", decoder.project / "app.py", "--event", EVENT, cwd=disk, env=temporary)
-    done.one_error("No space left on device")
-    assert list(disk.iterdir()) == []

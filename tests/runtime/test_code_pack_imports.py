@@ -1,9 +1,7 @@
 """What is imported from the code pack is what Python would have imported, and nothing tells it from that."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,6 @@ from conftest import write_project
 from pack_cases import Packed, pack_library, rewrite
 
 from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE
-from tidalctl.artifacts.cause import Cause
-from tidalctl.runtime.imports.code_pack import interpreter_mismatch
 
 # has inspect look through all modules, and tells where it then takes the library's to lie
 WHEREABOUTS = """
@@ -102,8 +98,7 @@ def test_inspect_takes_modules_to_lie_where_it_would_find_them(packed: Packed, l
         (packed.library.parent / "link").symlink_to(packed.library)
         packed = Packed(packed.library.parent / "link", packed.bundle)
     elif twice:
-        elsewhere = (packed.library / linked).rename(packed.library.parent / "elsewhere.py")
-        (packed.library / linked).symlink_to(elsewhere)
+        (packed.library / linked).symlink_to((packed.library / linked).rename(packed.library.parent / "elsewhere.py"))
     ours, plain = told_with_and_without(packed, WHEREABOUTS)
     assert ours == plain
     assert len(plain["files"]) == len(ALL) + twice
@@ -302,13 +297,6 @@ def test_another_interpreter_s_pack_is_put_aside_and_said(packed: Packed) -> Non
         [],
         {"unusable": "the code pack was made under optimization level 0 (other-optimization)"},
     )
-
-
-def test_bytecode_of_another_python_is_not_used() -> None:
-    ours = importlib.util.MAGIC_NUMBER.hex()
-    assert interpreter_mismatch(ours, sys.flags.optimize) is None
-    assert interpreter_mismatch("0000", sys.flags.optimize) == Cause.OTHER_BYTECODE.of()
-    assert interpreter_mismatch(ours, sys.flags.optimize + 1) == Cause.OTHER_OPTIMIZATION.of(level=sys.flags.optimize + 1)
 
 
 @pytest.mark.parametrize("content", ["", '{"module_times": {"solo.py": "x"}}'])
