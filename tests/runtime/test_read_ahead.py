@@ -1,13 +1,13 @@
-"""Code is read ahead by a child that nobody sees, and of a library what a start touches."""
+"""Code is read ahead, and of a library what a start touches."""
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from conftest import Chain, python
+from conftest import Chain
 
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import open_bundle
@@ -19,27 +19,6 @@ from tidalctl.runtime.imports.read_ahead import CodeReadAhead
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.file_mapping import PrivateMapping, WeightsFile
 from tidalctl.tracer.process.touched_pages import PAGE, touched_parts
-
-WAITS = """
-import os
-import tidalctl, torch
-
-try:
-    import torch.utils._cxx_pytree  # wants a package that nobody has to have
-except ImportError:
-    pass
-
-@tidalctl.init
-def load(event):
-    return torch.ones(3)
-
-def handler(event, context):
-    load(event)
-    try:
-        return ["a child of somebody's", os.wait()]
-    except ChildProcessError:
-        return "no child"
-"""
 
 
 def evicted(path: Path) -> None:
@@ -121,42 +100,3 @@ def test_nobody_waits_for_little_behind_much(decoder: Chain, monkeypatch: pytest
     assert sources and [path for path, _ in rest[-len(sources) :]] == sources, "what imports look through comes last"
     lengths = [nbytes for _, nbytes in rest[: -len(sources)]]
     assert len(lengths) > 50 and lengths == sorted(lengths)
-
-
-def test_the_function_finds_no_child_that_is_not_its_own(chain: Callable[..., Chain]) -> None:
-    made = chain(WAITS)
-    begin = time.monotonic()
-    report = made.run({})
-    assert report["output"] == "no child"
-    assert time.monotonic() - begin < report["total_s"] + 2, "the reader holds neither end of the run's pipes"
-    failed = {name for name in made.manifest["readahead"] if "_cxx_pytree" in name}
-    assert any(name.endswith(".pyc") for name in failed), "bytecode of a module that failed is read ahead"
-
-
-def test_where_no_process_can_be_made_a_thread_reads(decoder: Chain) -> None:
-    script = """
-import os, sys
-def fork():
-    raise BlockingIOError(11, "Resource temporarily unavailable")
-os.fork = fork
-sys.argv[0] = "tidalctl"
-from tidalctl.__main__ import main
-sys.exit(main())
-"""
-    event = decoder.events[0]
-    done = python(script, "run", decoder.bundle, "--event", json.dumps(event), "--json", cwd=decoder.folder)
-    assert done.report["output"] == decoder.plain(event)
-
-
-def test_in_a_process_with_threads_of_its_own_a_thread_reads(decoder: Chain) -> None:
-    script = """
-import json, os, sys
-os.fork = None
-from tidalctl import load_bundle
-function = load_bundle(sys.argv[1])
-print(json.dumps(list(function(json.loads(sys.argv[2])))))
-function.template.imports.read_ahead.wait()
-"""
-    event = decoder.events[0]
-    done = python(script, decoder.bundle, json.dumps(event), cwd=decoder.folder).ok()
-    assert json.loads(done.out.splitlines()[-1]) == decoder.plain(event)

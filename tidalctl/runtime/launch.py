@@ -59,7 +59,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         event, _ = parse_event(options.event)
     report_output = ReportOutput() if options.json else None
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
-    template = Template(Path(options.bundle), timeline, streamed, options.prewarm, forks=True)
+    template = Template(Path(options.bundle), timeline, streamed, options.prewarm)
     template.wants_digests = options.state
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)

@@ -47,8 +47,6 @@ class Template:
         timeline: Timeline,
         options: StreamOptions | None = None,
         prewarm: str = "auto",
-        *,
-        forks: bool = False,
     ) -> None:
         options = options or StreamOptions()
         verify = options.verify != "off"
@@ -60,7 +58,7 @@ class Template:
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             fp.refuse_other_python(self.manifest.fingerprint)
-            self.imports = FunctionImports(self.path, self.manifest, timeline, verify=verify, forks=forks)
+            self.imports = FunctionImports(self.path, self.manifest, timeline, verify=verify)
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.imports.read_ahead.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
             self.states = States(

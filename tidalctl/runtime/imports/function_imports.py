@@ -20,13 +20,10 @@ from tidalctl.runtime.process.timeline import Timeline
 
 
 class FunctionImports:
-    """Begins to read code when it is made. Call `install`, then `import_handler`.
+    """Begins to read code when it is made. Call `install`, then `import_handler`."""
 
-    `forks` says whether a child of this process may read code.
-    """
-
-    def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool, forks: bool) -> None:
-        self.read_ahead = CodeReadAhead(bundle, manifest, timeline, forks=forks)
+    def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool) -> None:
+        self.read_ahead = CodeReadAhead(bundle, manifest, timeline)
         self.pack = PackReader(bundle, manifest, verify, timeline)
         self.import_cache = ImportCache(bundle, manifest)
         self.code = bundle / CODE
