@@ -46,7 +46,6 @@ from tidalctl.compiler.code.code_pack import pack_code, source_times
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
 from tidalctl.compiler.script.writer import conditions_source
-from tidalctl.compiler.snapshot.records import CaptureReport
 
 
 def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
@@ -113,57 +112,51 @@ def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:
     written = {names[record.weight] for record in trace.of(WeightWritten)}
     found = []
     for placement in report.placements:
-        entry = placement.entry
-        weight = traced.get(entry.name)
-        place, use = uses.get(entry.name, (None, None))
+        name = placement.entry.name
+        weight = traced.get(name)
+        sources = [_source_name(source.file, source.key, trace) for source in weight.sources] if weight else ["unknown"]
+        stored = _stored_weight(placement, report.digests, report.xxh3, uses.get(name))
         found.append(
-            BundleWeight(
-                name=entry.name,
-                dtype=entry.dtype,
-                shape=entry.shape,
-                nbytes=entry.nbytes,
-                device=report.devices[entry.name],
-                file=placement.file,
-                offset=placement.offset,
-                address=entry.address,
-                sha256=report.digests[entry.name],
-                xxh3=report.xxh3[entry.name],
-                first_use=place,
-                first_use_s=round(use.time_s, 6) if use is not None else None,
-                module=use.module if use is not None else "",
-                operator=use.operator if use is not None else "",
-                written=entry.name in written,
-                folded=weight.operators if weight is not None else (),
-                sources=tuple(_source_name(s.file, s.key, trace) for s in weight.sources)
-                if weight is not None
-                else ("unknown",),
+            msgspec.structs.replace(
+                stored,
+                device=report.devices[name],
+                written=name in written,
+                folded=weight.operators if weight else (),
+                sources=tuple(sources),
             )
         )
     return tuple(found)
 
 
 def _answer_weights(trace: Trace, made: Attempt) -> list[BundleWeight]:
-    """What a replay's reads are answered with."""
-    if not made.answers or made.captured is None:
+    """Return what a replay's reads are answered with."""
+    captured = made.captured
+    if not made.answers or captured is None:
         return []
     uses = {digest: (place, use) for place, (digest, use) in enumerate(use_digests(trace).items())}
-    return [_answer_weight(placement, made.captured, uses) for placement in made.captured.placements]
+    return [
+        _stored_weight(placement, captured.digests, captured.xxh3, uses.get(captured.digests[placement.entry.name]))
+        for placement in captured.placements
+    ]
 
 
-def _answer_weight(placement: Placement, captured: CaptureReport, uses: dict[str, tuple[int, FirstUse]]) -> BundleWeight:
-    digest = captured.digests[placement.entry.name]
-    place, use = uses.get(digest, (None, None))
+def _stored_weight(
+    placement: Placement, digests: dict[str, str], xxh3: dict[str, str], used: tuple[int, FirstUse] | None
+) -> BundleWeight:
+    """Return a weight on the CPU as it lies in its file. `used` is its place in the access order, and its first use."""
+    entry = placement.entry
+    place, use = used or (None, None)
     return BundleWeight(
-        name=placement.entry.name,
-        dtype=placement.entry.dtype,
-        shape=placement.entry.shape,
-        nbytes=placement.entry.nbytes,
+        name=entry.name,
+        dtype=entry.dtype,
+        shape=entry.shape,
+        nbytes=entry.nbytes,
         device="cpu",
         file=placement.file,
         offset=placement.offset,
-        address=placement.entry.address,
-        sha256=digest,
-        xxh3=captured.xxh3[placement.entry.name],
+        address=entry.address,
+        sha256=digests[entry.name],
+        xxh3=xxh3[entry.name],
         first_use=place,
         first_use_s=round(use.time_s, 6) if use is not None else None,
         module=use.module if use is not None else "",

@@ -7,6 +7,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle.directory import remove
 from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
+from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
@@ -14,7 +15,7 @@ from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.conditions import guard_of, refusal
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
 from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
-from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
@@ -31,7 +32,7 @@ class Attempt(Record, frozen=True):
     dynamic: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = ()
     sources: dict[str, tuple[int, int]] = {}  # sizes and times of the files that answers stand for
-    captured: CaptureReport | None = None
+    captured: StoredWeights | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -141,7 +142,7 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     return msgspec.structs.replace(made, answers=found, sources=sources, captured=captured)
 
 
-def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, folder: Path, stem: str) -> CaptureReport | None:
+def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, folder: Path, stem: str) -> StoredWeights | None:
     header = place.trace.header
     request = CaptureRequest(
         function=header.function,

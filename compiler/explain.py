@@ -5,7 +5,7 @@ from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.snapshot.records import RNG
-from tidalctl.report.terminal import size_text
+from tidalctl.report.terminal import count_text, size_text
 
 
 class Verdict(Record, frozen=True):
@@ -33,7 +33,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     weights = weights_of(manifest)
     never = sum(weight.nbytes for weight in weights if weight.first_use is None)
     size = size_text(sum(weight.nbytes for weight in weights))
-    lines = [f"  state     {_HOW[manifest.strategy]}: {_plural(len(weights), 'weight')}, {size} in access order"]
+    lines = [f"  state     {_HOW[manifest.strategy]}: {count_text(len(weights), 'weight')}, {size} in access order"]
     if never:
         lines[0] += f" ({size_text(never)} never used, last)"
     if len(weights) < len(manifest.weights):
@@ -43,7 +43,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
             "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
         )
     else:
-        events = _plural(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
+        events = count_text(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
     if manifest.fallbacks:
@@ -104,13 +104,15 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
     elif manifest.strategy == "script":
         static = len([weight for weight in weights_of(manifest) if weight.name not in manifest.dynamic])
         lines.append(
-            f"  {_plural(static, 'weight')} and all that is no tensor: snapshot, because the traced events have them alike"
+            f"  {count_text(static, 'weight')} and all that is no tensor: snapshot, because the traced events have them alike"
         )
         lines.append(
-            f"  {_plural(dynamic, 'weight')}: script, because the events differ there, and dynamic_init.py makes them from the event"
+            f"  {count_text(dynamic, 'weight')}: script, because the events differ there, and dynamic_init.py makes them from the event"
         )
     elif manifest.strategy == "replay":
-        lines.append(f"  {_plural(len(manifest.answers), 'tensor')} that init reads for every event: answered from the bundle")
+        lines.append(
+            f"  {count_text(len(manifest.answers), 'tensor')} that init reads for every event: answered from the bundle"
+        )
         why = "; ".join(fallback.cause for fallback in manifest.fallbacks if fallback.strategy == "replay")
         lines.append(f"  the rest: init as it is, because {why}")
     else:
@@ -124,7 +126,3 @@ def _indented(note: str) -> str:
     """A note, the further lines of which stand below its first one."""
     first, *rest = note.splitlines()
     return "\n".join([first, *(" " * 12 + line if line else "" for line in rest)])
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -165,6 +165,41 @@ def write_shard(
     return msgspec.structs.replace(digests, whole=whole.hexdigest())
 
 
+class ShardFile(Record, frozen=True):
+    """A shard as it lies on disk."""
+
+    file: str
+    size: int
+    sha256: str
+
+
+class StoredWeights(Record, frozen=True):
+    """Weights as they lie in their files. `digests` are their sha256 by name, and `xxh3` their other digests."""
+
+    placements: tuple[Placement, ...]
+    digests: dict[str, str]
+    xxh3: dict[str, str]
+    shards: tuple[ShardFile, ...]
+
+
+def write_shards(
+    folder: Path,
+    shards: Sequence[ShardLayout],
+    chunks: Callable[[Placement], Iterable[memoryview]],
+    progress: Callable[[int], None],
+) -> StoredWeights:
+    """Write all shards. See `write_shard`."""
+    digests = [write_shard(folder, shard, chunks, progress) for shard in shards]
+    return StoredWeights(
+        placements=tuple(placement for shard in shards for placement in shard.placements),
+        digests={name: digest for own in digests for name, digest in own.sha256.items()},
+        xxh3={name: digest for own in digests for name, digest in own.xxh3.items()},
+        shards=tuple(
+            ShardFile(file=shard.file, size=shard.size, sha256=own.whole) for shard, own in zip(shards, digests, strict=True)
+        ),
+    )
+
+
 def _write_all(file: Any, data: memoryview) -> None:
     while data:
         data = data[file.write(data) :]

@@ -15,6 +15,7 @@ from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.artifacts.bundle.weights_file import DTYPES
 from tidalctl.compiler.dynamic.program import Program, ProgramFile, ProgramRead
 from tidalctl.compiler.script.body import build_lines, comment
+from tidalctl.report.terminal import count_text
 
 _SUPPORT = Path(__file__).with_name("support.py")
 _FILES = "\n\n# ---- files:"  # where the part of the module begins that a bundle without a program does without
@@ -129,8 +130,8 @@ def program_source(function: str, init: str, program: Program, requirements: Seq
     if "math." in generated:
         generated = f"import math\n\n{generated}"
     says = [
-        f"Makes what of the state of {function} depends on the event, as {init} does: {_count(len(program.results), 'weight')}, "
-        f"of {_count(len(program.leaves), 'tensor')} of the template and of {_count(len(files), 'file')}.",
+        f"Makes what of the state of {function} depends on the event, as {init} does: {count_text(len(program.results), 'weight')}, "
+        f"of {count_text(len(program.leaves), 'tensor')} of the template and of {count_text(len(files), 'file')}.",
         *(f"{name}: {_path(file)}" for name, file in files.items()),
     ]
     alone = "prints each of these weights and the sha256 of its bytes"
@@ -179,7 +180,3 @@ def _literal(value: Any) -> str:
 
 def _indented(lines: Iterable[str], indent: int) -> str:
     return textwrap.indent("\n".join(lines), " " * indent)
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle.weights_file import Entry, kept_address, plan_shards, write_shard
+from tidalctl.artifacts.bundle.weights_file import Entry, kept_address, plan_shards, write_shards
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.side_effects.watches import after_imports
-from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, ShardWritten
+from tidalctl.compiler.snapshot.records import CaptureRequest
 from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.outputs import pieces
@@ -86,20 +86,7 @@ def _write(request: CaptureRequest, tensors: dict[str, Any], addresses: dict[str
         kept = kept_address(dtype, addresses.get(name, 0))
         entries.append(Entry(name=name, dtype=dtype, shape=tuple(tensor.shape), nbytes=tensor.nbytes, address=kept))
     shards = plan_shards(entries, request.shard_size, request.stem)
-    digests: dict[str, str] = {}
-    xxh3: dict[str, str] = {}
-    written = []
-    for shard in shards:
-        own = write_shard(
-            Path(request.folder), shard, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None
-        )
-        digests |= own.sha256
-        xxh3 |= own.xxh3
-        written.append(ShardWritten(file=shard.file, size=shard.size, sha256=own.whole))
-    report = CaptureReport(
-        placements=tuple(placement for shard in shards for placement in shard.placements),
-        digests=digests,
-        xxh3=xxh3,
-        shards=tuple(written),
+    stored = write_shards(
+        Path(request.folder), shards, lambda p: chunks_of(tensors[p.entry.name].untyped_storage()), lambda size: None
     )
-    Path(request.report).write_bytes(msgspec.json.encode(report))
+    Path(request.report).write_bytes(msgspec.json.encode(stored))

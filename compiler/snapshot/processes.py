@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.errors import FunctionError
 from tidalctl.artifacts.trace.records import Header
-from tidalctl.compiler.snapshot.records import CaptureReport, CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.function.child_process import answer_from_bundle, run_child
 
 
@@ -47,11 +48,11 @@ def take_snapshot(
     return msgspec.json.decode(Path(request.report).read_bytes(), type=SnapshotReport)
 
 
-def take_capture(header: Header, request: CaptureRequest) -> CaptureReport | None:
+def take_capture(header: Header, request: CaptureRequest) -> StoredWeights | None:
     """Run the capture's process. None where init did not make what was wanted again."""
     if run_child("tidalctl.compiler.snapshot.capture_child", request, directory=working_directory(header)) != 0:
         return None
-    return msgspec.json.decode(Path(request.report).read_bytes(), type=CaptureReport)
+    return msgspec.json.decode(Path(request.report).read_bytes(), type=StoredWeights)
 
 
 def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = True) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What the snapshot child, the capture child and the compiler tell each other."""
 
 from tidalctl.artifacts.bundle.manifest import LaterCalls
-from tidalctl.artifacts.bundle.weights_file import Placement
+from tidalctl.artifacts.bundle.weights_file import Placement, ShardFile
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.records import Function, Record
 
@@ -34,12 +34,6 @@ class SnapshotRequest(Record, frozen=True):
     progress: int = -1  # file descriptor
 
 
-class ShardWritten(Record, frozen=True):
-    file: str
-    size: int
-    sha256: str
-
-
 class SnapshotReport(Record, frozen=True):
     """`digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
 
@@ -55,7 +49,7 @@ class SnapshotReport(Record, frozen=True):
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
     xxh3: dict[str, str] = {}
-    shards: tuple[ShardWritten, ...] = ()
+    shards: tuple[ShardFile, ...] = ()
     globals: tuple[str, ...] = ()
     kept_globals: tuple[str, ...] = ()
     globals_differ: str | None = None  # one that init sets otherwise for another event
@@ -83,12 +77,3 @@ class CaptureRequest(Record, frozen=True):
     stem: str
     report: str
     shard_size: int | None = None
-
-
-class CaptureReport(Record, frozen=True):
-    """What was found, as it lies in the files. `shapes` are those of the tensors that had the identities."""
-
-    placements: tuple[Placement, ...]
-    digests: dict[str, str]
-    xxh3: dict[str, str]
-    shards: tuple[ShardWritten, ...]

@@ -8,17 +8,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 
 from tidalctl.artifacts.bundle.manifest import SKELETON
-from tidalctl.artifacts.bundle.weights_file import DTYPES, Entry, kept_address, plan_shards, write_shard
+from tidalctl.artifacts.bundle.weights_file import DTYPES, Entry, kept_address, plan_shards, write_shards
 from tidalctl.artifacts.cause import Cause, Refused
 from tidalctl.artifacts.state.library_registries import noted
 from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
 from tidalctl.artifacts.state.slots import Slot
 from tidalctl.artifacts.state.storages import chunks_of, covers, storage_names
 from tidalctl.compiler.side_effects.effects import Effects
-from tidalctl.compiler.snapshot.records import RNG, ShardWritten, SnapshotRequest
+from tidalctl.compiler.snapshot.records import RNG, SnapshotRequest
 
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
 
@@ -67,21 +68,11 @@ class SnapshotWriter:
                 contents[name] = storages[name]
         tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
         shards = plan_shards(entries, self._request.shard_size)
-        digests: dict[str, str] = {}
-        xxh3: dict[str, str] = {}
-        written = []
-        for shard in shards:
-            own = write_shard(self._folder, shard, lambda p: chunks_of(contents[p.entry.name]), tell)
-            digests |= own.sha256
-            xxh3 |= own.xxh3
-            written.append(ShardWritten(file=shard.file, size=shard.size, sha256=own.whole))
+        laid_out = write_shards(self._folder, shards, lambda p: chunks_of(contents[p.entry.name]), tell)
         self.report |= {
-            "placements": tuple(placement for shard in shards for placement in shard.placements),
+            **msgspec.structs.asdict(laid_out),
             "names": {names[0]: tuple(names) for names, _, _ in found.values()},
             "devices": {name: str(storage.device) for name, storage in contents.items()},
-            "digests": digests,
-            "xxh3": xxh3,
-            "shards": tuple(written),
         }
 
 

@@ -338,13 +338,13 @@ spec.loader.exec_module(importlib.util.module_from_spec(spec))
 
 
 def test_late_modules_are_imported_while_there_is_time(packed: Packed) -> None:
-    told: dict[str, Any] = packed.tell("finder.import_late(lambda: True); told['there'] = 'shelf.late' in sys.modules")
+    told: dict[str, Any] = packed.tell("finder.import_ahead('late', lambda: True); told['there'] = 'shelf.late' in sys.modules")
     assert told["told"]["there"]
     assert "solo" not in told["served"]
-    assert packed.tell("finder.import_late(lambda: False)")["served"] == []
+    assert packed.tell("finder.import_ahead('late', lambda: False)")["served"] == []
 
 
 def test_a_late_module_that_fails_is_the_handler_s_affair(packed: Packed) -> None:
     rewrite(packed.library / "shelf/late.py", "raise SystemExit(3)\n")
-    told = packed.tell("finder.import_late(lambda: True); told['there'] = 'shelf.late' in sys.modules")
+    told = packed.tell("finder.import_ahead('late', lambda: True); told['there'] = 'shelf.late' in sys.modules")
     assert told["told"] == {"there": False}

@@ -90,7 +90,7 @@ class Written:
 
     def __init__(self, event: dict[str, Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         self.arguments = arguments_digest(event, arguments, keywords)  # as they were
-        self.whole = _digest_of_json(event)
+        self.whole = digest_of_json(event)
         self._event, self._call = event, (arguments, keywords)
         self._items = list(event.items())
         try:
@@ -115,19 +115,19 @@ class Written:
         if [(key, id(value)) for key, value in items] != [(key, id(value)) for key, value in self._items]:
             return False
         if self.whole:
-            return _digest_of_json(self._event) == self.whole
+            return digest_of_json(self._event) == self.whole
         try:
             return bool(self._event == self._copy)
         except Exception:  # noqa: BLE001 - of whatever else it holds: a tensor has no truth
             return False
 
 
-def _digest_of_json(value: Any) -> str:
-    """Empty where it is no JSON."""
+def digest_of_json(value: Any) -> str | None:
+    """Return the digest of a value as it is now, or None where it is no JSON."""
     try:
         return digest_value(value)
     except (TypeError, ValueError):
-        return ""
+        return None
 
 
 def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:

@@ -11,7 +11,7 @@ from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import read_checked
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, Manifest
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.function.event_probe import digest_value
+from tidalctl.function.event_probe import digest_of_json
 from tidalctl.runtime import conditions
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.file_mapping import read_ahead
@@ -75,13 +75,13 @@ class EventStrategy:
 
     def decide_again(self) -> bool:
         """Decide anew where the handler has changed the event since. Return whether it has."""
-        changed = self._event_digest != _digest(self.event)
+        changed = self._event_digest != digest_of_json(self.event)
         if changed:
             self._decide()
         return changed
 
     def _decide(self) -> None:
-        self._event_digest = _digest(self.event)
+        self._event_digest = digest_of_json(self.event)
         self.reason = self.process_reason or self._event_mismatch()
 
     @property
@@ -131,11 +131,3 @@ class EventStrategy:
             from tidalctl.function.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)
-
-
-def _digest(event: Any) -> str | None:
-    """Return the digest of an event as it is now, or None where it is no JSON."""
-    try:
-        return digest_value(event)
-    except (TypeError, ValueError):
-        return None

@@ -103,7 +103,7 @@ def record_init(
         writes=written.what(),
         first_event_line=probe.first_line,
     )
-    return RecordedInit(call, state, written.whole, tape)
+    return RecordedInit(call, state, written.whole or "", tape)
 
 
 def _call_with_probe(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.machinery import FileFinder, ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -294,17 +294,10 @@ class PackFinder:
         if hasattr(inspect, "_filesbymodname") and self._real[folder] and not os.path.islink(file):
             inspect._filesbymodname[name], inspect.modulesbyfile[file] = file, name
 
-    def import_late(self, wanted: Callable[[], bool]) -> None:
-        """Import what the handler will import of installed distributions, one after the other, while that is `wanted`."""
-        self._import_ahead([module for module in self._pack.modules.values() if module.late], wanted)
-
-    def import_pure(self, wanted: Callable[[], bool]) -> None:
-        """Import what torch asks for, now or later, and what hangs on no shared library, likewise."""
-        self._import_ahead([module for module in self._pack.modules.values() if module.pure], wanted)
-
-    def _import_ahead(self, modules: Sequence[PackedModule], wanted: Callable[[], bool]) -> None:
-        for module in modules:
-            if module.name not in sys.modules:
+    def import_ahead(self, which: Literal["late", "pure"], wanted: Callable[[], bool]) -> None:
+        """Import what the handler is going to import, or what torch asks for and hangs on no shared library, while that is `wanted`."""
+        for module in list(self._pack.modules.values()):
+            if getattr(module, which) and module.name not in sys.modules:
                 if not wanted():
                     return
                 try:

@@ -80,7 +80,7 @@ class FunctionImports:
         """While that is `wanted`, import what the handler is going to import."""
         if self._finder is not None and wanted():
             with self._timeline.span("imports"):
-                self._finder.import_late(wanted)
+                self._finder.import_ahead("late", wanted)
 
     def counts(self) -> dict[str, Any]:
         """How this process's Python modules were imported, and why none came from the pack, where none could."""

@@ -56,7 +56,7 @@ class LibraryLoader:
         thread = threading.Thread(target=self._load, args=(folder,), name="loader: libraries", daemon=True)
         thread.start()
         try:
-            self._finder.import_pure(thread.is_alive)
+            self._finder.import_ahead("pure", thread.is_alive)
         except BaseException:  # raised again: nobody may end the process under the loader's feet
             thread.join()
             raise
