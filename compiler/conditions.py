@@ -7,24 +7,26 @@ second event: it took the same path as for any other.
 from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import EnvironReads
 from tidalctl.artifacts.trace.tape import DRAWN
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
+from tidalctl.compiler.variables import environ_reads
 from tidalctl.function.event_probe import digest_value
 
 
 def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace) -> Guard:
     """What a start must agree in: for `snapshot` also what init read of the event, where it read any."""
     call, event = strategy.inits[0].call, strategy.inits[0].event
-    reads = dict(call.event_reads) if kind == "snapshot" else {}
+    fields = dict(call.event_reads) if kind == "snapshot" else {}
     whole = digest_value(event) if call.event_whole and kind == "snapshot" else ""
+    reads = environ_reads(trace)
     return Guard(
-        static=not (reads or whole),
-        event_reads=reads,
+        static=not (fields or whole),
+        event_reads=fields,
         event_whole=whole,
         arguments="" if kind == "replay" else call.arguments,
-        environ=(trace.one(EnvironReads) or EnvironReads(variables={})).variables,
+        environ=reads.variables,
+        environ_at_init=reads.at_init,
         argv=trace.header.argv,
         settings=report.settings,
         moved=report.moved,

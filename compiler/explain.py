@@ -45,6 +45,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     else:
         events = count_text(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
+    if pinned := manifest.guard.pinned_by:
+        lines.append(f"  pinned by {pinned}")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
     if manifest.fallbacks:
         lines[-1] += f"; see {PAGE}#{manifest.fallbacks[-1].code}"

@@ -26,6 +26,7 @@ from tidalctl.artifacts.trace.records import (
     WeightWritten,
 )
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
+from tidalctl.compiler.variables import environ_reads
 
 _OF_AN_EVENT = (InitCall, Weight, TapeRead, TapeStep, FirstUse, WeightWritten, Kernel, Invocation)
 
@@ -64,7 +65,7 @@ def _refuse_another(first: Trace, other: Trace, path: Path, another: Path) -> No
     mine, theirs = first.one(Environment), other.one(Environment)
     if mine is not None and theirs is not None and mine.fingerprint != theirs.fingerprint:
         raise TidalError(f"{another} was made in another environment than {path}", "make both in one environment")
-    if (first.one(EnvironReads) or EnvironReads(variables={})) != (other.one(EnvironReads) or EnvironReads(variables={})):
+    if environ_reads(first) != environ_reads(other):
         raise TidalError(
             f"{another} was made under other environment variables than {path}", "set those that the function reads alike"
         )

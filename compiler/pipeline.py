@@ -32,6 +32,7 @@ from tidalctl.compiler.notes import notes_of
 from tidalctl.compiler.proof import compare_plain_runs, prove, run_plainly, steadier_times
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy, decide
+from tidalctl.compiler.variables import variables_warning, with_variables
 from tidalctl.function.target import refuse_unknown_fields
 
 Progress = Callable[[int, int], None]
@@ -54,6 +55,8 @@ def compile_traces(
     *,
     vary: Sequence[str] = (),
     check_events: Sequence[str] = (),
+    pin_env: Sequence[str] = (),
+    ignore_env: Sequence[str] = (),
     shard_size: int | None = None,
     force: bool = False,
     progress: Progress | None = None,
@@ -63,14 +66,15 @@ def compile_traces(
 
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. `vary` are fields of
     the event that may vary besides those that the traces name. `check_events` are JSON texts of events that the bundle is proved on
-    as well. Raises TidalError where a trace can't be used, the output exists, or what it was traced with has changed.
+    as well. `pin_env` and `ignore_env` name environment variables that a start compares, and that it does not. Raises TidalError where
+    a trace can't be used, the output exists, or what it was traced with has changed.
     """
     refuse_existing(output, force, "bundle")
     refuse_folder(output)
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
-    trace = merge_traces(traces, paths, vary)
+    trace = with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env)
     refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
     output = output.absolute()
     clear_stale_partials(output)
@@ -138,7 +142,7 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
         difference, _ = prove(place, manifest, made.report, checks, say)
         if difference is not None:
             raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
-    warnings = (*shipment.warnings, *_clear_written(partial, manifest))
+    warnings = (*shipment.warnings, *variables_warning(trace), *_clear_written(partial, manifest))
     notes = (*notes_of(trace, strategy, manifest, made.report), *made.notes)
     verdict = Verdict(
         events=len(trace.header.events) + len(checks),

@@ -76,10 +76,11 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     clock = TraceClock()
     watched: list[Session] = []
 
-    work = WorkRecorder()
+    work, environ = WorkRecorder(), EnvironRecorder(clock, request.root)
 
     def after_import(module: ModuleType) -> None:
         work.imported(module)
+        environ.imported(module)
         for made in watched:
             made.after_import(module)
 
@@ -87,8 +88,8 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     root = Path(request.root)
     try:
         with (
+            environ,
             ImportRecorder(clock, after_import, request.root) as imports,
-            EnvironRecorder(clock, request.root) as environ,
             PathRecorder(clock) as asked,
             work,
         ):
@@ -105,6 +106,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                     return watched[0]
 
                 def answer(*call: Any) -> Any:
+                    environ.init_called()
                     try:
                         return session().answer_init(*call)
                     finally:
@@ -124,7 +126,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     records = imports.imports(files.written)
     for record in records:
         writer.write(record)
-    writer.write(t.EnvironReads(variables=environ.reads))
+    writer.write(environ.reads())
     writer.write(t.Executed(files=tuple(sorted(watched[0].executed))))
     writer.write(t.SourcesRead(files=files.sources()))
     writer.write(work.work())

@@ -14,7 +14,7 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 9
+SCHEMA = 10
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -71,7 +71,9 @@ class Guard(Record, frozen=True):
     event_reads: dict[str, str] = {}
     event_whole: str = ""  # digest of the whole event, where init may have looked at all of it
     arguments: str = ""  # digest of the further arguments of init
-    environ: dict[str, str] = {}  # digests of [value] of the environment variables that the project's code reads
+    environ: dict[str, str] = {}  # digests of [value] of environment variables that init may hang on, before the program begins
+    environ_at_init: dict[str, str] = {}  # of those of them that the program itself sets before init, as they are then
+    may_be_unset: tuple[str, ...] = ()  # of those, variables that it sets from a file that the bundle leaves out
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
     settings: dict[str, str] = {}  # of torch, before init, in words
     moved: bool = False  # the function changes its working directory before init
@@ -80,6 +82,16 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
+
+    @property
+    def pinned_by(self) -> str:
+        """The environment variables that a start compares, as text: `MODEL_DIR, SEED (unset)`. Of two spellings one is named."""
+        unset = digest_json([None])
+        shown = {
+            name.upper() if seen == unset and name.upper() in self.environ else name: seen
+            for name, seen in self.environ.items()
+        }
+        return ", ".join(f"{name} (unset)" if seen == unset else name for name, seen in sorted(shown.items()))
 
 
 class Answer(Record, frozen=True):

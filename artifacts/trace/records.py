@@ -10,7 +10,7 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 6
+SCHEMA = 7
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
@@ -62,9 +62,15 @@ class Executed(Record, frozen=True, tag="executed"):
 
 
 class EnvironReads(Record, frozen=True, tag="environ"):
-    """Environment variables that the project's code read before its state was made: digests of [value], [null] where unset."""
+    """Environment variables that the project, or a library on its behalf, read before its state was made.
+
+    `variables` gives digests of [value] as they were before the program began, [null] where unset. `at_init` gives those that the
+    program itself had set when it called init, with marks in place of folders. `all_by` says who looked at all variables.
+    """
 
     variables: dict[str, str]
+    at_init: dict[str, str] = {}
+    all_by: str = ""
 
 
 class FileOpened(Record, frozen=True, tag="file"):

@@ -9,6 +9,7 @@ import pytest
 import typer.main
 
 from tidalctl.cli import VERBS, _app
+from tidalctl.tracer.process.environment import NEUTRAL
 
 README = pages.ROOT / "README.md"
 DOCS = pages.ROOT / "docs"
@@ -85,3 +86,8 @@ def test_paths_of_the_repository_exist(page: Path) -> None:
 def test_the_test_of_paths_sees_them() -> None:
     assert {"tidalctl/cli.py", "tests/conftest.py"} <= paths_in(pages.ROOT / "CONTRIBUTING.md")
     assert len(paths_in(DOCS / "architecture.md")) > 30
+
+
+def test_the_contract_lists_the_neutral_packages() -> None:
+    text = (DOCS / "contract.md").read_text(encoding="utf-8").partition("## Neutral packages")[2].partition("Every other")[0]
+    assert set(re.findall(r"`(\w+)`", text)) == NEUTRAL

@@ -39,6 +39,16 @@ def compile(  # noqa: A001 - the verb's own name
             help="Prove the bundle on this event, too, which took no part in deriving it. Repeatable.",
         ),
     ] = None,
+    pin_env: Annotated[
+        list[str] | None,
+        typer.Option("--pin-env", metavar="NAME", help="A start compares this environment variable, too. Repeatable."),
+    ] = None,
+    ignore_env: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-env", metavar="NAME", help="A start compares no environment variable of this name or pattern. Repeatable."
+        ),
+    ] = None,
     shard_size: Annotated[
         str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")
     ] = "",
@@ -66,6 +76,8 @@ def compile(  # noqa: A001 - the verb's own name
             output,
             vary=vary or (),
             check_events=[parse_event(text)[1] for text in check_event],
+            pin_env=pin_env or (),
+            ignore_env=ignore_env or (),
             shard_size=parse_size("--shard-size", shard_size) if shard_size else None,
             force=force,
             progress=progress,
@@ -100,6 +112,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "init_s": compiled.verdict.init_s,
         "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
+        "pinned_by": list(manifest.guard.environ),
         "events": compiled.verdict.events,
         "weights": len(weights),
         "weights_bytes": sum(weight.nbytes for weight in weights),

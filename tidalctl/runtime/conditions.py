@@ -32,7 +32,7 @@ def process_mismatch(manifest: Manifest, argv: tuple[str, ...] | None, changed_p
 
 
 def environ_mismatch(manifest: Manifest) -> Reason | None:
-    """Compare the environment variables that the project reads."""
+    """Compare environment variables that init may hang on, before the program begins and so before it sets any itself."""
     for name, seen in manifest.guard.environ.items():
         if variable_digest(name) != seen:
             return Cause.ENVIRONMENT_DIFFERS.of(name=name)
@@ -70,12 +70,25 @@ class CallConditions:
         for name, seen in guard.settings.items():
             if here.get(name) != seen:
                 return Cause.SETTING_DIFFERS.of(name=name, now=here.get(name), init=self._init, traced=seen)
-        names = sorted({*self._since.assigned(), *guard.assigned})
+        names = sorted({*self._since.assigned(), *guard.assigned} - guard.environ.keys())
         now = self._since.digests(names, roots)
         for name in names:
             if now[name] != guard.assigned.get(name):
                 return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=self._init)
         return None
+
+
+def variables_mismatch(manifest: Manifest, at_start: Surroundings, roots: Iterable[str]) -> Reason | None:
+    """Compare, where init is called, the variables that it may hang on. `at_start` are the surroundings before the program began."""
+    guard = manifest.guard
+    now = at_start.digests(guard.environ_at_init, [os.path.realpath(root) for root in roots]) if guard.environ_at_init else {}
+    for name, before in guard.environ.items():
+        seen = guard.environ_at_init.get(name, before)
+        if (now[name] if name in now else variable_digest(name)) != seen:
+            if name in guard.may_be_unset and name not in os.environ:
+                continue  # the file that sets it was not shipped
+            return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=manifest.init)
+    return None
 
 
 def generators_mismatch(manifest: Manifest, seeded: Mapping[str, Any]) -> Reason | None:

@@ -12,6 +12,7 @@ from tidalctl.artifacts.bundle.directory import read_checked
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, Manifest
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.function.event_probe import digest_of_json
+from tidalctl.function.working_environment import Surroundings
 from tidalctl.runtime import conditions
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.file_mapping import read_ahead
@@ -23,12 +24,16 @@ class EventStrategy:
     With `look_at_process` it is decided whether this process can use the bundle's state at all; then `begin` with each event.
     """
 
-    def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool) -> None:
+    def __init__(
+        self, bundle: Path, manifest: Manifest, timeline: Timeline, roots: Callable[[], Iterable[str]], *, verify: bool
+    ) -> None:
         self.event: Any = None
         self.reason: Reason | None = None
         self.process_reason: Reason | None = None  # holds for every event
         self.changed_packages: list[str] = []
         self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
+        self._roots = roots
+        self._at_start = Surroundings()
         self._event_digest: str | None = None
         self._dynamic_init: types.ModuleType | None = None
         self._call_conditions: conditions.CallConditions | None = None  # until the function is imported
@@ -45,6 +50,7 @@ class EventStrategy:
 
     def look_at_process(self, argv: tuple[str, ...] | None, *, eager: bool) -> None:
         """Compare what holds for every event. `argv` is None where this process's arguments are somebody else's."""
+        self._at_start = Surroundings()
         self.changed_packages = fp.changed_distributions(self._manifest.fingerprint, sys.path)
         self.process_reason = (
             Cause.EAGER_ASKED_FOR.of() if eager else conditions.process_mismatch(self._manifest, argv, self.changed_packages)
@@ -58,11 +64,11 @@ class EventStrategy:
             self.process_reason = fp.cpu_mismatch(fingerprint) or fp.device_mismatch(fingerprint)
             self.reason = self.process_reason or self.reason
 
-    def function_imported(self, roots: Callable[[], Iterable[str]]) -> None:
-        """From now on what the function sets before it calls init is compared with the trace. See CallConditions for `roots`."""
+    def function_imported(self) -> None:
+        """From now on what the function sets before it calls init is compared with the trace."""
         self.look_at_machine()
         self._note_seeds()
-        self._call_conditions = conditions.CallConditions(self._manifest, roots)
+        self._call_conditions = conditions.CallConditions(self._manifest, self._roots)
 
     def begin(self, event: Any) -> None:
         """Turn to an event. What an earlier event's handler has seeded or set is nothing to this one."""
@@ -118,7 +124,8 @@ class EventStrategy:
             reason = conditions.arguments_mismatch(manifest, self.event, arguments, keywords)
         if reason is None and self._call_conditions is not None:
             reason = self._call_conditions.mismatch()
-        return reason or conditions.generators_mismatch(manifest, self._seeds) or conditions.environ_mismatch(manifest)
+        reason = reason or conditions.generators_mismatch(manifest, self._seeds)
+        return reason or conditions.variables_mismatch(manifest, self._at_start, self._roots())
 
     def init_called(self, changed_environ: Mapping[str, str | None]) -> None:
         """Take what init has set for granted from now on: variables, and generators of a device that it was the first to use."""

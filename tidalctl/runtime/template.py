@@ -64,7 +64,7 @@ class Template:
             self.states = States(
                 self.path, self.manifest, self.weights, self.prewarm, timeline, self._replayed_files, self._import_late
             )
-            self.event_strategy = EventStrategy(self.path, self.manifest, timeline, verify=verify)
+            self.event_strategy = EventStrategy(self.path, self.manifest, timeline, self._roots, verify=verify)
         if verify:
             with timeline.span("check"):
                 self._check_files()
@@ -107,7 +107,7 @@ class Template:
                 "another bundle runs in this process already", "one bundle a process: its modules are the process's"
             )
         handler = self.imports.import_handler(names_of_state=strategy.reason is None)
-        strategy.function_imported(lambda: [str(self.imports.code), str(self._home())])
+        strategy.function_imported()
         self.imports.read_ahead.finish()
         self.timeline.mark("imported")
         return handler
@@ -116,6 +116,10 @@ class Template:
         """Turn to an event: from now on init is answered for this one, where the bundle serves it."""
         self._call_reason = self._call_strategy = None
         self.event_strategy.begin(event)
+
+    def _roots(self) -> list[str]:
+        """Return the folders in which the function, or its project, lies."""
+        return [str(self.imports.code), str(self._home())]
 
     def _home(self) -> Path:
         """Return where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
