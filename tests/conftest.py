@@ -1,5 +1,6 @@
 """What the tests share: projects written to disk, tidalctl run as a real process, and two functions traced and compiled once."""
 
+import functools
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ hypothesis.settings.load_profile("same")
 APPS = Path(__file__).parent / "apps"
 TIDALCTL = (sys.executable, "-P", "-m", "tidalctl")
 TIMEOUT_S = 120
+# what the function gives with nothing of tidalctl's but the mark on its init
 PLAIN = """
-import importlib, json, sys
+import json, sys
 sys.path.insert(0, sys.argv[1])
-result = importlib.import_module(sys.argv[2]).handler(json.loads(sys.argv[3]), None)
+import app
+result = app.handler(json.loads(sys.argv[2]), None)
 print()
 print(json.dumps(list(result) if hasattr(result, "__next__") else result))
 """
@@ -46,10 +49,9 @@ class Done:
         return self
 
     @property
-    def report(self) -> dict[str, Any]:
-        """The report of `run --json`, the last line of its output."""
-        found: dict[str, Any] = json.loads(self.ok().out.strip().splitlines()[-1])
-        return found
+    def report(self) -> Any:
+        """What the last line of its output holds: the report of `run --json`, or that of a script."""
+        return json.loads(self.ok().out.strip().splitlines()[-1])
 
     def lines(self, start: str) -> list[str]:
         return [line for line in self.err.splitlines() if line.startswith(start)]
@@ -130,11 +132,6 @@ def python(script: str, *arguments: object, cwd: Path, env: dict[str, str] | Non
     return Done(done.returncode, done.stdout, done.stderr)
 
 
-def plain(root: Path, event: dict[str, Any], module: str = "app", cwd: Path | None = None) -> Any:
-    """What the function gives in a plain interpreter, with nothing of tidalctl's but the mark on its init."""
-    return json.loads(python(PLAIN, root, module, json.dumps(event), cwd=cwd or root).ok().out.strip().splitlines()[-1])
-
-
 def flip_bit(path: Path, offset: int, bit: int = 0) -> None:
     """In place, so that the file stays the one that is open or mapped."""
     with open(path, "r+b") as file:
@@ -160,6 +157,7 @@ class Chain:
     folder: Path
     events: list[dict[str, Any]]
     trace_options: list[str] = field(default_factory=list)
+    env: dict[str, str] = field(default_factory=dict)
     traced: Done | None = None
     compiled: Done | None = None
     answers: dict[str, Any] = field(default_factory=dict)
@@ -178,8 +176,8 @@ class Chain:
 
     def make(self) -> "Chain":
         events = [word for event in self.events for word in ("--event", json.dumps(event))]
-        self.traced = tidalctl("trace", "project/app.py", *events, *self.trace_options, cwd=self.folder).ok()
-        self.compiled = tidalctl("compile", "app.trace", cwd=self.folder).ok()
+        self.traced = tidalctl("trace", "project/app.py", *events, *self.trace_options, cwd=self.folder, env=self.env).ok()
+        self.compiled = tidalctl("compile", "app.trace", cwd=self.folder, env=self.env).ok()
         return self
 
     @property
@@ -191,27 +189,34 @@ class Chain:
         """The plain function's answer: of the same files to the same event, by one process for all that ask."""
         asked = json.dumps([event, files_below(self.project)])
         if asked not in self.answers:
-            self.answers[asked] = plain(self.project, event)
+            self.answers[asked] = python(PLAIN, self.project, json.dumps(event), cwd=self.project, env=self.env).report
         return self.answers[asked]
 
     def run(self, event: dict[str, Any], *options: str) -> dict[str, Any]:
-        return tidalctl("run", self.bundle, "--event", json.dumps(event), "--json", *options, cwd=self.folder).report
+        return self.start(event, "--json", *options).report
+
+    def start(self, event: dict[str, Any], *options: object, **more: str) -> Done:
+        """`tidalctl run` on the event; `more` are variables of its environment."""
+        return tidalctl("run", self.bundle, "--event", json.dumps(event), *options, cwd=self.folder, env={**self.env, **more})
 
     def said(self) -> str:
         assert self.compiled is not None
         return self.compiled.err
 
 
+def chained(
+    folder: Path, files: dict[str, str] | str, *events: dict[str, Any], options: tuple[str, ...] = (), **env: str
+) -> Chain:
+    """Write a project of some files, trace it on some events, compile it; `env` are variables of the environment."""
+    made = Chain(folder, list(events) or [{}], list(options), env)
+    write_project(made.project, files)
+    return made.make()
+
+
 @pytest.fixture
 def chain(tmp_path: Path) -> Callable[..., Chain]:
-    """Write a project of some files, trace it on some events, compile it."""
-
-    def make(files: dict[str, str] | str, *events: dict[str, Any], options: tuple[str, ...] = ()) -> Chain:
-        made = Chain(tmp_path, list(events) or [{}], list(options))
-        write_project(made.project, files)
-        return made.make()
-
-    return make
+    """The same in a folder of the test's own."""
+    return functools.partial(chained, tmp_path)
 
 
 def write_project(root: Path, files: dict[str, str] | str) -> Path:
@@ -219,6 +224,13 @@ def write_project(root: Path, files: dict[str, str] | str) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     return root
+
+
+def distribution(site: Path, name: str, files: Iterable[str], *requires: str, **more: str) -> Path:
+    """An installed distribution, as its metadata tells of it; `more` are further texts of it. Returns their folder."""
+    lines = ["Metadata-Version: 2.1", f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires), ""]
+    record = "".join(f"{file},,\n" for file in files)
+    return write_project(site / f"{name}-1.0.dist-info", {"METADATA": "\n".join(lines), "RECORD": record, **more})
 
 
 @pytest.fixture(scope="session")

@@ -72,10 +72,12 @@ def test_a_manifest_with_a_forged_field_is_refused_or_says_just_that(tmp_path: P
 
 def _forge(data: st.DataObject) -> Any:
     path = data.draw(st.sampled_from(paths(SEALED)))
-    body = change(SEALED, path, data.draw(values.filter(_is_json)), data.draw(st.booleans()))
+    return _sealed(change(SEALED, path, data.draw(values.filter(_is_json)), data.draw(st.booleans())))
+
+
+def _sealed(body: dict[str, Any]) -> dict[str, Any]:
     body.pop("digest", None)
-    body["digest"] = digest_json(body)
-    return body
+    return {**body, "digest": digest_json(body)}
 
 
 def _is_json(value: Any) -> bool:
@@ -181,9 +183,7 @@ def test_a_weight_out_of_its_files_bounds_is_refused(bundle: Path, field: str) -
     manifest = open_bundle(bundle)
     for value in (-1, 2**40, 2**70):
         forged = msgspec.structs.replace(manifest.weights[0], **{field: value})
-        body = msgspec.to_builtins(msgspec.structs.replace(manifest, weights=(forged,)))
-        body.pop("digest")
-        body["digest"] = digest_json(body)
+        body = _sealed(msgspec.to_builtins(msgspec.structs.replace(manifest, weights=(forged,))))
         with pytest.raises(Corrupt):
             decode_manifest(json.dumps(body).encode(), bundle)
 

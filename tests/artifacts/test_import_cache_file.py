@@ -60,7 +60,6 @@ def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: py
 @pytest.mark.parametrize(
     "summary",
     [
-        b'{"texts": 1e999, "patterns": 0, "scans": []}',
         b'{"texts": Infinity, "patterns": 0, "scans": []}',
         b'{"texts": 1, "patterns": 1}',
         b'{"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "\\ud800"}]}',

@@ -27,6 +27,7 @@ def handler(event, context):
 """
 
 
+@pytest.mark.slow  # of a library that does as transformers does: runtime/test_import_cache.py
 def test_a_model_gives_its_hidden_states_where_the_trace_did_not_ask_for_them(chain: Callable[..., Chain]) -> None:
     made = chain(APP, {})
     assert made.manifest["strategy"] == "snapshot", made.said()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import Chain, tidalctl
 from safetensors.torch import save_file
+from warm import plainly, served
 
 # Filled as from_pretrained does it: made on the meta device, its weights those of a mapped stock file. The count of batches, of
 # 8 bytes, lies first in the file, and the weights behind it at addresses that are 8 modulo 16.
@@ -51,11 +52,10 @@ def checkpoint(tmp_path: Path) -> None:
 
 
 def answers_to_the_last_bit(made: Chain, **more: int) -> None:
-    for x in (1, 2, 3):
-        event = {"x": x, "scores": True, **more}
-        plainly, report = made.plain(event), made.run(event)
-        assert 8 in plainly["addresses"], "otherwise this shows nothing"
-        assert (report["output"], report["fallback"]) == (plainly, None), event
+    events = [{"x": x, "scores": True, **more} for x in (1, 2, 3)]
+    plain, (answers, fallbacks, _) = plainly(made, *events), served(made, *events)
+    assert all(8 in answer["addresses"] for answer in plain), "otherwise this shows nothing"
+    assert (answers, fallbacks) == (plain, [None] * 3)
     tidalctl("verify", made.bundle, cwd=made.folder).ok()
 
 

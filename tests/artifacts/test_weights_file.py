@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file as load_numpy
 from safetensors.torch import load_file as load_torch
+from sample_artifacts import fixed
 from xxhash import xxh3_128
 
 from tidalctl.artifacts.bundle.weights_file import (
@@ -172,9 +173,7 @@ entries_of_a_state = st.lists(
 ).map(lambda kinds: [entry(f"{index} {dtype}", dtype, *shape) for index, (dtype, shape) in enumerate(kinds)])
 
 
-@settings(
-    max_examples=60, derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(fixed, max_examples=60)
 @given(entries=entries_of_a_state, shard_size=st.none() | st.integers(0, 400))
 def test_any_state_comes_back_through_the_stock_readers(tmp_path: Path, entries: list[Entry], shard_size: int | None) -> None:
     for old in tmp_path.iterdir():

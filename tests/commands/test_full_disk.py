@@ -34,20 +34,12 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_a_disk_that_fills_during_compile_loses_nothing(
-    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
+@pytest.mark.parametrize(("verb", "size"), [("compile", 96 * 1024), ("trace", 16 * 1024)])
+def test_a_disk_that_fills_is_told_as_such_and_loses_nothing(
+    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str], verb: str, size: int
 ) -> None:
-    disk = small_disk(96 * 1024)
+    disk = small_disk(size)
     (disk / "kept").write_text("kept")
-    done = tidalctl("compile", decoder.trace, "-o", "app.bundle", cwd=disk, env=temporary).one_error("No space left on device")
-    assert done.out == ""
-    assert [path.name for path in disk.iterdir()] == ["kept"]
-
-
-def test_a_disk_that_fills_during_trace_is_told_as_such(
-    decoder: Chain, small_disk: Callable[[int], Path], temporary: dict[str, str]
-) -> None:
-    disk = small_disk(16 * 1024)
-    done = tidalctl("trace", decoder.project / "app.py", "--event", EVENT, cwd=disk, env=temporary)
-    done.one_error("No space left on device")
-    assert list(disk.iterdir()) == []
+    lines = {"compile": [decoder.trace, "-o", "app.bundle"], "trace": [decoder.project / "app.py", "--event", EVENT]}
+    done = tidalctl(verb, *lines[verb], cwd=disk, env=temporary).one_error("No space left on device")
+    assert (done.out, [path.name for path in disk.iterdir()]) == ("", ["kept"])

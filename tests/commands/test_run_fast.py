@@ -1,13 +1,12 @@
 """The short parser of `run` and the command-line framework's understand the same options in the same way."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
-from conftest import Chain, tidalctl, write_project
+from conftest import Chain, chained, tidalctl
 from typer.testing import CliRunner
 
 from tidalctl.cli import _app
@@ -49,14 +48,11 @@ def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "line",
     [
-        [],
         ["a.bundle"],
         ["--event", "{}"],
         ["a", "b", "--event", "{}"],
         ["a", "--event"],
         ["a", "--event", "{}", "-e", "{}"],
-        ["a", "--event={}", "--event={}"],
-        ["a", "--help"],
         ["a", "--event", "{}", "--typo"],
         ["a", "--event", "{}", "--verify", "perhaps"],
     ],
@@ -85,11 +81,10 @@ def test_small_weights_have_a_size(decoder: Chain) -> None:
 
 
 def test_a_way_of_reading_for_gpus_is_said_to_be_none_for_mapped_weights(decoder: Chain) -> None:
-    event = json.dumps(decoder.events[0])
-    said = tidalctl("run", decoder.bundle, "--event", event, "--io", "direct", cwd=decoder.folder).ok()
+    said = decoder.start(decoder.events[0], "--io", "direct").ok()
     assert "note: --io is for weights that go to a GPU" in said.err
     assert re.search(r"weights 18\d kB \(checked\), \d+(\.\d+)? k?B of it read", said.err)
-    assert "note:" not in tidalctl("run", decoder.bundle, "--event", event, cwd=decoder.folder).ok().err
+    assert "note:" not in decoder.start(decoder.events[0]).ok().err
 
 
 PRINTS = """
@@ -116,31 +111,27 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def printing(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = Chain(tmp_path_factory.mktemp("printing"), [{}])
-    write_project(made.project, PRINTS)
-    return made.make()
+    return chained(tmp_path_factory.mktemp("printing"), PRINTS)
 
 
 def test_a_report_stands_alone_on_stdout_whatever_the_function_prints(printing: Chain) -> None:
-    done = tidalctl("run", printing.bundle, "--event", "{}", "--json", cwd=printing.folder).ok()
-    assert json.loads(done.out)["output"] == [2.0]
+    done = printing.start({}, "--json")
+    assert done.report["output"] == [2.0]
     assert done.err == "by print\nby a descriptor\nby a child\nwithout an end", "and what it prints is talk, in its order"
-    done = tidalctl("run", printing.bundle, "--event", "{}", cwd=printing.folder).ok()
+    done = printing.start({}).ok()
     assert sorted(done.out.splitlines()) == sorted(["by print", "by a descriptor", "by a child", "without an end2.0"])
 
 
 def test_characters_that_an_encoding_lacks_are_escaped_and_json_stays_json(printing: Chain) -> None:
-    line, ascii_only = ("run", printing.bundle, "--event", '{"more": "é🌊"}'), {"PYTHONIOENCODING": "ascii"}
-    shown = tidalctl(*line, cwd=printing.folder, env=ascii_only).ok()
-    assert shown.out.splitlines()[-1] == "\\u00e9\\ud83c\\udf0a"
-    assert tidalctl(*line, "--json", cwd=printing.folder, env=ascii_only).report["output"] == [2.0, "é🌊"]
+    event, ascii_only = {"more": "é🌊"}, {"PYTHONIOENCODING": "ascii"}
+    assert printing.start(event, **ascii_only).ok().out.splitlines()[-1] == "\\u00e9\\ud83c\\udf0a"
+    assert printing.start(event, "--json", **ascii_only).report["output"] == [2.0, "é🌊"]
     tidalctl("inspect", printing.trace, cwd=printing.folder, env=ascii_only).ok()
 
 
-@pytest.mark.parametrize(("code", "said"), [([3], "3"), ([], ""), (["no"], "'no'")], ids=str)
+@pytest.mark.parametrize(("code", "said"), [([], ""), (["no"], "'no'")], ids=str)
 def test_a_function_that_exits_has_failed_and_what_it_gave_before_is_printed(
     printing: Chain, code: list[object], said: str
 ) -> None:
-    done = tidalctl("run", printing.bundle, "--event", json.dumps({"exit": code}), cwd=printing.folder)
-    done.one_error(f"error: the function called sys.exit({said})", code=1)
+    done = printing.start({"exit": code}).one_error(f"error: the function called sys.exit({said})", code=1)
     assert done.out.splitlines()[-1] == "without an end2.0"

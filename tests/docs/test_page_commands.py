@@ -24,7 +24,7 @@ NOT_RUN = {
 }
 STARTED = "docs/getting-started.md"
 # the quick ones have the same commands, with other options
-SLOW = {f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "trace", "verify")}
+SLOW = {"README.md", *(f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "trace", "verify"))}
 TIMEOUT_S = 120
 
 
@@ -92,6 +92,13 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_getting_started_runs_as_it_stands(started: Path) -> None:
     assert (started / "app.bundle/manifest.json").is_file()
+
+
+def test_readme_has_the_same_commands_on_files_that_are_there() -> None:
+    readme, started = ([block.text.split() for block in commands(pages.ROOT / name)][-1] for name in ("README.md", STARTED))
+    assert [word for word in readme if word in ("trace", "compile", "run")] == ["trace", "compile", "run"]
+    assert {word for word in readme if "/" not in word} <= {*started}
+    assert all((pages.ROOT / word).is_file() for word in readme if "/" in word)
 
 
 @pytest.mark.parametrize("page", RUN)

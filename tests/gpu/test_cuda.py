@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Chain, python
+from conftest import Chain, chained, python
 from streams import CUDA, slowly, weight
 from test_cuda_device import GPU, arrival, files
 from test_cuda_runs import APP, EVENTS
@@ -119,10 +119,7 @@ def test_no_room_is_one_error_and_the_device_is_usable_afterwards(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def on_gpu(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = Chain(tmp_path_factory.mktemp("cuda"), [EVENTS[0]])
-    made.project.mkdir()
-    (made.project / "app.py").write_text(APP)
-    return made.make()
+    return chained(tmp_path_factory.mktemp("cuda"), APP, EVENTS[0])
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=json.dumps)
@@ -150,5 +147,5 @@ for step, event in zip(("", "", "", "make_ready"), map(json.loads, sys.argv[2:])
 print(json.dumps(answers))
 """
     events = [EVENTS[2], EVENTS[0], EVENTS[1], EVENTS[3]]
-    done = python(script, on_gpu.bundle, *map(json.dumps, events), cwd=on_gpu.folder).ok()
-    assert json.loads(done.out.splitlines()[-1]) == [on_gpu.plain(event) for event in events]
+    answers = python(script, on_gpu.bundle, *map(json.dumps, events), cwd=on_gpu.folder).report
+    assert answers == [on_gpu.plain(event) for event in events]

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from conftest import Chain, Done, flip_bit, python
+from conftest import Chain, Done, chained, flip_bit, python
 
 from tidalctl.artifacts.bundle.manifest import decode_manifest as decode
 from tidalctl.artifacts.bundle.manifest import encode_manifest, seal
@@ -89,10 +89,7 @@ def on_gpu(experts: Chain, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def every_way(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """APP, traced and compiled on the CPU."""
-    made = Chain(tmp_path_factory.mktemp("ways"), [EVENTS[0]])
-    made.project.mkdir()
-    (made.project / "app.py").write_text(APP.replace('"cuda"', '"cpu"'))
-    return made.make()
+    return chained(tmp_path_factory.mktemp("ways"), APP.replace('"cuda"', '"cpu"'), EVENTS[0])
 
 
 def as_on_gpu(made: Path, bundle: Path) -> Path:
@@ -127,9 +124,8 @@ def test_what_the_handler_writes_while_loading_stays_written(experts: Chain, on_
     assert run(on_gpu, event, "--verify", "off", seconds=3.0).report["output"] == experts.plain(event)
 
 
-@pytest.mark.parametrize(
-    "event", [pytest.param(event, marks=[] if event.get("all") else pytest.mark.slow) for event in EVENTS], ids=json.dumps
-)
+@pytest.mark.slow  # quick: of apps/experts above, and of the gate in runtime/test_operator_gate.py
+@pytest.mark.parametrize("event", EVENTS, ids=json.dumps)
 def test_whatever_reads_a_weight_waits_for_it(every_way: Chain, tmp_path: Path, event: dict[str, Any]) -> None:
     bundle = as_on_gpu(every_way.bundle, tmp_path / "app.bundle")
     assert run(bundle, event, seconds=4.0).report["output"] == every_way.plain(event)
@@ -163,8 +159,7 @@ print(json.dumps([answers, len(standin.allocated), weights.done, len(torch.nn.mo
 """
     events = [{"prompt": [8, 16], "overwrite": [2]}, {"prompt": list(range(30))}, {"prompt": [5, 2]}]
     here = Path(__file__).parents[1] / "support"
-    done = python(script, here, on_gpu, *map(json.dumps, events), cwd=experts.folder).ok()
-    answers, slabs, finished, hooks = json.loads(done.out.splitlines()[-1])
+    answers, slabs, finished, hooks = python(script, here, on_gpu, *map(json.dumps, events), cwd=experts.folder).report
     assert answers == [experts.plain(event) for event in events]
     assert slabs == 3
     assert finished

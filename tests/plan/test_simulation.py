@@ -3,14 +3,13 @@
 import os
 import time
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from slow_link import slow_down
-from streams import weight
+from streams import Slow, weight
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
 from tidalctl.artifacts.bundle.start_times import StartTimes
@@ -147,15 +146,6 @@ def test_a_faster_disk_buys_nothing_where_hashes_are_the_limit() -> None:
     assert "the prefix that makes loading vanish resident" not in free, "it is there already"
 
 
-class Nothing:
-    """A device whose groups are there at once: what takes time is the pace."""
-
-    def bring(self, group: Any) -> None: ...
-    def check(self, group: Any) -> None: ...
-    def hurry(self, group: Any) -> None: ...
-    def wait(self, group: Any) -> None: ...
-
-
 @pytest.mark.parametrize("resident", [0, 4000])
 @pytest.mark.parametrize("pace", [8000.0, 40_000.0], ids=["loading is longer", "compute is longer"])
 def test_a_start_over_a_paced_link_takes_what_was_predicted(pace: float, resident: int) -> None:
@@ -163,7 +153,7 @@ def test_a_start_over_a_paced_link_takes_what_was_predicted(pace: float, residen
     weights = weights_of(*((nbytes, number * step) for number in range(count)))
     times = times_of(0, 0, count * step, count * step)
     predicted = simulate(weights, times, pace, resident, nbytes).ttft_s
-    device = type("Paced", (Nothing,), {})
+    device = type("Paced", (Slow,), {})  # whose groups are there at once: what takes time is the pace
     slow_down(device, pace, resident)
     engine = Engine(plan_groups(weights, nbytes), device())
     begin = time.monotonic()

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import TIDALCTL, Chain, tidalctl
+from conftest import TIDALCTL, Chain, chained
 
 WRITES = """
 import atexit, os, sys
@@ -32,8 +32,6 @@ def load():
 
 def handler(event, context):
     where = os.environ.get("WHERE")
-    if where == "called":
-        write("file", "text")
     if where == "exit":
         atexit.register(lambda: write("file", "text"))
     if where == "piped":
@@ -52,35 +50,21 @@ def handler(event, context):
 
 @pytest.fixture(scope="module")
 def writing(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = Chain(tmp_path_factory.mktemp("writing"), [{}])
-    made.project.mkdir()
-    (made.project / "app.py").write_text(WRITES)
-    return made.make()
+    return chained(tmp_path_factory.mktemp("writing"), WRITES)
 
 
-@pytest.mark.parametrize("where", ["imported", "on a number that was open", "called", "exit", "piped", "raised"])
+@pytest.mark.parametrize("where", ["imported", "on a number that was open", "exit", "piped", "raised"])
 def test_what_was_written_and_never_flushed_is_there_after_a_run(writing: Chain, tmp_path: Path, where: str) -> None:
-    environment = {"LEFT": str(tmp_path), "WHERE": where}
-    done = tidalctl("run", writing.bundle, "--event", "{}", cwd=tmp_path, env=environment)
+    done = writing.start({}, LEFT=str(tmp_path), WHERE=where)
     assert done.code == (1 if where == "raised" else 0)
     assert "text" in (tmp_path / "file").read_text()
 
 
-def lines(writing: Chain) -> dict[str, tuple[object, ...]]:
-    run = ("run", writing.bundle, "--event", "{}")
-    return {
-        "run": run,
-        "run --json": (*run, "--json"),
-        "print": run,
-        "inspect": ("inspect", writing.trace),
-        "--help": ("--help",),
-    }
-
-
 def writes_to(stdout: int, writing: Chain, tmp_path: Path, verb: str) -> "subprocess.CompletedProcess[str]":
+    run = ["run", str(writing.bundle), "--event", "{}"]
+    line = {"run --json": [*run, "--json"], "inspect": ["inspect", str(writing.trace)], "--help": ["--help"]}.get(verb, run)
     environment = {**os.environ, "WHERE": verb, "LEFT": str(tmp_path)}
-    command = [*TIDALCTL, *map(str, lines(writing)[verb])]
-    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    return subprocess.run([*TIDALCTL, *line], stdout=stdout, stderr=subprocess.PIPE, env=environment, text=True, check=False)
 
 
 @pytest.mark.parametrize("verb", ["run", "run --json", "print", "inspect", "--help"])

@@ -3,13 +3,14 @@
 import json
 import shutil
 import sys
+import types
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Chain, Done, python, tidalctl, write_project
+from conftest import Chain, tidalctl, write_project
 
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
+from tidalctl.tracer.process.import_work import WorkRecorder
 
 # a library of the name and kind of which recall.SCANS knows one
 IMPORT_UTILS = '''
@@ -48,6 +49,7 @@ LIBRARY = {
     "transformers/__init__.py": "",
     "transformers/utils/__init__.py": "",
     "transformers/utils/import_utils.py": IMPORT_UTILS,
+    "transformers/utils/output_capturing.py": "_CAN_RECORD_REGISTRY = {}\n",  # of which library_registries knows
     "transformers/models/__init__.py": MODELS,
     "transformers/models/one/__init__.py": "one = 1\n",
     "transformers/models/one/modeling_one.py": "seen = 1\n",
@@ -64,6 +66,7 @@ from pathlib import Path
 import tidalctl
 import torch
 import transformers.models
+from transformers.utils import output_capturing
 from transformers.utils.import_utils import create_import_structure_from_path
 
 PATTERN = re.compile(r"(?P<word>[a-zä]+)[\d]{2,3}?|x(?=y)", re.IGNORECASE)
@@ -92,6 +95,7 @@ def what_compiles():
 
 @tidalctl.init(static=True)
 def load(event):
+    output_capturing._CAN_RECORD_REGISTRY["Model"] = "as of Model"
     return torch.ones(2)
 
 
@@ -108,101 +112,78 @@ def handler(event, context):
     yield [plain(transformers.models.FOUND), plain(transformers.models.AGAIN)]
     cached = create_import_structure_from_path
     yield [cached.__wrapped__.__code__.co_name, cached.__wrapped__.__defaults__, cached.__wrapped__.__doc__]
+    yield output_capturing._CAN_RECORD_REGISTRY.get("Model")
     late = dataclasses.make_dataclass("Late", ["z"])
     yield [repr(late(5)), re.compile("late+").findall("latee"), what_compiles()]
 """
 
 
-class Made:
-    """A chain whose function imports the library, which lies on PYTHONPATH."""
-
-    def __init__(self, folder: Path) -> None:
-        self.chain = Chain(folder, [{}])
-        self.library = folder / "site-packages"
-        self.env = {"PYTHONPATH": str(self.library)}
-
-    def run(self, *options: str) -> Done:
-        return tidalctl("run", self.chain.bundle, "--event", "{}", "--json", *options, cwd=self.chain.folder, env=self.env)
-
-    def plain(self) -> Any:
-        script = "import json, sys\nsys.path.insert(0, sys.argv[1])\nimport app\nprint(json.dumps(list(app.handler({}, None))))"
-        return json.loads(python(script, self.chain.project, cwd=self.chain.folder, env=self.env).ok().out.splitlines()[-1])
+def of_library(folder: Path) -> Chain:
+    """The chain in a folder whose function imports the library, which lies on PYTHONPATH."""
+    return Chain(folder, [{}], env={"PYTHONPATH": str(folder / "site-packages")})
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     """Nobody may change it: `made` is a copy."""
-    folder = tmp_path_factory.mktemp("recall")
-    library = write_project(folder / "site-packages", LIBRARY)
-    write_project(folder / "project", {"app.py": APP})
-    for command in (("trace", "project/app.py", "--event", "{}"), ("compile", "app.trace")):
-        tidalctl(*command, cwd=folder, env={"PYTHONPATH": str(library)}).ok()
-    return Made(folder)
+    made = of_library(tmp_path_factory.mktemp("recall"))
+    write_project(made.folder / "site-packages", LIBRARY)
+    write_project(made.project, APP)
+    return made.make()
 
 
 @pytest.fixture
-def made(compiled: Made, tmp_path: Path) -> Made:
-    shutil.copytree(compiled.chain.folder, tmp_path / "made")
-    return Made(tmp_path / "made")
+def made(compiled: Chain, tmp_path: Path) -> Chain:
+    return of_library(Path(shutil.copytree(compiled.folder, tmp_path / "made")))
 
 
-def test_what_is_recalled_is_what_python_would_have_made(compiled: Made) -> None:
-    report, plainly = compiled.run().report, compiled.plain()
+def test_what_is_recalled_is_what_python_would_have_made(compiled: Chain) -> None:
+    report, plainly = compiled.run({}), compiled.plain({})
     assert report["output"] == plainly
-    assert report["output"][-1][-1] == [False, False, "re._compiler"], "after the first output Python compiles by itself"
+    assert (report["strategy"], plainly[-2]) == ("snapshot", "as of Model"), "what the library notes is noted of a restored one"
+    assert plainly[-1][-1] == [False, False, "re._compiler"], "after the first output Python compiles by itself"
     assert report["import_cache"]["texts"] > 100
     assert report["import_cache"]["patterns"] > 20
     assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (2, 0)
-    eagerly = compiled.run("--eager").report
+    eagerly = compiled.run({}, "--eager")
     assert (eagerly["output"], eagerly["cause"]) == (plainly, "eager-asked-for")
     assert set(eagerly["import_cache"].values()) == {0}
 
 
-def test_inspect_tells_what_is_recalled(compiled: Made) -> None:
-    folder = compiled.chain.folder
-    told = json.loads(tidalctl("inspect", compiled.chain.bundle, "--json", cwd=folder).ok().out)["import_cache"]
+def test_inspect_tells_what_is_recalled(compiled: Chain) -> None:
+    told = json.loads(tidalctl("inspect", compiled.bundle, "--json", cwd=compiled.folder).ok().out)["import_cache"]
     assert [scan["path"] for scan in told["scans"]] == ["transformers/models", "transformers/models/__init__.py"]
-    assert "transformers/models holds" in " ".join(tidalctl("inspect", compiled.chain.bundle, cwd=folder).ok().out.split())
+    assert "transformers/models holds" in " ".join(tidalctl("inspect", compiled.bundle, cwd=compiled.folder).ok().out.split())
 
 
-@pytest.mark.parametrize("change", ["edited", "added", "gone"])  # how changes are noticed: artifacts/test_import_cache_file.py
-def test_a_folder_that_has_changed_is_looked_through_again(made: Made, change: str) -> None:
-    models = made.library / "transformers/models"
-    if change == "edited":
-        (models / "one/modeling_one.py").write_text("SEEN = 1\n")
-    elif change == "added":
-        write_project(models / "three", {"modeling_three.py": "seen = 3\n"})
-    else:
-        (models / "one/modeling_one.py").unlink()
-    report = made.run().report
-    assert report["output"] == made.plain()
+def test_a_folder_that_has_changed_is_looked_through_again(made: Chain) -> None:
+    """How else changes are noticed: artifacts/test_import_cache_file.py."""
+    (made.folder / "site-packages/transformers/models/one/modeling_one.py").write_text("SEEN = 1\n")
+    report = made.run({})
+    assert report["output"] == made.plain({})
     assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (0, 1)
 
 
-def test_a_changed_function_looks_through_its_folder_itself(made: Made) -> None:
-    source = made.library / "transformers/utils/import_utils.py"
+def test_a_changed_function_looks_through_its_folder_itself(made: Chain) -> None:
+    source = made.folder / "site-packages/transformers/utils/import_utils.py"
     source.write_text(source.read_text().replace('split(" ")[0]', "strip()"))
-    report = made.run().report
-    assert report["output"] == made.plain()
+    report = made.run({})
+    assert report["output"] == made.plain({})
     assert report["import_cache"]["scans"] == 0
 
 
-def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_path: Path) -> None:
-    asks = IMPORT_UTILS.replace("found = {}", "found = {'home': {os.environ['HOME_NAME']: set()}}")
-    library = write_project(tmp_path / "site-packages", LIBRARY | {"transformers/utils/import_utils.py": asks})
-    write_project(tmp_path / "project", {"app.py": APP})
-    made = Made(tmp_path)
-    for command in (("trace", "project/app.py", "--event", "{}"), ("compile", "app.trace")):
-        tidalctl(*command, cwd=tmp_path, env={"PYTHONPATH": str(library), "HOME_NAME": "here"}).ok()
-    made.env["HOME_NAME"] = "there"
-    report = made.run().report
-    assert report["import_cache"]["scans"] == 0
-    assert report["output"] == made.plain()
-    assert "there" in json.dumps(report["output"])
+@pytest.mark.parametrize(("made", "noted"), [("{}", 1), ("{'home': {os.environ['HOME']: set()}}", 0)])
+def test_a_function_that_may_look_at_more_than_the_sources_is_not_recalled(tmp_path: Path, made: str, noted: int) -> None:
+    module = types.ModuleType("transformers.utils.import_utils")
+    exec(IMPORT_UTILS.replace("found = {}", f"found = {made}"), vars(module))
+    with WorkRecorder() as recorder:
+        recorder.imported(module)
+        module.create_import_structure_from_path(str(tmp_path))
+    assert len(recorder.work().scans) == noted
 
 
-def test_no_path_of_the_machine_is_in_what_is_recalled(compiled: Made) -> None:
+def test_no_path_of_the_machine_is_in_what_is_recalled(compiled: Chain) -> None:
     """The function makes a pattern of its own file's name, as torch does of its files'."""
-    data = (compiled.chain.bundle / IMPORT_CACHE).read_bytes().replace(b"\\", b"")
-    for path in (compiled.chain.project, compiled.chain.folder, sys.prefix, sys.base_prefix):
+    data = (compiled.bundle / IMPORT_CACHE).read_bytes().replace(b"\\", b"")
+    for path in (compiled.project, compiled.folder, sys.prefix, sys.base_prefix):
         assert str(path).encode() not in data

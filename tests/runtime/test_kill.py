@@ -23,20 +23,24 @@ def assert_whole(bundle: Path) -> str:
     return manifest.digest
 
 
-def kill_at_random(chain: Chain, folder: Path, moments: int, group: Callable[..., "subprocess.Popen[str]"]) -> None:
-    bundle = folder / "app.bundle"
-    shutil.copytree(chain.bundle, bundle)
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_fifty_killed_compiles_leave_the_old_bundle_or_the_new(
+    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
+) -> None:
+    bundle = tmp_path / "app.bundle"
+    shutil.copytree(decoder.bundle, bundle)
     old = assert_whole(bundle)
     began = time.monotonic()
     # another layout, so that old and new can be told apart
-    tidalctl("compile", chain.trace, "-o", folder / "new.bundle", "--shard-size", "50KB", cwd=chain.folder).ok()
+    tidalctl("compile", decoder.trace, "-o", tmp_path / "new.bundle", "--shard-size", "50KB", cwd=decoder.folder).ok()
     whole_s = time.monotonic() - began
-    new = assert_whole(folder / "new.bundle")
+    new = assert_whole(tmp_path / "new.bundle")
     assert new != old
     moment = random.Random(0)
     seen = []
-    for _ in range(moments):
-        process = group("compile", chain.trace, "-o", bundle, "--force", "--shard-size", "50KB", cwd=chain.folder)
+    for _ in range(50):
+        process = group("compile", decoder.trace, "-o", bundle, "--force", "--shard-size", "50KB", cwd=decoder.folder)
         time.sleep(moment.uniform(0, whole_s * 1.1))
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -48,23 +52,8 @@ def kill_at_random(chain: Chain, folder: Path, moments: int, group: Callable[...
         seen.append(digest == new)
         if digest == new:  # begin again from the old one
             shutil.rmtree(bundle)
-            shutil.copytree(chain.bundle, bundle)
-    tidalctl("compile", chain.trace, "-o", bundle, "--force", cwd=chain.folder).ok()
+            shutil.copytree(decoder.bundle, bundle)
+    tidalctl("compile", decoder.trace, "-o", bundle, "--force", cwd=decoder.folder).ok()
     assert_whole(bundle)
-    assert not list(folder.glob(".*.partial")), "what killed compiles left is cleared by the next"
+    assert not list(tmp_path.glob(".*.partial")), "what killed compiles left is cleared by the next"
     assert not all(seen)
-
-
-@pytest.mark.slow
-def test_a_killed_compile_leaves_the_old_bundle_or_the_new(
-    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    kill_at_random(decoder, tmp_path, 3, group)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_fifty_killed_compiles_leave_the_old_bundle_or_the_new(
-    decoder: Chain, tmp_path: Path, group: Callable[..., "subprocess.Popen[str]"]
-) -> None:
-    kill_at_random(decoder, tmp_path, 50, group)

@@ -69,25 +69,18 @@ MANY = (
 
 INDEXING = (
     signature("embedding.default", floats(9, 8), indices(5)),
-    signature("index_select.default", floats(9, 8), 0, indices(5)),
-    signature("gather.default", floats(9, 8), 1, indices(9, 3)),
     signature("index.Tensor", floats(9, 8), [indices(5), None]),
     signature("scatter_add.default", floats(9), 0, indices(5), floats(5)),
-    signature("take.default", floats(9), indices(5)),
     signature("nll_loss_forward.default", floats(4, 3), indices(4), None, 1, -100),
 )
 DRAWING = (
     signature("bernoulli.p", floats(3), 0.5),
-    signature("native_dropout.default", floats(3), 0.5, True),
-    signature("randn.default", [3], device=torch.device("cpu"), pin_memory=False),
     signature("scaled_dot_product_attention.default", *[floats(1, 2, 4, 8)] * 3, None, 0.5),
 )
 OF_OTHERS = KernelSignature(operator="c10d.allreduce_.default", operands=(), count=1, time_s=0.0)
 NOT_LAUNCHED = (
     *((one, "it draws random numbers") for one in DRAWING),
     (signature("embedding.default", floats(0, 8), indices(5)), "an index into nothing"),
-    (signature("gather.default", floats(0, 8), 0, indices(5, 8)), "an index into nothing"),
-    (signature("item.default", floats()), "depends on the data"),
     (signature("_local_scalar_dense.default", floats()), "depends on the data"),
     (signature("nonzero.default", floats(3)), "depends on the data"),
     (signature("index.Tensor", floats(3), [torch.zeros(3, dtype=torch.bool)]), "depends on the data"),
@@ -99,7 +92,6 @@ NOT_LAUNCHED = (
     (signature("no_such_operator.default"), "no such operator"),
     (signature("add.Tensor", floats(3), 1, 2, 3), "more operands"),
     (OF_OTHERS, "not an operator of torch's own"),
-    (msgspec.structs.replace(OF_OTHERS, operator="_c10d_functional.all_reduce.default"), "not an operator of torch's own"),
 )
 
 
@@ -296,13 +288,9 @@ def test_kernels_of_a_device_that_is_not_there_are_counted_and_nothing_raises(pr
 # -- whole runs
 
 
-OTHER_EVENT = {"prompt": list(range(40)), "overwrite": [1, 5], "tokens": 2}
-
-
-@pytest.mark.parametrize(
-    ("mode", "event"), [("auto", EXPERTS_EVENT), ("auto", OTHER_EVENT), ("list", OTHER_EVENT), ("off", OTHER_EVENT)]
-)
-def test_output_is_the_plain_functions_with_prewarm(experts: Chain, mode: str, event: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["auto", "off"])
+def test_output_is_the_plain_functions_with_prewarm(experts: Chain, mode: str, tmp_path: Path) -> None:
+    event = {"prompt": list(range(40)), "overwrite": [1, 5], "tokens": 2}
     given_event = ("--event", json.dumps(event), "--json", "--prewarm", mode, "--timeline", tmp_path / "t.json")
     report = python(LATE, "run", experts.bundle, *given_event, cwd=experts.folder).report
     assert report["output"] == experts.plain(event)
@@ -310,7 +298,7 @@ def test_output_is_the_plain_functions_with_prewarm(experts: Chain, mode: str, e
     assert found["mode"] == mode
     assert found["failed"] == 0, found["errors"]
     assert report["prewarm_coverage"] == found["launched"] / found["known"]
-    spans = {event.get("name") for event in json.loads((tmp_path / "t.json").read_bytes())["traceEvents"]}
+    spans = {one.get("name") for one in json.loads((tmp_path / "t.json").read_bytes())["traceEvents"]}
     if mode == "off":
         assert found["launched"] == 0
         assert "prewarm" not in spans
@@ -339,4 +327,3 @@ def test_a_launch_that_fails_is_counted_and_the_answer_is_right(experts: Chain, 
         "aten.floor_divide.default",
     ]
     assert report["prewarm"]["launched"] > 10
-    tidalctl("run", bundle, *options, cwd=tmp_path).one_error(PREWARM)

@@ -21,9 +21,14 @@ from tidalctl.runtime.weights.file_mapping import PrivateMapping, WeightsFile
 from tidalctl.tracer.process.touched_pages import PAGE, touched_parts
 
 
-def evicted(path: Path) -> None:
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A file of 48 MiB, none of it in memory."""
+    path = tmp_path / "library.so"
+    path.write_bytes(os.urandom(48 * 2**20))
     if not page_cache.evict([path]).cold:
         pytest.skip("this file system keeps its pages")
+    return path
 
 
 def brought(path: Path, begin: int, end: int) -> bool:
@@ -33,24 +38,18 @@ def brought(path: Path, begin: int, end: int) -> bool:
     return file.holds(begin, end)
 
 
-def test_all_of_a_large_file_is_asked_for_though_the_kernel_cuts_each_piece_of_advice(tmp_path: Path) -> None:
-    path = tmp_path / "library.so"
-    path.write_bytes(os.urandom(48 * 2**20))
-    evicted(path)
-    with open(path, "rb") as file:
+def test_all_of_a_large_file_is_asked_for_though_the_kernel_cuts_each_piece_of_advice(library: Path) -> None:
+    with open(library, "rb") as file:
         ask_for(file.fileno())
-        assert brought(path, 0, 48 * 2**20)
+        assert brought(library, 0, 48 * 2**20)
 
 
-def test_parts_are_asked_for_and_the_rest_is_not(tmp_path: Path) -> None:
-    path = tmp_path / "library.so"
-    path.write_bytes(os.urandom(48 * 2**20))
-    evicted(path)
-    with open(path, "rb") as file:
+def test_parts_are_asked_for_and_the_rest_is_not(library: Path) -> None:
+    with open(library, "rb") as file:
         ask_for(file.fileno(), [(5, -3), (2**70, 5), (-5, 2)])  # which it does not have
         ask_for(file.fileno(), [(2**20, 2**20), (40 * 2**20, 2**30)])
-        assert brought(path, 2**20, 2**21) and brought(path, 40 * 2**20, 48 * 2**20)
-    assert not WeightsFile(path).holds(8 * 2**20, 32 * 2**20)
+        assert brought(library, 2**20, 2**21) and brought(library, 40 * 2**20, 48 * 2**20)
+    assert not WeightsFile(library).holds(8 * 2**20, 32 * 2**20)
 
 
 def test_the_pages_that_a_process_touches_are_told_and_those_far_from_them_are_not(tmp_path: Path) -> None:

@@ -4,11 +4,10 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import TIDALCTL, Chain, tidalctl
+from conftest import TIDALCTL, Chain, chained, distribution
 
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.manifest import PACK
@@ -17,38 +16,45 @@ from tidalctl.artifacts.trace.records import Import
 from tidalctl.compiler.code.pure_modules import pure_packages
 
 APP = """
+import os
+import pathlib
+import sys
+os.environ["OMP_NUM_THREADS"] = "1"
 import tidalctl
 import torch
-
+os.environ["FSSPEC_CONFIG_DIR"] = os.environ.get("CONF", "/nowhere")
+import fsspec.config
+import torch.fx.experimental.symbolic_shapes  # which has sympy
 
 @tidalctl.init(static=True)
 def load(event):
-    return torch.arange(4.0)
-
+    return torch.arange(2.0)
 
 def handler(event, context):
-    return load(event).tolist()
+    kept = load(event).tolist()
+    names = sorted(name for name in sys.modules if name.partition(".")[0] in ("torch", "sympy", "mpmath"))
+    pathlib.Path(event["to"]).write_text("\\n".join(names))  # no answer: what proves a bundle has modules of its own there
+    return [*kept, torch.get_num_threads(), fsspec.config.conf_dir]
 """
+HEEDED = [0.0, 1.0, 1, "/nowhere"]
+OF_MODES = {"torch.utils._device", "torch._subclasses.schema_check_mode"}  # what torch asks for where a mode is entered or left
 
 
-def distribution(folder: Path, name: str, files: list[str], requires: list[str]) -> None:
-    """An installed distribution, as its metadata tells of it."""
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    lines = [f"Name: {name}", "Version: 1.0", *(f"Requires-Dist: {one}" for one in requires)]
-    (info / "METADATA").write_text("Metadata-Version: 2.1\n" + "\n".join(lines) + "\n")
-    (info / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    folder = tmp_path_factory.mktemp("libraries")
+    return chained(folder, APP, {"to": str(folder / "traced")})
 
 
 def test_pure_is_what_holds_no_library_and_requires_none_that_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    distribution(tmp_path, "alone", ["alone/__init__.py"], ["fast; extra == 'quick'"])
-    distribution(tmp_path, "above", ["above/__init__.py"], ["Alone>=1", "between"])
-    distribution(tmp_path, "between", ["between/__init__.py"], ["above"])
-    distribution(tmp_path, "fast", ["fast/__init__.py", "fast/_core.cpython-311-x86_64-linux-gnu.so"], [])
-    distribution(tmp_path, "on-fast", ["on_fast/__init__.py"], ["fast (>=1)"])
-    distribution(tmp_path, "far", ["far/__init__.py"], ["on_fast"])
-    distribution(tmp_path, "bundled", ["bundled/__init__.py", "bundled.libs/libz.so.1.2"], [])
-    distribution(tmp_path, "lacking", ["lacking/__init__.py"], ["not-here"])
+    distribution(tmp_path, "alone", ["alone/__init__.py"], "fast; extra == 'quick'")
+    distribution(tmp_path, "above", ["above/__init__.py"], "Alone>=1", "between")
+    distribution(tmp_path, "between", ["between/__init__.py"], "above")
+    distribution(tmp_path, "fast", ["fast/__init__.py", "fast/_core.cpython-311-x86_64-linux-gnu.so"])
+    distribution(tmp_path, "on-fast", ["on_fast/__init__.py"], "fast (>=1)")
+    distribution(tmp_path, "far", ["far/__init__.py"], "on_fast")
+    distribution(tmp_path, "bundled", ["bundled/__init__.py", "bundled.libs/libz.so.1.2"])
+    distribution(tmp_path, "lacking", ["lacking/__init__.py"], "not-here")
     monkeypatch.setattr("sys.path", [str(tmp_path)])
     packages = {"alone", "above", "between", "fast", "on_fast", "far", "bundled", "lacking", "unheard_of"}
     assert pure_packages(packages) == {"alone", "above", "between"}
@@ -57,12 +63,12 @@ def test_pure_is_what_holds_no_library_and_requires_none_that_does(tmp_path: Pat
     assert pure_packages({"sympy", "mpmath", "torch", "numpy", "transformers", "peft", "jinja2"}) == {"sympy", "mpmath"}
 
 
-def test_a_run_loads_libraries_beside_imports_and_imports_the_same_modules(chain: Callable[..., Chain]) -> None:
-    made = chain(
-        APP.replace("import torch\n", "import torch\nimport torch.fx.experimental.symbolic_shapes\n")
-    )  # which has sympy
-    report = made.run({}, "--timeline", "out.json")
-    assert report["output"] == [0.0, 1.0, 2.0, 3.0]
+def test_a_run_loads_libraries_beside_imports_and_imports_what_the_function_does_and_no_more(
+    made: Chain, decoder: Chain
+) -> None:
+    """Torch's profiler and its dispatch modes would bring the compiler and sympy with them."""
+    report = made.run({"to": str(made.folder / "run")}, "--timeline", "out.json")
+    assert report["output"] == made.plain({"to": str(made.folder / "plain")}) == HEEDED
     assert report["unforeseen_modules"] == []
     events = json.loads((made.folder / "out.json").read_text())["traceEvents"]
     loading = next(event for event in events if event["name"] == "load libraries")
@@ -73,30 +79,18 @@ def test_a_run_loads_libraries_beside_imports_and_imports_the_same_modules(chain
     pure = {module.name.partition(".")[0] for module in pack.index.modules if module.pure}
     assert pure and pure_packages(pure) == pure
 
-
-SETS = """
-import os
-os.environ["OMP_NUM_THREADS"] = "1"
-import tidalctl
-import torch
-os.environ["FSSPEC_CONFIG_DIR"] = os.environ.get("CONF", "/nowhere")
-import fsspec.config
-
-@tidalctl.init(static=True)
-def load(event):
-    return torch.arange(2.0)
-
-def handler(event, context):
-    return [*load(event).tolist(), torch.get_num_threads(), fsspec.config.conf_dir]
-"""
+    plainly, started = (set((made.folder / name).read_text().splitlines()) for name in ("plain", "run"))
+    assert "torch" in plainly and "torch._dynamo" not in plainly
+    assert started == plainly
+    listed = {record.name for record in read_trace(made.trace).of(Import)}
+    assert {name for name in listed if name.partition(".")[0] in ("torch", "sympy", "mpmath")} - OF_MODES == plainly
+    assert not {record.name for record in read_trace(decoder.trace).of(Import)} & {"sympy", "torch._dynamo"}
 
 
-def test_what_the_function_sets_before_and_between_its_imports_is_heeded(chain: Callable[..., Chain]) -> None:
+def test_what_the_function_sets_before_and_between_its_imports_is_heeded(made: Chain) -> None:
     """OpenMP reads OMP_NUM_THREADS when it is loaded; fsspec, which torch requires, hangs on no library: the function asks for both."""
-    made = chain(SETS)
-    assert made.run({})["output"] == made.plain({}) == [0.0, 1.0, 1, "/nowhere"]
-    eagerly = tidalctl("run", made.bundle, "--event", "{}", "--json", "--eager", cwd=made.folder, env={"CONF": "/other"}).report
-    assert eagerly["output"] == [0.0, 1.0, 1, "/other"]
+    eagerly = made.start({"to": str(made.folder / "eager")}, "--json", "--eager", CONF="/other").report
+    assert eagerly["output"] == [*HEEDED[:3], "/other"]
     assert eagerly["modules"]["packed"] <= 1, "the function's own module comes from the bundle either way"
     assert eagerly["modules"]["ordinary"] > 100
 
@@ -112,36 +106,3 @@ def test_an_interrupt_while_libraries_are_loaded_ends_the_process_and_not_by_a_c
     _, said = running.communicate(timeout=60)
     assert running.returncode in (130, 0, -signal.SIGINT), said  # before Python listens it is the kernel's; late it is too late
     assert b"terminate" not in said
-
-
-LISTS = """
-import pathlib
-import sys
-import tidalctl
-import torch
-
-@tidalctl.init(static=True)
-def load(event):
-    return torch.ones(4)
-
-def handler(event, context):
-    total = load(event).sum().item()
-    names = sorted(name for name in sys.modules if name.partition(".")[0] in ("torch", "sympy", "mpmath"))
-    pathlib.Path(event["to"]).write_text("\\n".join(names))  # no answer: what proves a bundle has modules of its own there
-    return total
-"""
-OF_MODES = {"torch.utils._device", "torch._subclasses.schema_check_mode"}  # what torch asks for where a mode is entered or left
-
-
-def test_tracing_lists_no_module_and_a_run_imports_none_that_the_function_does_without(
-    chain: Callable[..., Chain], tmp_path: Path
-) -> None:
-    """Torch's profiler and its dispatch modes would bring the compiler and sympy with them."""
-    made = chain(LISTS, {"to": str(tmp_path / "traced")})
-    made.plain({"to": str(tmp_path / "plain")})
-    made.run({"to": str(tmp_path / "run")})
-    plainly, started = (set((tmp_path / name).read_text().splitlines()) for name in ("plain", "run"))
-    assert "torch" in plainly and "torch._dynamo" not in plainly
-    assert started == plainly
-    listed = {record.name for record in read_trace(made.trace).of(Import)}
-    assert {name for name in listed if name.partition(".")[0] in ("torch", "sympy", "mpmath")} - OF_MODES == plainly

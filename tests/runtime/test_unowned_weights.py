@@ -1,6 +1,5 @@
 """What holds operators back for weights that no module owns: for which, for how long, and that nothing of it stays."""
 
-import json
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -221,7 +220,7 @@ print(json.dumps({
 
 @pytest.mark.parametrize("imported", ["before", pytest.param("later", marks=pytest.mark.slow)])
 def test_what_is_compiled_meanwhile_sees_neither_hook_nor_mode(tmp_path: Path, imported: str) -> None:
-    found = json.loads(python(COMPILED, imported, cwd=tmp_path).ok().out.splitlines()[-1])
+    found = python(COMPILED, imported, cwd=tmp_path).report
     assert found["equal"]
     assert len(found["graphs"]) == 2, "one under the gate, which is used again, and one after the reset"
     assert found["graphs"][0] == found["graphs"][1]

@@ -4,13 +4,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streams import digest, weight, within
+from streams import Slow, digest, weight, within
 
 from tidalctl.artifacts.bundle.weight_groups import Group, plan_groups
 from tidalctl.artifacts.errors import Corrupt, TidalError, Truncated
@@ -25,27 +25,10 @@ def row(count: int, nbytes: int = 10) -> tuple[Group, ...]:
     return plan_groups((weight(str(n), n * nbytes, nbytes, n) for n in range(count)), nbytes)
 
 
-class Slow:
-    """A device whose groups come when they are let, in a record of what was asked of it."""
-
-    def __init__(self, before: Callable[[Group], None] = lambda group: None) -> None:
-        self.before = before
-        self.brought: list[int] = []
-        self.checked: set[int] = set()
-        self.hurried: set[int] = set()
-
-    def bring(self, group: Group) -> None:
-        self.brought.append(group.index)
-        self.before(group)
-
-    def check(self, group: Group) -> None:
-        self.checked.add(group.index)
-
-    def hurry(self, group: Group) -> None:
-        self.hurried.add(group.index)
-
-    def wait(self, group: Group) -> None:
-        pass
+def started(groups: tuple[Group, ...], device: Any, ahead: int | None = None) -> Engine:
+    engine = Engine(groups, device, ahead=ahead)
+    engine.start()
+    return engine
 
 
 LAYOUTS = st.lists(
@@ -89,8 +72,7 @@ def test_what_the_trace_saw_no_use_of_in_a_module_that_it_used_comes_with_that_m
 @settings(max_examples=60, deadline=None)
 def test_whatever_is_needed_in_whatever_order_comes_checked(count: int, needs: list[int], ahead: int | None, chance) -> None:  # type: ignore[no-untyped-def]
     device = Slow(lambda group: time.sleep(chance.random() / 2000))
-    engine = Engine(row(count), device, ahead=ahead)
-    engine.start()
+    engine = started(row(count), device, ahead=ahead)
     for index in needs:
         if index < count:
             assert within(10, lambda index=index: engine.need([index])) is None  # type: ignore[misc]
@@ -105,8 +87,7 @@ def test_a_needed_group_jumps_the_queue_and_counts_as_a_miss_where_the_trace_saw
     gate = threading.Event()
     device = Slow(lambda group: gate.wait(10) and None)
     groups = plan_groups([*(weight(str(n), n * 10, 10, n) for n in range(20)), weight("expert", 200, 10, None)], 10)
-    engine = Engine(groups, device)
-    engine.start()
+    engine = started(groups, device)
     waiting = threading.Thread(target=lambda: engine.need([20]))
     waiting.start()
     while 20 not in engine._urgent:
@@ -121,8 +102,7 @@ def test_a_needed_group_jumps_the_queue_and_counts_as_a_miss_where_the_trace_saw
 
 def test_readers_stay_within_the_bound_ahead_of_use() -> None:
     device = Slow()
-    engine = Engine(row(10), device, ahead=30)
-    engine.start()
+    engine = started(row(10), device, ahead=30)
     time.sleep(0.2)
     assert device.brought == [0, 1, 2], "30 bytes of 10 each"
     engine.need([2])
@@ -141,8 +121,7 @@ def test_a_group_that_fails_is_an_error_for_whoever_needs_it_and_for_no_other(er
         if group.index == 3:
             raise error
 
-    engine = Engine(row(6), Slow(fail))
-    engine.start()
+    engine = started(row(6), Slow(fail))
     assert within(10, lambda: engine.need([0, 1, 2, 4, 5])) is None
     for _ in range(2):
         assert within(10, lambda: engine.need([3])) is error
@@ -158,8 +137,7 @@ def test_a_reader_that_dies_lets_nobody_wait_for_ever() -> None:
         if group.index == 1:
             raise MemoryError("no room")
 
-    engine = Engine(row(6), Slow(die))
-    engine.start()
+    engine = started(row(6), Slow(die))
     error = within(10, engine.wait)
     assert isinstance(error, TidalError)
     assert "MemoryError" in error.message
@@ -167,8 +145,7 @@ def test_a_reader_that_dies_lets_nobody_wait_for_ever() -> None:
 
 def test_groups_are_entered_in_the_page_table_only_while_somebody_stands_still() -> None:
     device, go = Slow(lambda group: go.wait(10) and None), threading.Event()
-    engine = Engine(row(6, 100), device)
-    engine.start()
+    engine = started(row(6, 100), device)
     waits = threading.Thread(target=engine.wait)
     waits.start()
     while not engine._waiting:
@@ -177,8 +154,7 @@ def test_groups_are_entered_in_the_page_table_only_while_somebody_stands_still()
     waits.join(10)
     assert device.hurried == set(range(6))
     alone = Slow()
-    engine = Engine(row(6, 100), alone)
-    engine.start()
+    engine = started(row(6, 100), alone)
     for thread in engine.threads:
         thread.join(10)
     assert engine.done and not alone.hurried
@@ -242,8 +218,7 @@ def test_what_a_handler_wrote_to_its_copy_is_no_corruption(tmp_path: Path) -> No
     (tmp_path / "other").write_bytes(bytes(50_000))
     written = (tmp_path / "w").read_bytes()
     os.replace(tmp_path / "other", tmp_path / "w")  # what takes the name is another file
-    engine = Engine(groups, device)
-    engine.start()
+    engine = started(groups, device)
     engine.wait()
     device.refuse_changed()
     assert written != bytes(device.mappings["w"].memory)
@@ -261,8 +236,7 @@ def test_any_flipped_byte_of_a_weight_is_told_and_only_of_its_group(
     device = MappedDevice(tmp_path, ["v"])
     device.files["w"], device.mappings["w"] = device.files["v"], device.mappings["v"]
     monkeypatch.setattr(type(device.files["w"]), "holds", lambda file, begin, end: in_memory)
-    engine = Engine(groups, device)
-    engine.start()
+    engine = started(groups, device)
     wrong = next(group.index for group in groups if group.begin <= 33_333 < group.end)
     for group in groups:
         error = within(10, lambda group=group: engine.need([group.index]))  # type: ignore[misc]
@@ -275,6 +249,5 @@ def test_a_file_that_is_cut_or_written_to_is_told(tmp_path: Path) -> None:
     os.truncate(tmp_path / "w", 20_000)
     with pytest.raises(Corrupt):
         device.refuse_changed()
-    engine = Engine(groups, device)
-    engine.start()
+    engine = started(groups, device)
     assert isinstance(within(10, engine.wait), Corrupt | Truncated)

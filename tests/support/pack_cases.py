@@ -97,14 +97,12 @@ class Packed:
     def digest(self) -> str:
         return head_digest(self.bundle / PACK)
 
-    def process(self, script: str, *front: Path, flags: dict[str, str] | None = None, digest: str = "") -> Done:
+    def process(self, script: str, *front: Path, flags: dict[str, str] | None = None) -> Done:
         """Run a script in a fresh process that imports from the pack; `front` are folders before the library on sys.path."""
-        return python(
-            HEAD + script + TAIL, self.bundle, digest or self.digest, *front, self.library, cwd=self.bundle, env=flags or {}
-        )
+        return python(HEAD + script + TAIL, self.bundle, self.digest, *front, self.library, cwd=self.bundle, env=flags)
 
     def tell(self, script: str, *front: Path, flags: dict[str, str] | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.process(script, *front, flags=flags).ok().out.strip().splitlines()[-1])
+        found: dict[str, Any] = self.process(script, *front, flags=flags).report
         return found
 
 

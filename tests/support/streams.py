@@ -11,6 +11,7 @@ import slow_link
 from conftest import Done, python
 
 from tidalctl.artifacts.bundle.manifest import BundleWeight
+from tidalctl.artifacts.bundle.weight_groups import Group
 from tidalctl.artifacts.hashing import weight_hasher
 
 SLOW_LINK = inspect.getsource(slow_link)
@@ -24,6 +25,18 @@ slow_down(getattr(importlib.import_module("tidalctl.runtime.weights." + module),
 launch.StreamOptions = functools.partial(launch.StreamOptions, group_size=size)
 from tidalctl.__main__ import main
 main()
+"""
+# a program that loads a bundle over one, of so many bytes a second, in small groups
+SLOW_LOAD = f"""{SLOW_LINK}
+import functools, json, sys, time
+from pathlib import Path
+import torch, tidalctl.runtime.restore, tidalctl.runtime.weights.unowned_weights
+from tidalctl.runtime import load_bundle as load
+from tidalctl.runtime.weights.mapped import MappedDevice
+load.StreamOptions = functools.partial(load.StreamOptions, group_size=20_000)
+slow_down(MappedDevice, float(sys.argv[2]))
+begin = time.monotonic()
+function = load.load_bundle(Path(sys.argv[1]))
 """
 MAPPED, CUDA = "mapped:MappedDevice", "cuda:CudaDevice"
 
@@ -41,6 +54,29 @@ def weight(name: str, offset: int, nbytes: int, first_use: int | None = 0, xxh3:
     made = {"file": "w", "device": "cpu", **more}
     kind: Any = {"dtype": "uint8", "shape": (nbytes,), "nbytes": nbytes, "sha256": "", "xxh3": xxh3}
     return BundleWeight(name=name, offset=offset, first_use=first_use, **kind, **made)
+
+
+class Slow:
+    """A device whose groups come when they are let, in a record of what was asked of it."""
+
+    def __init__(self, before: Callable[[Group], None] = lambda group: None) -> None:
+        self.before = before
+        self.brought: list[int] = []
+        self.checked: set[int] = set()
+        self.hurried: set[int] = set()
+
+    def bring(self, group: Group) -> None:
+        self.brought.append(group.index)
+        self.before(group)
+
+    def check(self, group: Group) -> None:
+        self.checked.add(group.index)
+
+    def hurry(self, group: Group) -> None:
+        self.hurried.add(group.index)
+
+    def wait(self, group: Group) -> None:
+        pass
 
 
 def within(seconds: float, call: Callable[[], None]) -> BaseException | None:
