@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import Chain, forked, tidalctl
 from sample_artifacts import sample_records, write_bundle
-from warm import plainly, served
+from warm import served
 
 from tidalctl.artifacts.bundle.manifest import Answer, Fallback, Manifest, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.state.skeleton import why_not_picklable
@@ -51,20 +51,6 @@ def load(event):
 
 def handler(event, context):
     return len(load(event)["drawn"])
-"""
-READS_EVENT = """
-import torch
-import tidalctl
-
-
-@tidalctl.init
-def load(event, scale=1):
-    return {"weight": torch.full((3,), float(event["x"])) * scale, "extra": event.get("extra")}
-
-
-def handler(event, context):
-    state = load(event, scale=event["scale"]) if "scale" in event else load(event)
-    return [state["weight"].tolist(), state["extra"], event.get("y")]
 """
 LIES = """
 import torch
@@ -127,17 +113,6 @@ def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callab
     assert "drawn" in line and "(not-reproducible)" in line
     assert "static=True" not in made.said(), "it would be a lie"
     tidalctl("plan", made.bundle, "--bandwidth", "1GB/s", cwd=made.folder).one_error("made anew each time (eager)", "inspect")
-
-
-def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_event_agrees(chain: Callable[..., Chain]) -> None:
-    made = chain(READS_EVENT, {"x": 2, "y": 0})
-    assert 'read event["extra"], event["x"]' in made.said()
-    events = [{"x": 2, "y": 5}, {"x": 3, "y": 5}, {"x": 2, "extra": [1]}, {"x": 2, "scale": 4}]
-    outputs, fallbacks, _ = served(made, *events)
-    assert outputs == plainly(made, *events)
-    agrees, *others = fallbacks
-    assert agrees is None
-    assert [why and why.code for why in others] == ["event-not-served", "event-not-served", "call-differs"]
 
 
 def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[..., Chain]) -> None:
