@@ -116,7 +116,8 @@ def test_where_nobody_seeded_in_the_trace_a_seed_makes_init_run_and_a_later_even
     events = [traced[0], {**traced[-1], "seed": 5}, traced[0], {**traced[-1], "seed": 6}]
     outputs, fallbacks, _ = served(made, *events)
     assert outputs == plainly(made, *events)
-    assert [why and why.code for why in fallbacks] == [None, "generator-differs"] * 2
+    if strategy != "replay":  # which draws as init does
+        assert [why and why.code for why in fallbacks] == [None, "generator-differs"] * 2
 
 
 @pytest.mark.slow

@@ -5,16 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Chain, forked, tidalctl, write_project
+import torch
+from conftest import Chain, forked, plain, tidalctl, write_project
+from safetensors.torch import save_file
 
 CLIPS = """
 import tidalctl
-import torch
+from safetensors.torch import load_file
 
 
 @tidalctl.init
 def load(event):
-    return {"weight": torch.arange(4.0) * min(event["scale"], 4.0) + event["shift"]}
+    base = load_file("base.safetensors")["weight"]
+    return {"weight": base * min(event["scale"], 4.0) + event["shift"]}
 
 
 def handler(event, context):
@@ -33,17 +36,23 @@ def test_a_script_takes_promises_to_trace_and_to_compile_and_check_events_tell_w
     """Without a promise see test_causes_of_traces."""
     made = Chain(tmp_path, [])
     write_project(made.project, CLIPS)
+    base = tmp_path / "base.safetensors"
+    save_file({"weight": torch.arange(4.0)}, base)
     events = [word for event in EVENTS for word in ("--event", json.dumps(event))]
     tidalctl("trace", "project/app.py", *events, "--vary", "scale", cwd=tmp_path).ok()
     assert json.loads(forked("inspect", made.trace, "--json", cwd=tmp_path).ok().out)["vary"] == ["scale"]
     promised = compiled(made, "--vary", "shift")
     assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 2)
     unseen = {"scale": 1.25, "shift": 3.0}
-    assert made.run(unseen)["strategy"] == "script"
+    expected = plain(made.project, unseen, cwd=tmp_path)
+    gone = base.rename(tmp_path / "gone")
+    report = made.run(unseen)
+    gone.rename(base)
+    assert (report["strategy"], report["output"]) == ("script", expected), "a script has no need of the base"
     script = made.bundle / "dynamic_init.py"
     script.write_text(script.read_text().replace("    import torch\n", "    import torhc\n"))
     report = made.run(unseen, "--verify", "off")
-    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", made.plain(unseen))
+    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", expected)
     event = {"scale": 9.0, "shift": 0.0, "n": 1}
     checked = compiled(made, "--vary", "shift", "--check-event", json.dumps(event))
     assert checked["strategy"] != "script"
