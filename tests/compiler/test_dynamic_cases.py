@@ -149,7 +149,7 @@ def test_the_strategy_is_the_one_that_the_case_is_for_and_events_never_traced_do
         assert bundled["fallback"] is None or made.strategy == "eager", (event, made.said)
 
 
-@pytest.mark.parametrize("name", ["by_hand"])
+@pytest.mark.parametrize("name", [named("by_hand")])
 def test_a_script_has_no_need_of_the_base(makers: Makers, made: Made) -> None:
     """Static weights come from the bundle alone, so that none is read twice: the base's files may be gone."""
     assert made.strategy == "script", made.said

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 import torch
-from conftest import Chain, python, tidalctl
+from conftest import Chain, forked, tidalctl
 from sample_artifacts import sample_records, write_bundle
+from warm import served
 
 from tidalctl.artifacts.bundle.manifest import Answer, Fallback, Manifest, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.state.skeleton import why_not_picklable
@@ -45,33 +46,15 @@ import tidalctl
 
 @tidalctl.init
 def load(event):
-    fixed = torch.arange(4.0)
-    drawn = torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8)
-    return {"fixed": fixed, "drawn": drawn}
+    return {"drawn": torch.frombuffer(bytearray(os.urandom(16)), dtype=torch.uint8)}
 
 
 def handler(event, context):
-    state = load(event)
-    return [state["fixed"].tolist(), len(set(state["drawn"].tolist())) > 1]
-"""
-READS_EVENT = """
-import torch
-import tidalctl
-
-
-@tidalctl.init
-def load(event, scale=1):
-    return {"weight": torch.full((3,), float(event["x"])) * scale, "extra": event.get("extra")}
-
-
-def handler(event, context):
-    state = load(event, scale=event["scale"]) if "scale" in event else load(event)
-    return [state["weight"].tolist(), state["extra"], event.get("y")]
+    return len(load(event)["drawn"])
 """
 LIES = """
 import torch
 import tidalctl
-
 
 
 @tidalctl.init(static=True)
@@ -123,59 +106,13 @@ def test_a_lambda_in_the_state_falls_back_to_init_and_compile_prints_the_path_to
     assert 'state["model"].foo: a lambda' in report["fallback"] and report["cause"] == "not-picklable"
 
 
-DIVIDES = """
-import tidalctl, torch
-
-@tidalctl.init(static=True)
-def load():
-    return torch.ones(4)
-
-def handler(event, context):
-    return load().sum().item() / event["by"]
-"""
-
-
-def test_of_a_start_whose_handler_raises_the_timeline_is_written_and_the_page_is_said_to_be_missing(
-    chain: Callable[..., Chain],
-) -> None:
-    made = chain(DIVIDES, {"by": 1})
-    options = ("--timeline", "times.json", "--report", "start.html")
-    done = tidalctl("run", made.bundle, "--event", '{"by": 0}', *options, cwd=made.folder).one_error(
-        "ZeroDivisionError", code=1
-    )
-    assert json.loads((made.folder / "times.json").read_text())["traceEvents"]
-    assert "no page was written" in done.err and not (made.folder / "start.html").exists()
-
-
 def test_weights_that_come_out_otherwise_each_time_are_no_snapshot(chain: Callable[..., Chain]) -> None:
     made = chain(UNSEEDED, {})
     assert made.manifest["strategy"] == "eager"
     (line,) = [line for line in made.said().splitlines() if "fallback" in line]
     assert "drawn" in line and "(not-reproducible)" in line
-    report = made.run({})
-    assert (report["strategy"], report["output"]) == ("eager", [[0.0, 1.0, 2.0, 3.0], True])
     assert "static=True" not in made.said(), "it would be a lie"
     tidalctl("plan", made.bundle, "--bandwidth", "1GB/s", cwd=made.folder).one_error("made anew each time (eager)", "inspect")
-
-
-def test_an_init_that_reads_the_event_is_answered_from_the_snapshot_where_the_event_agrees(chain: Callable[..., Chain]) -> None:
-    made = chain(READS_EVENT, {"x": 2, "y": 0})
-    assert 'read event["extra"], event["x"]' in made.said()
-    agrees, differs = {"x": 2, "y": 5}, {"x": 3, "y": 5}
-    appears, called_otherwise = {"x": 2, "extra": [1]}, {"x": 2, "scale": 4}
-    causes = ((agrees, None), (differs, "event-not-served"), (appears, "event-not-served"), (called_otherwise, "call-differs"))
-    for event, cause in causes:
-        report = made.run(event)
-        assert report["output"] == made.plain(event), event
-        assert (report["strategy"], report["cause"]) == ("eager" if cause else "snapshot", cause), event
-        assert (report["fallback"] is None) == (cause is None)
-    assert "other arguments" in report["fallback"]
-    serves = [
-        python(f"import runpy, sys; sys.argv[1:] = [{json.dumps(event)!r}]; runpy.run_path('dynamic_init.py', run_name='__main__')",
-               cwd=made.bundle).code
-        for event in (agrees, differs, appears)
-    ]  # fmt: skip
-    assert serves == [0, 1, 1]
 
 
 def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[..., Chain]) -> None:
@@ -183,8 +120,7 @@ def test_a_static_init_that_lies_is_found_on_the_traced_events(chain: Callable[.
     assert made.manifest["strategy"] == "eager"
     assert made.manifest["fallbacks"][0]["code"] == "state-differs-by-event"
     assert "static=True" in made.said() and "event 1" in made.said()
-    for event in ({"x": 1}, {"x": 2}, {"x": 3}):
-        assert made.run(event)["output"] == [float(event["x"])] * 2
+    assert served(made, *({"x": x} for x in (1, 2, 3)))[0] == [[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]]
 
 
 @pytest.mark.slow
@@ -199,47 +135,44 @@ def test_a_function_that_samples_without_a_seed_is_found_and_only_its_weights_ar
 
 
 @pytest.mark.parametrize(
-    ("changes", "told", "code"),
+    ("changes", "options", "told", "code"),
     [
-        ({"distributions": {"torch": "0.4.1"}}, "torch 0.4.1", "packages-differ"),
-        ({"cpu_capability": "Z80", "cpu_flags": "other"}, "Z80", "cpu-differs"),
+        ({"distributions": {"torch": "0.4.1"}}, (), "torch 0.4.1", "packages-differ"),
+        ({"cpu_capability": "Z80", "cpu_flags": "other"}, (), "Z80", "cpu-differs"),
+        ({}, ("--eager",), "--eager", "eager-asked-for"),
     ],
 )
-def test_a_bundle_of_another_torch_or_cpu_runs_init_and_answers_right(
-    decoder: Chain, spoiled: Path, changes: dict[str, Any], told: str, code: str
+def test_a_bundle_of_another_torch_or_cpu_runs_init_and_answers_right_as_every_bundle_does_with_eager(
+    decoder: Chain, spoiled: Path, changes: dict[str, Any], options: tuple[str, ...], told: str, code: str
 ) -> None:
     if "distributions" in changes:
         changes = {"distributions": decoder.manifest["fingerprint"]["distributions"] | changes["distributions"]}
     change_fingerprint(spoiled, **changes)
-    report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", cwd=spoiled.parent).report
+    report = tidalctl("run", spoiled, "--event", json.dumps(DECODE), "--json", *options, cwd=spoiled.parent).report
     assert (report["strategy"], report["output"]) == ("eager", decoder.plain(DECODE))
     assert told in report["fallback"] and report["cause"] == code
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "told", "options"),
     [
-        ({"python": "3.99.0"}, "Python 3.99"),
-        ({"implementation": "pypy"}, "pypy"),
-        ({"machine": "vax"}, "vax"),
-        ({"system": "Plan9"}, "Plan9"),
+        ({"python": "3.99.0"}, "Python 3.99", ()),
+        ({"implementation": "pypy"}, "pypy", ("--verify", "off")),
+        ({"machine": "vax"}, "vax", ("--eager",)),
+        ({"system": "Plan9"}, "Plan9", ()),
     ],
 )
-def test_a_bundle_of_another_interpreter_or_machine_is_refused(spoiled: Path, changes: dict[str, str], told: str) -> None:
+def test_a_bundle_of_another_interpreter_or_machine_is_refused(
+    spoiled: Path, changes: dict[str, str], told: str, options: tuple[str, ...]
+) -> None:
     change_fingerprint(spoiled, **changes)
-    for options in ([], ["--verify", "off"], ["--eager"]):
-        tidalctl("run", spoiled, "--event", json.dumps(DECODE), *options, cwd=spoiled.parent).one_error(told)
+    forked("run", spoiled, "--event", json.dumps(DECODE), *options, cwd=spoiled.parent).one_error(told)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_a_bundle_of_a_device_that_is_not_here_is_refused(spoiled: Path) -> None:
     change_fingerprint(spoiled, device="NVIDIA H200")
     tidalctl("run", spoiled, "--event", json.dumps(DECODE), cwd=spoiled.parent).one_error("NVIDIA H200")
-
-
-def test_eager_runs_the_same_function_without_the_state_of_the_bundle(decoder: Chain) -> None:
-    report = decoder.run(DECODE, "--eager")
-    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "eager-asked-for", decoder.plain(DECODE))
 
 
 class Refuses:
@@ -284,7 +217,7 @@ def with_gradient() -> torch.Tensor:
         (lambda: {"kv": graph()}, 'state["kv"]', "no_grad"),
         (lambda: {"w": [with_gradient()]}, 'state["w"][0]', "gradient"),
         (lambda: (number for number in range(3)), "state", "a generator"),
-        (lambda: test_eager_runs_the_same_function_without_the_state_of_the_bundle.__code__, "state", "a code"),
+        (lambda: graph.__code__, "state", "a code"),
     ],
 )  # fmt: skip
 def test_the_cause_names_the_way_to_what_refused(state: Callable[[], Any], path: str, what: str) -> None:

@@ -47,9 +47,7 @@ def put(**fields: Any) -> Spoil:
 A = "base__layers__0__q_proj__lora_A__weight"
 REFUSALS: list[tuple[Spoil, str]] = [
     (put(lang="de"), 'event["lang"] is not the traced one'),
-    (lambda event, folder: event.pop("lang"), 'event["lang"] is not the traced one'),
     (put(adapter=3), 'event["adapter"] is not a str'),
-    (put(adapter=True), 'event["adapter"] is not a str'),
     (lambda event, folder: event.pop("adapter"), 'event["adapter"] is missing'),
     (put(adapter="/no\0where"), "there is no file /no"),
     (put(adapter="/nowhere"), "there is no file /nowhere/a.safetensors"),
@@ -57,9 +55,7 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (lambda event, folder: (folder / "c.json").write_text("{"), "can't be checked: JSONDecodeError"),
     (lambda event, folder: (folder / "c.json").write_text("[]"), "can't be checked"),
     (lambda event, folder: (folder / "c.json").write_text("[" * 100_000), "can't be checked"),
-    (config(r=True), '"r" in '),
-    (config(r="2"), "is not a number"),
-    (config(r=None), "is not a number"),
+    (config(r=True), "is not a number"),
     (config(peft_type="OTHER"), "in more than lora_alpha, r"),
     (config(more=1), "in more than lora_alpha, r"),
     (
@@ -71,12 +67,10 @@ REFUSALS: list[tuple[Spoil, str]] = [
     (saved(**{A: torch.ones(2, 4).half()}), "is F16, not F32"),
     (saved(**{A: torch.ones(2, 3)}), "has the shape (2, 3), not ((1, 2, 3, 5, 8), 4)"),
     (saved(**{A: torch.ones(4, 4)}), "has the shape (4, 4)"),
-    (saved(**{A: torch.ones(0, 4)}), "has the shape (0, 4)"),
     (saved(**{A: torch.ones(4)}), "has the shape (4,)"),
     (saved(**{A: torch.ones(3, 4)}), "numbers that were equal in the traces are not: 2, 3, 2"),
     (config(r=2.0), "numbers that were equal in the traces are not: 2.0, 2, 2"),
     (lambda event, folder: (folder / "a.safetensors").write_bytes(b"\xff" * 40), "its header is longer than it"),
-    (lambda event, folder: (folder / "a.safetensors").write_bytes(b""), "its header is longer than it"),
     (lambda event, folder: (folder / "a.safetensors").write_bytes((folder / "a.safetensors").read_bytes()[:-4]), "cut off"),
 ]
 
@@ -98,21 +92,6 @@ def test_numbers_that_can_not_be_computed_are_refused(tmp_path: Path) -> None:
     assert "OverflowError" in module.refusal(adapter(tmp_path / "big", program, lora_alpha=10**400))
     for event in (None, [], "text", {"adapter": [1]}, {"adapter": {"a": 1}}):
         assert module.refusal(event)
-
-
-@pytest.mark.parametrize(
-    ("kind", "good", "bad"),
-    [
-        ("int", 3, True),
-        ("int", 3, 3.0),
-        ("float", 3.5, 3),
-        ("number", 1.5, False),
-    ],
-)
-def test_json_types_are_told_apart(kind: str, good: Any, bad: Any) -> None:
-    module = module_of(Program(leaves=(leaf(0, "w"),), results={"w": 0}, event_varied={"x": kind}))
-    assert module.refusal({"x": good}) is None
-    assert module.refusal({"x": bad}) == f'event["x"] is not a {kind}'
 
 
 def scaled(kind: str) -> Program:

@@ -3,13 +3,11 @@
 import dataclasses
 import io
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from conftest import Chain
-from taken import HEAD, take
+from taken import HEAD
 
-from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler
 
 INNER = """
@@ -42,23 +40,6 @@ def test_what_lies_inside_a_global_or_a_class_is_shared_with_it_as_plainly(chain
     made = chain(HEAD + INNER, {})
     assert made.manifest["strategy"] == "snapshot", made.said()
     assert made.run({"change": 1})["output"] == made.plain({"change": 1})
-
-
-DEEP = """
-SETTINGS = {"a": {"b": {}}}
-
-@tidalctl.init(static=True)
-def load(event):
-    return {"w": torch.ones(2), "deep": SETTINGS["a"]["b"]}
-
-def handler(event, context):
-    load(event)
-"""
-
-
-@pytest.mark.parametrize(("source", "cause"), [(DEEP, Cause.COPIED_FROM_GLOBAL.of(kind="dict")), (INNER, None)])
-def test_what_lies_too_deep_for_a_way_to_it_is_a_cause(source: str, cause: Reason | None, tmp_path: Path) -> None:
-    assert take(tmp_path, source).cause == cause
 
 
 def test_a_librarys_sentinel_is_the_same_one_again() -> None:

@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +17,6 @@ from tidalctl.artifacts.trace.records import InitCall, Weight
 EVENT = {"n": 1}
 OTHER = {"n": 3}
 DECODE = {"prompt": [3, 1, 4], "max_new_tokens": 5}
-AWKWARD = """
-import numpy
-import torch
-import tidalctl
-
-
-@tidalctl.init
-def load(event):
-    array = numpy.zeros(3, dtype=numpy.float32)
-    weight = torch.nn.Parameter(torch.arange(3.0))
-    (weight * weight).sum().backward()
-    return {
-        "array": array,
-        "one": torch.from_numpy(array),
-        "two": torch.from_numpy(array),
-        "weight": weight,
-        "made": weight * 2,
-    }
-
-
-def handler(event, context):
-    state = load(event)
-    if not event["look"]:
-        return state["one"].shape[0]
-    state["one"][0] = 7
-    gradient = state["weight"].grad
-    return [state["two"].tolist(), state["array"].tolist(), gradient.tolist(), state["made"].grad_fn is not None]
-"""
 
 
 def test_the_state_of_a_random_generator_is_called_what_it_is_and_counted_as_no_weight(states: Chain) -> None:
@@ -178,9 +149,3 @@ def test_the_stock_tools_read_and_check_the_bundle_as_it_lies_there(decoder: Cha
         ["sha256sum", "--check", "--quiet"], input=listing, text=True, cwd=decoder.bundle, timeout=60, capture_output=True
     )
     assert done.returncode == 0, done.stdout
-
-
-def test_what_pickle_would_lose_of_a_state_is_not_lost(chain: Callable[..., Chain]) -> None:
-    """Memory shared outside torch, a gradient, and a tensor in the middle of a graph, none of which the traced event looks at."""
-    made = chain(AWKWARD, {"look": False})
-    assert made.run({"look": True})["output"] == made.plain({"look": True}) == [[7, 0, 0], [7, 0, 0], [0, 2, 4], True]

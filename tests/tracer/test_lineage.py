@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tidalctl.artifacts.trace.records import Weight
+from tidalctl.artifacts.trace.records import Source, Weight
 from tidalctl.artifacts.trace.tape import DOUBT, DRAWN
 from tidalctl.function.init_mark import Init
 from tidalctl.lineage.loaders import LoaderWatch
@@ -64,6 +64,23 @@ def test_a_source_is_found_whichever_loader_read_it(files: Path, name: str) -> N
     weight = recorded(lambda event: load(files))["w"]
     (source,) = weight.sources
     assert (Path(source.file).name, source.key) == (file, key)
+    assert not weight.identity.startswith(DOUBT)
+
+
+def test_a_source_is_found_in_a_gguf_file(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    file, kind = tmp_path / "w.gguf", gguf.GGMLQuantizationType.Q8_0
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_tensor("blk.0", gguf.quantize(numpy.ones((2, 32), numpy.float32), kind), raw_dtype=kind)
+    for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
+        write()
+
+    def load(event: dict[str, Any]) -> Any:
+        (tensor,) = gguf.GGUFReader(file).tensors
+        return {"w": torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type))}
+
+    weight = recorded(load)["w"]
+    assert (weight.sources, weight.operators) == ((Source(file=str(file), key="blk.0"),), ("gguf.dequantize",))
     assert not weight.identity.startswith(DOUBT)
 
 
