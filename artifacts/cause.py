@@ -76,6 +76,7 @@ class Cause(enum.Enum):
     CPU_DIFFERS = "the CPU offers {here}, the bundle was made with {traced}"
     DEVICE_DIFFERS = "the device is {here}, the bundle was made on {traced}"
     ENVIRONMENT_DIFFERS = "the environment variable {name}, which the function reads, is not what it was in the trace"
+    FILE_DIFFERS = "{name}, which the bundle leaves out, is another file than in the trace"
     EVENT_NOT_SERVED = "the bundle does not serve this event: {what}"
     SCRIPT_FAILED = "dynamic_init.py could not make its part: {error}"
     CALL_DIFFERS = "{init} was called with other arguments than in the trace"

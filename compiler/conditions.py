@@ -4,10 +4,16 @@ A weight is static when its lineage and content are the same for every event. Wh
 second event: it took the same path as for any other.
 """
 
+import hashlib
+from pathlib import Path
+
+import msgspec
+
 from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.tape import DRAWN
+from tidalctl.compiler.code.shipment import Shipment
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.variables import environ_reads
@@ -35,6 +41,16 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
+    )
+
+
+def with_left_out(guard: Guard, shipment: Shipment, root: Path) -> Guard:
+    """Return the guard with what hangs on files that are not shipped: their content, and variables that come from them."""
+    texts = {name: (root / name).read_bytes() for name in shipment.secrets}
+    return msgspec.structs.replace(
+        guard,
+        left_out={name: hashlib.sha256(text).hexdigest() for name, text in texts.items()},
+        may_be_unset=tuple(name for name in guard.environ_at_init if any(name.encode() in text for text in texts.values())),
     )
 
 

@@ -1,6 +1,6 @@
 """Why a bundle is as it is, in words: what `compile` says, and what `--explain` adds."""
 
-from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest
+from tidalctl.artifacts.bundle.manifest import CODE, BundleWeight, Manifest
 from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
@@ -45,6 +45,9 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     else:
         events = count_text(verdict.events, "event") + (f" ({verdict.checked} of them not traced)" if verdict.checked else "")
         lines.append(f"  proof     {events} answered by a fresh process exactly as by the plain function")
+    parts = shipped_parts(manifest).items()
+    ships = [f"{part} {count_text(len(sizes), 'file')}, {size_text(sum(sizes))}" for part, sizes in parts if sizes]
+    lines.append(f"  ships     {'; '.join(ships)}")
     if pinned := manifest.guard.pinned_by:
         lines.append(f"  pinned by {pinned}")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
@@ -54,6 +57,18 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     lines += [f"  warning   {warning}" for warning in warnings]
     lines.append(f"  digest    {manifest.digest}")
     return lines
+
+
+def shipped_parts(manifest: Manifest) -> dict[str, list[int]]:
+    """Return the sizes of what the bundle holds of the project, as code and as data, and of its weights."""
+    shards = {weight.file for weight in manifest.weights}
+    parts: dict[str, list[int]] = {"code": [], "data": [], "weights": []}
+    for name, file in manifest.files.items():
+        if name in shards:
+            parts["weights"].append(file.size)
+        elif name.startswith(f"{CODE}/"):
+            parts["code" if name.endswith(".py") else "data"].append(file.size)
+    return parts
 
 
 def weights_of(manifest: Manifest) -> list[BundleWeight]:
@@ -82,6 +97,8 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
     lines += [f"  {fallback}" for fallback in manifest.fallbacks] or ["  nothing"]
+    lines += ["", "ships:"]
+    lines += [f"  {file.size:>10,}  {name}" for name, file in manifest.files.items() if name.startswith(f"{CODE}/")]
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]

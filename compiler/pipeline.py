@@ -24,8 +24,10 @@ from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, InitCall
 from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Workplace, attempt, clear
-from tidalctl.compiler.code.project_files import changed_since, copy_shipment, plan_shipment
-from tidalctl.compiler.conditions import not_reproducible, of_the_event
+from tidalctl.compiler.away import Away, lay_away
+from tidalctl.compiler.code.project_files import changed_since
+from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
+from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merged_trace import merge_traces
 from tidalctl.compiler.notes import notes_of
@@ -37,6 +39,7 @@ from tidalctl.function.target import refuse_unknown_fields
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
+EVERYTHING_USED = ShippingRules()
 
 
 class Compiled(Record, frozen=True):
@@ -55,6 +58,7 @@ def compile_traces(
     *,
     vary: Sequence[str] = (),
     check_events: Sequence[str] = (),
+    rules: ShippingRules = EVERYTHING_USED,
     pin_env: Sequence[str] = (),
     ignore_env: Sequence[str] = (),
     shard_size: int | None = None,
@@ -66,8 +70,9 @@ def compile_traces(
 
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. `vary` are fields of
     the event that may vary besides those that the traces name. `check_events` are JSON texts of events that the bundle is proved on
-    as well. `pin_env` and `ignore_env` name environment variables that a start compares, and that it does not. Raises TidalError where
-    a trace can't be used, the output exists, or what it was traced with has changed.
+    as well. `rules` say what is shipped besides what the trace saw used. `pin_env` and `ignore_env` name environment variables that a
+    start compares, and that it does not. Raises TidalError where a trace can't be used, the output exists, or what it was traced with
+    has changed.
     """
     refuse_existing(output, force, "bundle")
     refuse_folder(output)
@@ -84,7 +89,7 @@ def compile_traces(
     try:
         work.mkdir()
         place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size)
-        compiled = _build(place, check_events, progress, say)
+        compiled = _build(place, rules, check_events, progress, say)
         sync_tree(partial)
         publish(partial, output)
     finally:
@@ -113,12 +118,15 @@ def _refuse_unusable(trace: Trace, path: Path) -> None:
             raise TidalError(f"{record.path}, which init read in the trace, is gone", "put it back, or trace again without it")
 
 
-def _build(place: Workplace, check_events: Sequence[str], progress: Progress | None, say: Say) -> Compiled:
+def _build(
+    place: Workplace, rules: ShippingRules, check_events: Sequence[str], progress: Progress | None, say: Say
+) -> Compiled:
     trace, partial = place.trace, place.partial
     strategy = decide(trace)
     call = strategy.inits[0].call
-    shipment = plan_shipment(trace)
-    copy_shipment(shipment, Path(trace.header.root), partial / CODE)
+    root, code = Path(trace.header.root), partial / CODE
+    shipment = plan_shipment(trace, rules)
+    copy_shipment(shipment, root, code)
     fallbacks = list(strategy.fallbacks)
     checks = run_plainly(place, check_events)
     for kind in {"script": ("script", "replay"), "replay": ("replay",), "snapshot": ("snapshot",)}[strategy.kind]:
@@ -128,8 +136,10 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
         reproducible, made = compare_plain_runs(place, call, made, say)
         failure = made.cause
         if failure is None:
+            made = msgspec.structs.replace(made, guard=with_left_out(made.guard, shipment, root))
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
-            difference, times = prove(place, manifest, made.report, checks, say)
+            away = lay_away(partial, place.work, trace, shipment, hide=kind != "replay")
+            difference, times = prove(place, away, manifest, made.report, checks, say)
             if difference is None:
                 add_start_times(partial, steadier_times(place, manifest, times, say))
                 break
@@ -138,12 +148,20 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
         fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", failure))
     else:
         made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
+        copy_files(shipment.checkpoints, root, code)  # every start reads them
+        shipment = msgspec.structs.replace(shipment, checkpoints=(), data=(*shipment.data, *shipment.checkpoints))
         manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
-        difference, _ = prove(place, manifest, made.report, checks, say)
+        away = lay_away(partial, place.work, trace, shipment, hide=False)
+        difference, _ = prove(place, away, manifest, made.report, checks, say)
         if difference is not None:
             raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
-    warnings = (*shipment.warnings, *variables_warning(trace), *_clear_written(partial, manifest))
-    notes = (*notes_of(trace, strategy, manifest, made.report), *made.notes)
+    warnings = (*shipment.warnings, *variables_warning(trace), *_written(away, manifest, shipment))
+    notes = (*notes_of(trace, strategy, manifest, made.report), *made.notes, *shipment.notes)
+    if not away.native:
+        notes = (
+            *notes,
+            "this kernel lets nobody hide files: that no library opens one of the project's by itself is not proved",
+        )
     verdict = Verdict(
         events=len(trace.header.events) + len(checks),
         checked=len(checks),
@@ -171,9 +189,8 @@ def _again(trace: Trace) -> str:
     return f"trace again: tidalctl trace {Path(trace.header.root, function.source)}:{function.handler} …"
 
 
-def _clear_written(partial: Path, manifest: Manifest) -> list[str]:
-    """Take out what the handler wrote beside its own source during the proof: a bundle holds what its manifest lists."""
-    found = unlisted_files(partial, manifest)
-    for name in found:
-        remove(partial / name)
+def _written(away: Away, manifest: Manifest, shipment: Shipment) -> list[str]:
+    """Tell what the handler wrote beside its own source during the proof."""
+    secrets = {f"{CODE}/{name}" for name in shipment.secrets}
+    found = [name for name in unlisted_files(Path(away.bundle), manifest) if name not in secrets]
     return [f"the function writes {name.removeprefix('code/')} beside its own source, and so into the bundle" for name in found]

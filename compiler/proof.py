@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,7 @@ from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import InitCall, Invocation
 from tidalctl.compiler.attempt import Attempt, Workplace
+from tidalctl.compiler.away import Away
 from tidalctl.compiler.snapshot.processes import plain_run, run_from_bundle
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.function.output_comparison import first_difference, same_output
@@ -72,15 +74,18 @@ def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say
 
 
 def prove(
-    place: Workplace, manifest: Manifest, report: SnapshotReport, checks: Sequence[Expected], say: Say
+    place: Workplace, away: Away, manifest: Manifest, report: SnapshotReport, checks: Sequence[Expected], say: Say
 ) -> tuple[str | None, StartTimes | None]:
-    """Return what the bundle makes otherwise than the plain function, or None, and how the first event's start went."""
+    """Return what the bundle makes otherwise than the plain function, or None, and how the first event's start went.
+
+    It answers away from home, where the project is out of reach.
+    """
     say(f"answering the traced events{' and the check events' if checks else ''} from the bundle in a fresh process")
     events = enumerate(place.trace.header.events)
     traced = [_expected(f"event {index}", event.text, report, index, traced=index) for index, event in events]
     times = None
     for expected in (*traced, *checks):
-        answer = run_from_bundle(place.partial, place.trace.header, expected.event)
+        answer = run_from_bundle(Path(away.bundle), place.trace.header, expected.event, command=away.command)
         if expected.traced == 0:
             times = _start_times(place.trace, answer)
         if difference := _difference(place, manifest, expected, answer, say):

@@ -90,7 +90,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
         with (
             environ,
             ImportRecorder(clock, after_import, request.root) as imports,
-            PathRecorder(clock) as asked,
+            PathRecorder(clock, request.root) as asked,
             work,
         ):
             enter_project(root, root / request.function.source, request.argv)

@@ -73,6 +73,7 @@ class Guard(Record, frozen=True):
     arguments: str = ""  # digest of the further arguments of init
     environ: dict[str, str] = {}  # digests of [value] of environment variables that init may hang on, before the program begins
     environ_at_init: dict[str, str] = {}  # of those of them that the program itself sets before init, as they are then
+    left_out: dict[str, str] = {}  # sha256 of the project's files that were read and are not shipped, by their path in it
     may_be_unset: tuple[str, ...] = ()  # of those, variables that it sets from a file that the bundle leaves out
     argv: tuple[str, ...] = ()  # the command line's arguments for the function
     settings: dict[str, str] = {}  # of torch, before init, in words

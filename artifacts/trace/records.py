@@ -89,7 +89,7 @@ class FileOpened(Record, frozen=True, tag="file"):
 
 
 class PathAsked(Record, frozen=True, tag="path"):
-    """A path that init or the handler asked about without opening it. `found` says whether it was there, or could be listed."""
+    """A path that the function asked about without opening it. `found` says whether it was there, or could be listed."""
 
     path: str  # absolute
     given: str  # as the program wrote it

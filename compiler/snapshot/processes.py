@@ -55,13 +55,16 @@ def take_capture(header: Header, request: CaptureRequest) -> StoredWeights | Non
     return msgspec.json.decode(Path(request.report).read_bytes(), type=StoredWeights)
 
 
-def run_from_bundle(bundle: Path, header: Header, event: str, *, state: bool = True) -> dict[str, Any]:
+def run_from_bundle(
+    bundle: Path, header: Header, event: str, *, state: bool = True, command: Sequence[str] = ()
+) -> dict[str, Any]:
     """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said.
 
-    With `state` the report holds the digests of the state's weights besides, as `--state` has them.
+    With `state` the report holds the digests of the state's weights besides, as `--state` has them. `command` is another way to run
+    tidalctl.
     """
     options = (*["--state"] * state, *(("--", *header.argv) if header.argv else ()))
-    return answer_from_bundle(bundle, event, *options, directory=working_directory(header))
+    return answer_from_bundle(bundle, event, *options, directory=working_directory(header), command=command)
 
 
 def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:

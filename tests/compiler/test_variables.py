@@ -1,7 +1,7 @@
 """Environment variables that a state hangs on pin the bundle, whoever reads them, and none that only the handler reads does."""
 
 import pytest
-from conftest import Chain, plain, tidalctl, write_project
+from conftest import Chain, tidalctl, write_project
 
 pytest.importorskip("pydantic_settings")
 pytest.importorskip("dotenv")
@@ -67,10 +67,24 @@ def test_another_value_is_told_and_answered_as_plainly(
     made: Chain, monkeypatch: pytest.MonkeyPatch, name: str, value: str, strategy: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    report = made.run({"x": 2.0})
-    assert report["output"] == plain(made.project, {"x": 2.0})
+    event = {"x": float(sum(map(ord, name)))}
+    report = made.run(event)
+    assert report["output"] == made.plain(event)
     assert report["strategy"] == strategy
     assert strategy == "snapshot" or (report["cause"] == "environment-differs" and name in report["fallback"])
+
+
+def test_a_file_that_is_not_shipped_counts_where_it_is(made: Chain) -> None:
+    file, event = made.project / ".env", {"x": 7.0}
+    file.write_text("SHIFT=8\n")
+    try:
+        report = made.run(event)
+        assert report["output"] == made.plain(event)
+        assert report["cause"] == "file-differs" and ".env" in report["fallback"]
+        file.unlink()
+        assert made.run({"x": 1.0}, "--json")["strategy"] == "snapshot"
+    finally:
+        file.write_text("SHIFT=1\n")
 
 
 def test_a_variable_can_be_pinned_and_ignored(made: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import typer.main
 
 from tidalctl.cli import VERBS, _app
+from tidalctl.compiler.code.secrets import SECRET_NAMES
 from tidalctl.tracer.process.environment import NEUTRAL
 
 README = pages.ROOT / "README.md"
@@ -91,3 +92,8 @@ def test_the_test_of_paths_sees_them() -> None:
 def test_the_contract_lists_the_neutral_packages() -> None:
     text = (DOCS / "contract.md").read_text(encoding="utf-8").partition("## Neutral packages")[2].partition("Every other")[0]
     assert set(re.findall(r"`(\w+)`", text)) == NEUTRAL
+
+
+def test_the_page_of_compile_lists_what_looks_like_a_secret() -> None:
+    row = next(line for line in (DOCS / "compile.md").read_text(encoding="utf-8").splitlines() if "looks like a secret" in line)
+    assert set(re.findall(r"`([^` ]+)`", row.partition("in files")[0])) == set(SECRET_NAMES)

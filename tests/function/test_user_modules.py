@@ -35,7 +35,8 @@ STATE = load()
 
 def handler(event, context):
     import late
-    texts = Path(__file__).parent / "styles" / (event["style"] + ".txt"), Path(event["folder"], "given.txt")
+    styles = {path.stem: path for path in (Path(__file__).parent / "styles").iterdir()}
+    texts = styles[event["style"]], Path(event["folder"], "given.txt")
     held = STATE["held"]
     words = held.weight.tolist(), isinstance(held, Holder), tracer.WORD, STATE["store"].name, late.WORD
     return [*words, *(path.read_text() for path in texts)]
@@ -53,7 +54,7 @@ def handler(event, context):
 def test_modules_named_like_our_rooms_stay_the_users_and_an_init_that_is_called_while_its_module_is_imported_is_answered(
     chain: Callable[..., Chain], tmp_path: Path
 ) -> None:
-    """Beside what the source lies with, a file whose absolute path an event gives is not shipped."""
+    """A file whose absolute path an event gives is not shipped, and all of a folder that was listed is."""
     folder = write_project(tmp_path / "project" / "requests", {"given.txt": "secret"})
     made = chain(FILES, {"style": "a", "folder": str(folder)})
     event = {"style": "b", "folder": str(folder)}

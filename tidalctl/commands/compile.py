@@ -9,7 +9,8 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
-from tidalctl.compiler.explain import explanation, summary, weights_of
+from tidalctl.compiler.code.shipment import ShippingRules
+from tidalctl.compiler.explain import explanation, shipped_parts, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.function.event import parse_event
 from tidalctl.report.terminal import transfer_progress
@@ -39,6 +40,18 @@ def compile(  # noqa: A001 - the verb's own name
             help="Prove the bundle on this event, too, which took no part in deriving it. Repeatable.",
         ),
     ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="GLOB", help="Ship these files of the project, too, be they secrets. Repeatable."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="GLOB", help="Ship none of these files, as a line of .tidalignore says. Repeatable."),
+    ] = None,
+    checkpoint: Annotated[
+        bool,
+        typer.Option("--checkpoint", help="Ship files over 64 MB that init alone reads, for starts that have to run init."),
+    ] = False,
     pin_env: Annotated[
         list[str] | None,
         typer.Option("--pin-env", metavar="NAME", help="A start compares this environment variable, too. Repeatable."),
@@ -76,6 +89,7 @@ def compile(  # noqa: A001 - the verb's own name
             output,
             vary=vary or (),
             check_events=[parse_event(text)[1] for text in check_event],
+            rules=ShippingRules(include=tuple(include or ()), exclude=tuple(exclude or ()), checkpoint=checkpoint),
             pin_env=pin_env or (),
             ignore_env=ignore_env or (),
             shard_size=parse_size("--shard-size", shard_size) if shard_size else None,
@@ -112,6 +126,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "init_s": compiled.verdict.init_s,
         "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
+        "ships": {part: {"files": len(sizes), "bytes": sum(sizes)} for part, sizes in shipped_parts(manifest).items()},
         "pinned_by": list(manifest.guard.environ),
         "events": compiled.verdict.events,
         "weights": len(weights),

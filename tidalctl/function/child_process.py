@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -72,9 +72,14 @@ def read_request(path: str, kind: type[RequestKind]) -> RequestKind:
     return request
 
 
-def answer_from_bundle(bundle: Path, event: str, *options: str, directory: str | None = None) -> dict[str, Any]:
-    """Answer an event by `tidalctl run --json` in a fresh process. Return its report, or its `exit_code` and what `failed`."""
-    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", "-", "--json", *options]
+def answer_from_bundle(
+    bundle: Path, event: str, *options: str, directory: str | None = None, command: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Answer an event by `tidalctl run --json` in a fresh process. Return its report, or its `exit_code` and what `failed`.
+
+    `command` is another way to run tidalctl than `python -m tidalctl`.
+    """
+    command = [*(command or (sys.executable, "-P", "-m", "tidalctl")), "run", str(bundle), "--event", "-", "--json", *options]
     done = subprocess.run(command, input=event.encode(), capture_output=True, cwd=directory, check=False)
     report = last_report(done.stdout, "output")
     if done.returncode == 0 and report is not None:

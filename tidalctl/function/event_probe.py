@@ -3,10 +3,14 @@
 import copy
 import hashlib
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any
+
+from tidalctl.function.working_environment import marked
 
 ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 
@@ -88,8 +92,11 @@ EventProbe.__hash__ = None  # type: ignore[assignment]
 class Written:
     """Made before a call of init, it says afterwards what of the call's arguments is otherwise, in words."""
 
-    def __init__(self, event: dict[str, Any], arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        self.arguments = arguments_digest(event, arguments, keywords)  # as they were
+    def __init__(
+        self, event: dict[str, Any], arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str] = ()
+    ) -> None:
+        self.arguments = arguments_digest(event, arguments, keywords, roots)  # as they were
+        self._roots = roots
         self.whole = digest_of_json(event)
         self._event, self._call = event, (arguments, keywords)
         self._items = list(event.items())
@@ -101,7 +108,7 @@ class Written:
     def what(self) -> str:
         if not self._untouched():
             return "the event"
-        return "an argument" if arguments_digest(self._event, *self._call) != self.arguments else ""
+        return "an argument" if arguments_digest(self._event, *self._call, self._roots) != self.arguments else ""
 
     def put_back(self) -> None:
         """The event is as it was."""
@@ -139,11 +146,24 @@ def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:
     return all(digest_value([event[key]] if key in event else ABSENT) == seen for key, seen in reads.items())
 
 
-def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> str | None:
-    """A digest of how init was called, with the event itself standing as a mark. None where an argument is not JSON."""
+def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str] = ()) -> str | None:
+    """Return a digest of how init was called, with a mark for the event itself. None where an argument is neither JSON nor a path.
+
+    `roots` are folders in which the project, or its copy, lies: paths in one of them count as what they are to it.
+    """
+    marks = [(root, "project:") for root in roots]
 
     def shown(value: Any) -> Any:
-        return {"the event": True} if value is event else {"value": value}
+        if value is event:
+            return {"the event": True}
+        return {"path": marked(os.fspath(value), marks)} if isinstance(value, PurePath) else {"value": relative(value)}
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, str):
+            return marked(value, marks)
+        if isinstance(value, list | tuple):
+            return [relative(item) for item in value]
+        return {key: relative(item) for key, item in value.items()} if type(value) is dict else value
 
     try:
         return digest_value([[shown(value) for value in arguments], {key: shown(value) for key, value in keywords.items()}])

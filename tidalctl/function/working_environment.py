@@ -43,7 +43,7 @@ class Surroundings:
     def digests(self, names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
         """Return digests of variables, with marks in place of the project's folder and of the first working directory."""
         marks = [*((root, "project:") for root in roots), (self._directory, "here:")]
-        return {name: digest_json([_marked(os.environ.get(name), marks)]) for name in names}
+        return {name: digest_json([marked(os.environ.get(name), marks)]) for name in names}
 
 
 def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
@@ -56,8 +56,9 @@ def variable_digest(name: str) -> str:
     return digest_json([os.environ.get(name)])
 
 
-def _marked(value: str | None, marks: Iterable[tuple[str, str]]) -> str | None:
-    import re  # for the few functions that set variables
+def marked(value: str | None, marks: Iterable[tuple[str, str]]) -> str | None:
+    """Return a text with a mark in place of each folder in it."""
+    import re  # for the few functions that set variables or give init a path
 
     for folder, mark in marks:
         if value is not None and folder != os.sep:

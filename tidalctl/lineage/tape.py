@@ -73,7 +73,7 @@ class Tape:
         self.event = event
         self.records: list[TapeRead | TapeStep] = []
         self.operators = 0
-        self._root = root
+        self.root = root
         self._digest = digest or SourceDigests().of
         self._by_address: dict[int, StorageHistory] = {}
         self._by_number: list[StorageHistory] = []
@@ -203,7 +203,7 @@ class Tape:
         key = geometry(history.number, tensor)
         history.sources, history.operators = (source,), operators
         doubt = DOUBT if source.file == UNKNOWN or self._shares_memory(tensor, history) else ""
-        history.identity = doubt + hashed("read", place_of(source.file, self._root), source.key, digest, operators, key[1:])
+        history.identity = doubt + hashed("read", place_of(source.file, self.root), source.key, digest, operators, key[1:])
         number = self._values[key] if key in self._values else self._new(key)
         history.first = number
         self.made(tensor, history.identity)

@@ -3,8 +3,10 @@
 Each `mismatch` returns the Reason of the first condition that differs, or None.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
@@ -36,6 +38,16 @@ def environ_mismatch(manifest: Manifest) -> Reason | None:
     for name, seen in manifest.guard.environ.items():
         if variable_digest(name) != seen:
             return Cause.ENVIRONMENT_DIFFERS.of(name=name)
+    return None
+
+
+def left_out_mismatch(manifest: Manifest, roots: Iterable[str]) -> Reason | None:
+    """Compare the files that were read in the trace and are not shipped, where they are in one of `roots`."""
+    for name, seen in manifest.guard.left_out.items():
+        for root in roots:
+            path = Path(root, name)
+            if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != seen:
+                return Cause.FILE_DIFFERS.of(name=name)
     return None
 
 
@@ -115,7 +127,9 @@ def generators_mismatch(manifest: Manifest, seeded: Mapping[str, Any]) -> Reason
     return None
 
 
-def arguments_mismatch(manifest: Manifest, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Reason | None:
+def arguments_mismatch(
+    manifest: Manifest, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str]
+) -> Reason | None:
     """Compare the arguments of a call of init. Which events the state serves, dynamic_init.py says."""
-    same = arguments_digest(event, arguments, keywords) == manifest.guard.arguments
+    same = arguments_digest(event, arguments, keywords, roots) == manifest.guard.arguments
     return None if same else Cause.CALL_DIFFERS.of(init=manifest.init)

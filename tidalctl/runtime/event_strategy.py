@@ -55,6 +55,8 @@ class EventStrategy:
         self.process_reason = (
             Cause.EAGER_ASKED_FOR.of() if eager else conditions.process_mismatch(self._manifest, argv, self.changed_packages)
         )
+        if self.process_reason is None and self._manifest.guard.left_out:
+            self.process_reason = conditions.left_out_mismatch(self._manifest, self._roots())
 
     def look_at_machine(self) -> None:
         """Compare CPU and device, once torch is imported. Raise WrongFingerprint where there is no such device."""
@@ -92,11 +94,12 @@ class EventStrategy:
 
     @property
     def may_need_project(self) -> bool:
-        """Whether init may run, and look for its files: where only generators or a device will tell, once the function is imported."""
+        """Whether the function may look for files that are not shipped: where init may run, as only the imported function will tell."""
         guard = self._manifest.guard
         return bool(
             self.reason is not None
             or self.strategy == "replay"
+            or guard.left_out
             or guard.drawn
             or guard.generators
             or guard.later_calls == "run_init"
@@ -121,7 +124,7 @@ class EventStrategy:
         """Return why the bundle's state is not what this call of init would give, or None."""
         manifest, reason = self._manifest, self.reason
         if reason is None and self.strategy != "replay":  # which runs init with the arguments that there are
-            reason = conditions.arguments_mismatch(manifest, self.event, arguments, keywords)
+            reason = conditions.arguments_mismatch(manifest, self.event, arguments, keywords, [*self._roots()])
         if reason is None and self._call_conditions is not None:
             reason = self._call_conditions.mismatch()
         reason = reason or conditions.generators_mismatch(manifest, self._seeds)

@@ -126,7 +126,8 @@ class Template:
         if self._origin is None:
             self._origin = provenance_fields(self.path, Origin)
         root = Path(self._origin.root)
-        return root if root.is_absolute() and root.is_dir() else self.imports.code
+        there = root.is_absolute() and (root / self.manifest.function.source).is_file()
+        return root if there else self.imports.code
 
     def _replayed_files(self) -> tuple[Mapping[str, Any], Path]:
         home = self._home()

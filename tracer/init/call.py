@@ -31,7 +31,7 @@ class RecordedInit:
         """Whether another call would give the same state, in everything that this one saw, and do nothing else."""
         if self.call.name != mark.name or not self.call.arguments or self.call.writes:
             return False
-        if arguments_digest(event, arguments, keywords) != self.call.arguments:
+        if arguments_digest(event, arguments, keywords, [self.tape.root]) != self.call.arguments:
             return False
         if self.call.event_whole and not self._whole:
             return False
@@ -75,7 +75,7 @@ def record_init(
     brought since, by an import, would be brought by this one in a process of its own.
     """
     code = getattr(inspect.unwrap(mark.function), "__code__", None)
-    probe, written = EventProbe(event, code), Written(event, arguments, keywords)
+    probe, written = EventProbe(event, code), Written(event, arguments, keywords, [tape.root])
     before = {
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }

@@ -11,24 +11,27 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any
 
+from tidalctl.artifacts.project import inside
 from tidalctl.artifacts.trace.records import PathAsked
 from tidalctl.tracer.process.clock import TraceClock
 
-_PHASES = ("init", "handler")
+_PHASES = ("import", "init", "handler")
 _IGNORED = ("/proc/", "/sys/", "/dev/", *(f"{sysconfig.get_path(name)}/" for name in ("stdlib", "purelib", "platlib")))
 _LISTS = ("os.listdir", "os.scandir")  # audit events; glob and pathlib end there
-_IMPORTER = "<frozen importlib"
+_STDLIB = f"{sysconfig.get_path('stdlib')}/"
+_IMPORTER = ("<frozen importlib", f"{_STDLIB}importlib/", f"{_STDLIB}pkgutil.py")  # they look through all of sys.path
 
 
 class PathRecorder:
-    """A context in which each path asked about in init or in the handler is noted, once a phase and kind.
+    """A context in which each path that the function asks about is noted, once a phase and kind; at import those of the project.
 
     `os.stat`, `os.lstat` and `os.access` raise no audit events, so they are wrapped. The audit hook can't be removed; leaving the
     context makes it idle.
     """
 
-    def __init__(self, clock: TraceClock) -> None:
+    def __init__(self, clock: TraceClock, root: str) -> None:
         self._clock = clock
+        self._root = inside(root)
         self._asked: dict[tuple[str, str, str], PathAsked] = {}
         self._originals: dict[str, Callable[..., Any]] = {}
         self._active = False
@@ -78,6 +81,8 @@ class PathRecorder:
             return
         given = os.fsdecode(path)
         absolute = os.path.abspath(given)
+        if phase == "import" and not absolute.startswith(self._root):
+            return  # of libraries there are thousands
         if not f"{absolute}/".startswith(_IGNORED):
             asked = PathAsked(path=absolute, given=given, phase=phase, kind=kind, found=found)
             self._asked.setdefault((absolute, phase, kind), asked)
@@ -90,7 +95,7 @@ class PathRecorder:
 def _by_importer() -> bool:
     """Whether one of the callers of whoever asks is Python's import machinery."""
     frame = sys._getframe(2)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(("<frozen", __file__)):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(("<frozen", __file__, _STDLIB)):
         if frame.f_code.co_filename.startswith(_IMPORTER):
             return True
         frame = frame.f_back
