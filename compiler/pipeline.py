@@ -26,6 +26,7 @@ from tidalctl.compiler.assemble import add_start_times, write_files
 from tidalctl.compiler.attempt import Workplace, attempt, clear
 from tidalctl.compiler.away import Away, lay_away
 from tidalctl.compiler.code.project_files import changed_since
+from tidalctl.compiler.code.secret_values import refuse_secrets
 from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
 from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out
 from tidalctl.compiler.explain import Verdict
@@ -50,6 +51,7 @@ class Compiled(Record, frozen=True):
     call: InitCall
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    secrets: tuple[str, ...] = ()  # files that are not shipped
 
 
 def compile_traces(
@@ -90,6 +92,7 @@ def compile_traces(
         work.mkdir()
         place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size)
         compiled = _build(place, rules, check_events, progress, say)
+        refuse_secrets(partial, Path(trace.header.root), compiled.secrets, os.environ)
         sync_tree(partial)
         publish(partial, output)
     finally:
@@ -170,7 +173,7 @@ def _build(
         init_s=made.report.init_s,
         traced_init_s=call.duration_s,
     )
-    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings)
+    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings, secrets=shipment.secrets)
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:
