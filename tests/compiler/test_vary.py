@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Chain, forked, plain, tidalctl, write_project
+from conftest import PLAIN, Chain, forked, python, tidalctl, write_project
 from safetensors.torch import save_file
 
 CLIPS = """
@@ -44,7 +44,7 @@ def test_a_script_takes_promises_to_trace_and_to_compile_and_check_events_tell_w
     promised = compiled(made, "--vary", "shift")
     assert (promised["strategy"], promised["fallbacks"], promised["events"]) == ("script", [], 2)
     unseen = {"scale": 1.25, "shift": 3.0}
-    expected = plain(made.project, unseen, cwd=tmp_path)
+    expected = python(PLAIN, made.project, json.dumps(unseen), cwd=tmp_path).report
     gone = base.rename(tmp_path / "gone")
     report = made.run(unseen)
     gone.rename(base)
