@@ -9,6 +9,7 @@ from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import EnvironReads
 from tidalctl.artifacts.trace.tape import DRAWN
+from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.function.event_probe import digest_value
@@ -33,6 +34,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
+        computed=computed_part(kind, strategy, report),
     )
 
 

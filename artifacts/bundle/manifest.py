@@ -14,7 +14,7 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 9
+SCHEMA = 10
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -80,6 +80,7 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
+    computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
 
 
 class Answer(Record, frozen=True):

@@ -55,7 +55,7 @@ class EventStrategy:
         fingerprint = self._manifest.fingerprint
         fp.refuse_missing_device(fingerprint)
         if self.process_reason is None:
-            self.process_reason = fp.cpu_mismatch(fingerprint) or fp.device_mismatch(fingerprint)
+            self.process_reason = conditions.cpu_mismatch(self._manifest) or fp.device_mismatch(fingerprint)
             self.reason = self.process_reason or self.reason
 
     def function_imported(self, roots: Callable[[], Iterable[str]]) -> None:
@@ -86,7 +86,7 @@ class EventStrategy:
 
     @property
     def may_need_project(self) -> bool:
-        """Whether init may run, and look for its files: where only generators or a device will tell, once the function is imported."""
+        """Whether init may run, and look for its files: where generators, a device or a CPU tell only once the function is imported."""
         guard = self._manifest.guard
         return bool(
             self.reason is not None
@@ -95,6 +95,7 @@ class EventStrategy:
             or guard.generators
             or guard.later_calls == "run_init"
             or self._manifest.fingerprint.device != "cpu"
+            or conditions.may_be_another_cpu(self._manifest)
         )
 
     def _event_mismatch(self) -> Reason | None:
