@@ -73,7 +73,7 @@ class Cause(enum.Enum):
     EAGER_ASKED_FOR = "--eager was given"
     PACKAGES_DIFFER = "the bundle was made with {packages}, which is not installed here"
     ARGUMENTS_DIFFER = "the function was traced with the arguments {arguments}"
-    CPU_DIFFERS = "the CPU offers {here}, the bundle was made with {traced}"
+    CPU_DIFFERS = "the CPU offers {here}, the bundle was made with {traced}, and {computed}"
     DEVICE_DIFFERS = "the device is {here}, the bundle was made on {traced}"
     ENVIRONMENT_DIFFERS = "the environment variable {name}, which the function reads, is not what it was in the trace"
     FILE_DIFFERS = "{name}, which the bundle leaves out, is another file than in the trace"

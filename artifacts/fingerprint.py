@@ -2,7 +2,7 @@
 
 Refused: another Python, implementation, operating system or processor family, or a device that is not there; nothing in the bundle
 may be loaded then. Fallback to the function's own init: another version of a distribution that the function imported,
-another CPU capability, or another model of the device, since the state might then be built otherwise.
+another model of the device, or another CPU capability where init computes, since the state might then be built otherwise.
 """
 
 import hashlib
@@ -14,6 +14,8 @@ from pathlib import Path
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Fingerprint
+
+CAPABILITY_VARIABLE = b"ATEN_CPU_CAPABILITY"  # by which torch is told to use fewer vector instructions than there are
 
 
 def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
@@ -31,17 +33,28 @@ def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
         cuda=torch.version.cuda or "",
         device=device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        cpu_flags=cpu_flags(),
+        cpu_flags=cpu_flags(_asked_at_start()),
         distributions=dict(sorted(_distributions(imported))),
     )
 
 
-def cpu_flags() -> str:
-    """A digest of the processor's features as Linux lists them; empty where it lists none."""
+def _asked_at_start() -> bytes:
+    """The value of CAPABILITY_VARIABLE as this process was given it, whatever the function has set since."""
+    with open("/proc/self/environ", "rb") as file:
+        found = [entry for entry in file.read().split(b"\0") if entry.startswith(CAPABILITY_VARIABLE + b"=")]
+    return found[0].partition(b"=")[2] if found else b""
+
+
+def cpu_flags(asked: bytes | None = None) -> str:
+    """A digest of what decides which capability torch finds: the processor's features as Linux lists them, and torch's own variable.
+
+    `asked` is that variable's value; None for what it is now.
+    """
+    asked = os.environb.get(CAPABILITY_VARIABLE, b"") if asked is None else asked
     with open("/proc/cpuinfo", "rb") as file:
         for line in file:
             if line.startswith((b"flags", b"Features")):
-                return hashlib.sha256(line).hexdigest()
+                return hashlib.sha256(line + asked).hexdigest()
     return ""
 
 
@@ -119,9 +132,11 @@ def device_mismatch(fingerprint: Fingerprint) -> Reason | None:
     return Cause.DEVICE_DIFFERS.of(here=torch.cuda.get_device_name(), traced=fingerprint.device)
 
 
-def cpu_mismatch(fingerprint: Fingerprint) -> Reason | None:
-    """Return how the CPU differs, or None. Call it once torch is imported."""
+def cpu_mismatch(fingerprint: Fingerprint, computed: str | None) -> Reason | None:
+    """Return how the CPU differs, or None. `computed` names what it matters for; None where it matters for nothing. Imports torch."""
+    if computed is None:
+        return None
     import torch
 
-    here = torch.backends.cpu.get_cpu_capability()
-    return None if here == fingerprint.cpu_capability else Cause.CPU_DIFFERS.of(here=here, traced=fingerprint.cpu_capability)
+    here, traced = torch.backends.cpu.get_cpu_capability(), fingerprint.cpu_capability
+    return None if here == traced else Cause.CPU_DIFFERS.of(here=here, traced=traced, computed=computed)

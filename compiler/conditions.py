@@ -14,6 +14,7 @@ from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.tape import DRAWN
 from tidalctl.compiler.code.shipment import Shipment
+from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.variables import environ_reads
@@ -41,6 +42,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
+        computed=computed_part(kind, strategy, report),
     )
 
 

@@ -83,6 +83,7 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
+    computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
 
     @property
     def pinned_by(self) -> str:

@@ -145,7 +145,8 @@ class Weight(Record, frozen=True, tag="weight"):
 
     `operators` are the operators of init that lie between the sources and the weight. An origin that was not seen is
     the source `unknown`, with an empty key. `identity` is a hash over all of that, arguments and content of the sources included.
-    `value` is the tape's number of the tensor that was found over it.
+    `value` is the tape's number of the tensor that was found over it. `computed` says how its content was computed, and so may
+    depend on the CPU's capability (None where it was only read, copied or filled).
     """
 
     index: int
@@ -160,6 +161,7 @@ class Weight(Record, frozen=True, tag="weight"):
     event: int = 0
     identity: str = ""
     value: int = -1
+    computed: str | None = None
 
 
 class InitCall(Record, frozen=True, tag="init"):
@@ -179,6 +181,7 @@ class InitCall(Record, frozen=True, tag="init"):
     generators: dict[str, str] = {}  # digests of the random generators' states before init
     skeleton: str = ""  # digest of the state's skeleton; empty where it can't be pickled
     writes: str = ""  # what of its arguments it changes, in words
+    computed_read: str | None = None  # how a number was computed that init took out of a tensor
     first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
 
 

@@ -41,6 +41,24 @@ class Value(Record, frozen=True):
     device: str = "cpu"
 
 
+def whole(made: Value) -> bool:
+    """Whether a value is all of its storage, in order."""
+    count, stride = 1, []
+    for size in reversed(made.shape):
+        stride.append(count)
+        count *= max(size, 1)
+    contiguous = all(
+        size == 1 or own == want for size, own, want in zip(made.shape, made.stride, reversed(stride), strict=True)
+    )
+    return contiguous and made.offset == 0 and count * _ITEM.get(made.dtype, 0) == made.size
+
+
+_ITEM = {
+    "bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
+    "int32": 4, "uint32": 4, "float32": 4, "complex64": 8, "float64": 8, "int64": 8, "uint64": 8, "complex128": 16,
+}  # fmt: skip
+
+
 class TapeRead(Record, frozen=True, tag="read"):
     """A loader handed out a tensor, or one was first seen whose making was not (file `unknown`). `digest` is of its content."""
 

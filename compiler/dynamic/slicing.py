@@ -10,7 +10,7 @@ import msgspec
 
 from tidalctl.artifacts.cause import Cause, Refused
 from tidalctl.artifacts.records import Record
-from tidalctl.artifacts.trace.tape import DOUBT, HOST_READ, OVERWRITES, TapeRead, TapeStep, Value, values_in
+from tidalctl.artifacts.trace.tape import DOUBT, HOST_READ, OVERWRITES, TapeRead, TapeStep, Value, values_in, whole
 
 # memory that holds nothing yet: never a leaf, and made where it is wanted
 _ALLOCATIONS = ("aten.empty.", "aten.empty_like.", "aten.empty_strided.", "aten.new_empty.", "aten.new_empty_strided.")
@@ -219,24 +219,6 @@ class _Walk:
     def _reads_itself(self, record: TapeStep, value: int) -> bool:
         others = values_in([record.arguments[1:], list(record.keywords.values())])
         return any(self.storage(other) == self.storage(value) for other in others)
-
-
-def whole(made: Value) -> bool:
-    """Whether a value is all of its storage, in order."""
-    count, stride = 1, []
-    for size in reversed(made.shape):
-        stride.append(count)
-        count *= max(size, 1)
-    contiguous = all(
-        size == 1 or own == want for size, own, want in zip(made.shape, made.stride, reversed(stride), strict=True)
-    )
-    return contiguous and made.offset == 0 and count * _ITEM.get(made.dtype, 0) == made.size
-
-
-_ITEM = {
-    "bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1, "int16": 2, "uint16": 2, "float16": 2, "bfloat16": 2,
-    "int32": 4, "uint32": 4, "float32": 4, "complex64": 8, "float64": 8, "int64": 8, "uint64": 8, "complex128": 16,
-}  # fmt: skip
 
 
 def _views(records: Sequence[TapeRead | TapeStep], results: Iterable[int], walk: _Walk) -> list[TapeStep]:

@@ -1,8 +1,10 @@
 """What a replayed init reads is what the plain one reads, and the data of what the template holds is not read from its files: reads of
 safetensors files, torch.load, from_pretrained, and which files and errors stay the plain ones."""
 
+import gc
 import os
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,25 @@ def test_answered_reads_are_the_plain_ones_and_the_files_data_is_not_read(model:
     assert shown(traced.run()) == plain
     assert traced.last.answered == 7
     assert traced.stored[0] == "model.safetensors#first.weight"
+
+
+def test_what_a_replay_gave_goes_with_its_mapping_and_without_a_collection(model: Path) -> None:
+    def load(event: dict[str, Any]) -> Any:
+        return {name: tensor * event["scale"] if "bias" in name else tensor for name, tensor in load_file(model).items()}
+
+    traced = trace(load, model.parent)
+    gc.disable()
+    try:
+        state = traced.run()
+        mappings = [weakref.ref(mapping) for mapping in traced.memory._mappings.values()]
+        traced.memory = None  # type: ignore[assignment] # as the next call has one of its own
+        traced.replays.clear()
+        assert all(mapping() is None for mapping in mappings), "the tensors hold the memory, and nobody else does"
+        storages = [torch.multiprocessing.reductions.StorageWeakRef(one.untyped_storage()) for one in state.values()]
+        del state
+        assert storages and all(storage.expired() for storage in storages)
+    finally:
+        gc.enable()
 
 
 def test_a_read_by_a_reader_that_copies_is_the_plain_one(model: Path) -> None:

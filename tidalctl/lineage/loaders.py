@@ -56,6 +56,7 @@ class LoaderWatch:
             for name, value in list(getattr(module, "__dict__", {}).items()):
                 if id(value) in ours:
                     setattr(module, name, ours[id(value)])
+        self.answers = None  # the wrappers' classes, which only a collection frees, hold this
 
     def imported(self, module: ModuleType) -> None:
         """A module has just run; wrap what it offers."""

@@ -28,9 +28,17 @@ def process_mismatch(manifest: Manifest, argv: tuple[str, ...] | None, changed_p
         return Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3]))
     if argv is not None and argv != manifest.guard.argv:
         return Cause.ARGUMENTS_DIFFER.of(arguments=list(manifest.guard.argv))
-    if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.cpu_mismatch(manifest.fingerprint)):
-        return other_cpu  # found out before the function's import, since it decides where its files are looked for
     return environ_mismatch(manifest)
+
+
+def may_be_another_cpu(manifest: Manifest) -> bool:
+    """Whether cpu_mismatch may find a difference; known before torch is imported."""
+    return manifest.guard.computed is not None and manifest.fingerprint.cpu_flags != fp.cpu_flags()
+
+
+def cpu_mismatch(manifest: Manifest) -> Reason | None:
+    """Compare the CPU's capability, where something of the state was computed. Imports torch then."""
+    return fp.cpu_mismatch(manifest.fingerprint, manifest.guard.computed)
 
 
 def environ_mismatch(manifest: Manifest) -> Reason | None:

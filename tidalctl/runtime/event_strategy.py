@@ -63,7 +63,7 @@ class EventStrategy:
         fingerprint = self._manifest.fingerprint
         fp.refuse_missing_device(fingerprint)
         if self.process_reason is None:
-            self.process_reason = fp.cpu_mismatch(fingerprint) or fp.device_mismatch(fingerprint)
+            self.process_reason = conditions.cpu_mismatch(self._manifest) or fp.device_mismatch(fingerprint)
             self.reason = self.process_reason or self.reason
 
     def function_imported(self) -> None:
@@ -104,6 +104,7 @@ class EventStrategy:
             or guard.generators
             or guard.later_calls == "run_init"
             or self._manifest.fingerprint.device != "cpu"
+            or conditions.may_be_another_cpu(self._manifest)
         )
 
     def _event_mismatch(self) -> Reason | None:

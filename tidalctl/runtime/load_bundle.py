@@ -34,6 +34,9 @@ def load_bundle(path: str | Path, *, verify: str = "stream", io: str = "auto") -
         try:
             if handler is None:
                 handler = with_frame_stack(lambda: template.prepare(event, argv=None))
+                template.collector.freeze_now()  # before there is a state, which is to go
+            else:
+                template.timeline.close()
             template.begin(event)
             result = template.weights.call(handler, event, None)
         except BaseException:  # raised again: no output will end the start

@@ -50,7 +50,7 @@ class Replay:
 
 
 class EntryMemory:
-    """The memory that a Replay wants: the content of weights' entries, on the CPU, in private memory, afresh each time.
+    """The memory that one Replay wants: the content of weights' entries, on the CPU, in private memory, afresh each time.
 
     The first call for an entry gives it in one mapping that all entries share, the second in another, and so on.
     """

@@ -1,6 +1,5 @@
 """A state from a bundle: the skeleton unpickled over weights, mapped or on a device, and over those that the dynamic init makes."""
 
-import functools
 import importlib
 import io
 import types
@@ -36,9 +35,15 @@ class WeightStorages:
         self._weights: dict[str, BundleWeight] = {weight.name: weight for weight in manifest.weights}
         self._mappings = mappings
         self._arrival = weights.attach()
-        self.of = functools.cache(self._of)
+        self._storages: dict[str, torch.UntypedStorage] = {}
 
-    def _of(self, name: str) -> torch.UntypedStorage:
+    def of(self, name: str) -> torch.UntypedStorage:
+        """Return the storage of this name. Raise Corrupt where the manifest lists none."""
+        if name not in self._storages:
+            self._storages[name] = self._made(name)
+        return self._storages[name]
+
+    def _made(self, name: str) -> torch.UntypedStorage:
         weight = self._weights.get(name)
         if weight is None:
             raise Corrupt(f"the skeleton asks for the weight {name}, which the manifest does not list", COMPILE_AGAIN)
@@ -90,6 +95,7 @@ def unpickle(
             # checked as it is read: somebody may have spoiled it since the start
             data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
             found: dict[str, Any] = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
+            torch._utils._sparse_tensors_to_validate.clear()  # torch.load empties it, and pickle does not: it keeps what it lists
             return found
 
 

@@ -45,7 +45,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "streamed_bytes": weights.streamed,
         "io": weights.io,
         "weight_misses": weights.misses,
-        "stalled_s": round(sum(end - begin for _, begin, end in weights.stalls) / 1e9, 6),
+        "stalled_s": round(weights.stalled_ns / 1e9, 6),
         "prewarm": msgspec.to_builtins(prewarm),
         "prewarm_coverage": prewarm.coverage,
         "opened_s": timeline.since_start("weights asked for"),

@@ -1,22 +1,19 @@
 """The states that a bundle gives: restored from a skeleton over its weights, or made by init with its reads answered.
 
 Each is a fresh one over a fresh private mapping, as the plain init gives a fresh one each time, but where init is one of functools'
-caches, which gives again what it gave.
+caches, which gives again what it gave. Nothing here holds on to a state, or to its mapping, that the handler has dropped.
 """
 
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import SKELETON, Manifest
 from tidalctl.function.init_mark import Init
 from tidalctl.runtime.kernels.prewarm import Prewarm
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.weight_stream import WeightStream
-
-if TYPE_CHECKING:
-    from tidalctl.runtime.replay import EntryMemory
 
 
 class States:
@@ -40,23 +37,23 @@ class States:
         self._replayed_files, self._import_late = replayed_files, import_late
         self._first: Any = None  # the state of all calls, where they give the same one
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
-        self._memory: EntryMemory | None = None
+        self._replayed = False  # by an earlier call
 
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Return what init gives, with its reads answered from the bundle."""
         from tidalctl.runtime.replay import EntryMemory, Replay
 
         with self._timeline.span("map"):
-            if self._memory is None:
-                first, files = dict(self._weights.device.mappings), self._weights.device.files
-                self._memory = EntryMemory(
-                    self._manifest.weights,
-                    lambda name: first.pop(name, None) or files[name].map_privately(),
-                    self._weights.need,
-                )
+            first = {} if self._replayed else dict(self._weights.mappings(again=False))
+            self._replayed, files = True, self._weights.device.files
+            memory = EntryMemory(
+                self._manifest.weights,
+                lambda name: first.pop(name, None) or files[name].map_privately(),
+                self._weights.need,
+            )
             sources, home = self._replayed_files()
         with self._timeline.span("init"):
-            return Replay(self._manifest.answers, sources, str(home), self._memory).run(mark.function, arguments, keywords)
+            return Replay(self._manifest.answers, sources, str(home), memory).run(mark.function, arguments, keywords)
 
     def restore(self, script: types.ModuleType | None, event: Any) -> Any:
         """Return what the skeleton holds: anew, or the first state again where each call of init gives the same one.

@@ -13,6 +13,7 @@ from tidalctl.artifacts.trace import records as t
 from tidalctl.function.event_probe import EventProbe, Written, agrees, arguments_digest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import GENERATORS, ambient_digests, begun, changed, read_ambient
+from tidalctl.lineage.computed import Computed
 from tidalctl.lineage.mode import recording
 from tidalctl.lineage.tape import Tape
 
@@ -20,12 +21,13 @@ from tidalctl.lineage.tape import Tape
 class RecordedInit:
     """A recorded call and the state that it gave. `addresses` maps its storages to the numbers of their weights."""
 
-    def __init__(self, call: t.InitCall, state: Any, whole: str, tape: Tape) -> None:
+    def __init__(self, call: t.InitCall, state: Any, whole: str, tape: Tape, computed: Computed) -> None:
         self.call = call
         self.state = state
         self.tape = tape
         self.addresses: dict[int, int] = {}
         self._whole = whole
+        self._computed = computed
 
     def answers(self, mark: Init, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
         """Whether another call would give the same state, in everything that this one saw, and do nothing else."""
@@ -57,6 +59,7 @@ class RecordedInit:
                 operators=history.operators,
                 identity=history.identity,
                 value=number,
+                computed=self._computed.how(history.identity),
             )
             yield weight, address
 
@@ -85,7 +88,7 @@ def record_init(
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
         probe.whole = True
     duration = time.perf_counter() - began
-    after = read_ambient()
+    after, computed = read_ambient(), Computed(tape.records)
     call = t.InitCall(
         name=mark.name,
         static=mark.static,
@@ -101,9 +104,10 @@ def record_init(
         generators=ambient_digests({name: value for name, value in begun(before, after).items() if name in GENERATORS}),
         skeleton=skeleton_digest(state),
         writes=written.what(),
+        computed_read=computed.host_read,
         first_event_line=probe.first_line,
     )
-    return RecordedInit(call, state, written.whole or "", tape)
+    return RecordedInit(call, state, written.whole or "", tape, computed)
 
 
 def _call_with_probe(

@@ -19,9 +19,10 @@ def process_start_ns() -> int:
 
 
 class Timeline:
-    """Spans and marks. Thread-safe: readers add theirs beside the main thread's."""
+    """Spans and marks, until `close`. Thread-safe: readers add theirs beside the main thread's."""
 
     def __init__(self, started_ns: int, entered_ns: int) -> None:
+        self._closed = False
         self.started_ns = min(started_ns, entered_ns)
         self.marks: dict[str, int] = {"entered": entered_ns}
         self.spans: list[tuple[str, int, int, str]] = []
@@ -30,14 +31,21 @@ class Timeline:
 
     def add(self, name: str, begin_ns: int, end_ns: int, thread: str = "") -> None:
         """Of this thread, or of what goes by the name of `thread`: another process, say."""
-        self.spans.append((name, begin_ns, end_ns, thread or threading.current_thread().name))
+        if not self._closed:
+            self.spans.append((name, begin_ns, end_ns, thread or threading.current_thread().name))
 
     def add_stall(self, weight: str, module: str, begin_ns: int, end_ns: int) -> None:
         """The main thread stood still for a weight. Part of whatever phase it stood in: `phases` knows nothing of it."""
-        self.stalls.append((weight, module, begin_ns, end_ns))
+        if not self._closed:
+            self.stalls.append((weight, module, begin_ns, end_ns))
 
     def mark(self, name: str) -> None:
-        self.marks.setdefault(name, time.monotonic_ns())
+        if not self._closed:
+            self.marks.setdefault(name, time.monotonic_ns())
+
+    def close(self) -> None:
+        """The start is over, and what comes later, of a second event, is no part of it."""
+        self._closed = True
 
     @contextmanager
     def span(self, name: str) -> Iterator[None]:

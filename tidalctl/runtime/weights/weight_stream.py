@@ -73,6 +73,7 @@ class WeightStream:
             for weight in group.weights:
                 self._places.setdefault(weight.name, []).append(group.index)
         self._used = [group.index for group in self.groups if group.first_use is not None]
+        self._mappings_taken = False
         self._gate: Gate | None = None
         self._unowned: UnownedWeightsGate | None = None
         self.on_device = tuple(group for group in self.groups if group.device.partition(":")[0] == "cuda")
@@ -88,7 +89,7 @@ class WeightStream:
         self._made: list[DeviceArrival] = []  # of states that may still have gates on the path
         self._arriving: list[DeviceArrival] = []
         self._misses = 0  # of arrivals that are over
-        self.stalls: list[tuple[Group, int, int]] = []  # what compute waited for: begin and end in ns of the monotonic clock
+        self.stalled_ns = 0  # that compute waited
         if options.verify == "full":
             with timeline.span("check"):
                 for name in files:
@@ -116,8 +117,17 @@ class WeightStream:
                 raise Corrupt(f"{self._bundle}: {name} is longer than compile wrote it", COMPILE_AGAIN)
 
     def mappings(self, *, again: bool) -> dict[str, PrivateMapping]:
-        """The files' private mappings: those that are read into, or fresh ones in which nothing has been written."""
-        return self.device.map_again() if again else self.device.mappings
+        """The files' private mappings: those that are read into, once, or fresh ones in which nothing has been written."""
+        if again:
+            return self.device.map_again()
+        found, self._mappings_taken = self.device.mappings, True
+        self._drop_mappings()
+        return found
+
+    def _drop_mappings(self) -> None:
+        """Leave the first mappings to the state that has taken them, once all is read and checked."""
+        if self._mappings_taken and self.engine.done and not self.direct:
+            self.device.mappings = {}
 
     def need(self, names: Iterable[str]) -> None:
         """Return when these weights may be read from the mappings."""
@@ -231,6 +241,7 @@ class WeightStream:
 
     def _finished(self) -> None:
         self._timeline.mark("weights read")
+        self._drop_mappings()
         self._open()
 
     def _open(self) -> None:
@@ -241,7 +252,7 @@ class WeightStream:
 
     def _stalled(self, group: Group, begin_ns: int, end_ns: int) -> None:
         first = group.weights[0]
-        self.stalls.append((group, begin_ns, end_ns))
+        self.stalled_ns += end_ns - begin_ns
         self._timeline.add("wait", begin_ns, end_ns)
         self._timeline.add_stall(first.name, first.module, begin_ns, end_ns)
 
