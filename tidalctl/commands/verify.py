@@ -123,7 +123,13 @@ class Comparison(Record, frozen=True):
 
 
 def compare_event(
-    bundle: Path, manifest: Manifest, text: str, gone: TidalError | None, argv: tuple[str, ...], *, here: bool
+    bundle: Path,
+    manifest: Manifest,
+    text: str,
+    gone: TidalError | None = None,
+    argv: tuple[str, ...] = (),
+    *,
+    here: bool = False,
 ) -> Comparison:
     """Answer one event from the bundle and by the plain function, each in a fresh process, and compare the outputs.
 
