@@ -38,8 +38,9 @@ class FirstStart:
         template.on_over = self._over
 
     def begun(self) -> None:
-        """The handler begins to compute."""
+        """The handler begins to compute, in the thread that has imported it, or in another one."""
         if self.record is None:
+            self._threads.add(threading.current_thread().name)
             self._begun_ns = time.monotonic_ns()
 
     def _over(self) -> None:
@@ -48,7 +49,7 @@ class FirstStart:
             return
         if self._begun_ns is not None:
             template.timeline.add("compute", self._begun_ns, time.monotonic_ns())
-        phases = template.timeline.phases({*self._threads, threading.current_thread().name})
+        phases = template.timeline.phases(self._threads)
         self.record = Start(
             strategy=template.strategy,
             cause=template.fallback,
