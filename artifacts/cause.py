@@ -85,6 +85,10 @@ class Cause(enum.Enum):
     VARIABLE_SET_BEFORE_INIT = "the environment variable {name} is set before {init}, otherwise than in the trace"
     GENERATOR_DIFFERS = "{init} draws from {name}, which was seeded, or used, otherwise before it"
 
+    # -- a start that was to use the bundle's state, and can't (`--require`)
+    STRATEGY_DIFFERS = "the bundle makes its state by {strategy}, not by {required}{why}"
+    INIT_NOT_CALLED = "the handler never called {init}, so that nothing of the bundle's state was used"
+
     # -- modules that are imported the ordinary way
     OTHER_BYTECODE = "the code pack's bytecode is of another Python"
     OTHER_OPTIMIZATION = "the code pack was made under optimization level {level}"

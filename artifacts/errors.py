@@ -28,6 +28,16 @@ class CheckFailed(TidalError):
     exit_code = 1
 
 
+class StateNotUsed(TidalError):
+    """The start had to use the bundle's state (`--require`), and would run init instead. `code` is that of the cause."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str, code: str) -> None:
+        super().__init__(message, hint)
+        self.code = code
+
+
 class ArtifactError(TidalError):
     """A trace or a bundle that can't be used. Each way in which a file can lie is a class of its own below."""
 

@@ -1,6 +1,8 @@
 """Where the plain function of a bundle lies, as compile noted it, and what has become of it since."""
 
+import datetime
 import json
+import os
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +48,27 @@ def changed_files(manifest: Manifest, root: Path) -> list[str]:
     """Files of the project that are not what the bundle holds of them."""
     names = {name.removeprefix(f"{CODE}/"): stored for name, stored in manifest.files.items() if name.startswith(f"{CODE}/")}
     return [name for name, stored in names.items() if (root / name).is_file() and file_digest(root / name) != stored.sha256]
+
+
+def changed_since(manifest: Manifest, root: Path, compiled: str) -> list[str]:
+    """Python sources of the project that are not what the bundle holds, as far as size and time tell: what is not newer than the
+    bundle, `compiled` at a time in ISO format, counts as unchanged if it has its size.
+    """
+    try:
+        made = datetime.datetime.fromisoformat(compiled).timestamp()
+    except ValueError:
+        return []
+    found = []
+    for name, stored in manifest.files.items():
+        if name.startswith(f"{CODE}/") and name.endswith(".py"):
+            file = f"{root}/{name.removeprefix(f'{CODE}/')}"
+            try:
+                known = os.stat(file)
+                if known.st_size != stored.size or (known.st_mtime >= made and file_digest(Path(file)) != stored.sha256):
+                    found.append(name.removeprefix(f"{CODE}/"))
+            except OSError:  # gone, or nobody may read it: nothing that a start has to tell
+                continue
+    return found
 
 
 def names_text(names: list[str]) -> str:

@@ -36,6 +36,8 @@ import json, sys, time
 started = time.monotonic_ns()
 text = sys.argv[sys.argv.index("--event") + 1]
 event = json.loads(text if text.startswith("{") else open(text).read())
+if "--require" in sys.argv:
+    sys.exit("error: not by " + sys.argv[sys.argv.index("--require") + 1])
 if event.get("fail"):
     sys.exit("error: the bundle broke\\nhint: mend it")
 print("printed by the function", end="")
@@ -214,6 +216,12 @@ def test_differing_outputs_exit_1_after_the_numbers(tmp_path: Path, options: tup
         sample_artifacts.write_bundle(tmp_path / "app.bundle", APP, reproducible=False)
         done = run_command(str(tmp_path / "app.bundle"), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
         assert done.exit_code == 0 and "outputs are not compared" in " ".join(done.stdout.split())
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_required_strategy_is_required_of_the_runs_from_the_bundle(tmp_path: Path) -> None:
+    done = run_command(str(write_bundle(tmp_path)), "--event", '{"letter": "b"}', "-n", "1", "--require", "script")
+    assert isinstance(done.exception, TidalError) and done.exception.message.endswith("not by script")
 
 
 @pytest.mark.usefixtures("stand_in")

@@ -20,6 +20,7 @@ LINES = [
     ["--event={}", "a.bundle", "--verify", "off"],
     ["a.bundle", "--verify=full", "--event", "{}", "--report", "r.html"],
     ["a.bundle", "--event", "{}", "--readahead", "1.5GiB"],
+    ["a.bundle", "--event", "{}", "--require", "snapshot"],
     ["--eager", "a.bundle", "--event", "-", "--timeline", "t.json"],
     ["a.bundle", "--timeline=t.json", "--event", "e.json", "--", "--flag", "x"],
 ]
@@ -40,7 +41,7 @@ def test_both_parsers_give_the_same_options(line: list[str], monkeypatch: pytest
 
 
 def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> None:
-    for options in ({"verify": "ful"}, {"io": "pipe"}):
+    for options in ({"verify": "ful"}, {"io": "pipe"}, {"require": "eager"}):
         with pytest.raises(ValueError, match="is not one of"):
             load_bundle(tmp_path, **options)
 
@@ -55,6 +56,7 @@ def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> N
         ["a", "--event", "{}", "-e", "{}"],
         ["a", "--event", "{}", "--typo"],
         ["a", "--event", "{}", "--verify", "perhaps"],
+        ["a", "--event", "{}", "--require=eager"],
     ],
     ids=" ".join,
 )

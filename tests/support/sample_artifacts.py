@@ -170,7 +170,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
     """A bundle by hand: no snapshot, three weights, one file of code. `changed` are fields of its manifest."""
     files = {
         "code/app.py": code.encode(),
-        "dynamic_init.py": b"def serves(event):\n    return True\n",
+        "dynamic_init.py": b"def serves(event):\n    return True\n\n\ndef refusal(event):\n    return None\n",
         "prewarm.json": json.dumps(
             {"schema": 1, "kernels": [{"operator": "aten.linear", "operands": ["[]"], "count": 1, "time_s": 0.5}]}
         ).encode(),

@@ -86,9 +86,9 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
     )
 
 
-def run_bundle(bundle: Path, plain: PlainFunction, event: str) -> Run:
+def run_bundle(bundle: Path, plain: PlainFunction, event: str, *options: str) -> Run:
     """The same from the bundle, by `tidalctl run` as a user would call it. Raises FunctionError or TidalError."""
-    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", event, "--json"]
+    command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", event, "--json", *options]
     if plain.argv:
         command += ["--", *plain.argv]
     ended = _run(command, plain.cwd, "the bundle", ())

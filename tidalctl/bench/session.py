@@ -78,14 +78,17 @@ def _strings(provenance: dict[str, Any], key: str) -> list[str]:
     return [value for value in listed if isinstance(value, str)] if isinstance(listed, list) else []
 
 
-def measure(subject: Subject, event: dict[str, Any], rounds: int, caches: Iterable[Cache], say: Say) -> Measured:
+def measure(
+    subject: Subject, event: dict[str, Any], rounds: int, caches: Iterable[Cache], say: Say, require: str | None = None
+) -> Measured:
     """Run `rounds` pairs for each state of the page cache. `say` is told before each process what comes.
 
+    Runs from the bundle must make their state by the strategy that `require` names.
     Raises FunctionError or TidalError where a process fails; one failure ends the bench.
     """
     with tempfile.TemporaryDirectory(prefix="tidalctl-bench-") as folder:
         argument = event_argument(json.dumps(event), Path(folder))
-        session = _Session(subject, argument)
+        session = _Session(subject, argument, require)
         for cache in caches:
             if cache == "warm":
                 for variant in VARIANTS:
@@ -110,8 +113,9 @@ def measure(subject: Subject, event: dict[str, Any], rounds: int, caches: Iterab
 class _Session:
     """The samples so far, the first plain output that the others are held against, and when the last process ended."""
 
-    def __init__(self, subject: Subject, event: str) -> None:
+    def __init__(self, subject: Subject, event: str, require: str | None) -> None:
         self._subject = subject
+        self._options = () if require is None else ("--require", require)
         self._event = event
         self._expected: str | None = None
         self._ended_ns = 0
@@ -123,7 +127,7 @@ class _Session:
             run = run_eager(self._subject.plain, self._event)
             self._expected = self._expected or comparable(run.output)
         else:
-            run = run_bundle(self._subject.path, self._subject.plain, self._event)
+            run = run_bundle(self._subject.path, self._subject.plain, self._event, *self._options)
         self._ended_ns = run.ended_ns
         return run
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tidalctl.runtime.options import Require
+
 
 class CacheChoice(StrEnum):
     WARM = "warm"
@@ -26,6 +28,10 @@ def bench(
     ] = CacheChoice.WARM,
     json: Annotated[bool, typer.Option("--json", help="Print every sample as JSON instead of the table.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the bench as a page to look at (HTML).")] = None,
+    require: Annotated[
+        Require | None,
+        typer.Option("--require", help="Fail unless the state is made from the bundle by this strategy."),
+    ] = None,
 ) -> None:
     """Measure the first token, plain and from the bundle.
 
@@ -47,7 +53,7 @@ def bench(
     request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
-        measured = measure(subject, request, rounds, caches, _say)
+        measured = measure(subject, request, rounds, caches, _say, require)
     finally:
         _say("")
     if json:

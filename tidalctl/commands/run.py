@@ -8,7 +8,7 @@ import typer
 from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
-from tidalctl.runtime.options import Io, Prewarm, Verify
+from tidalctl.runtime.options import Io, Prewarm, Require, Verify
 
 
 def run(
@@ -46,6 +46,10 @@ def run(
             "--prewarm", help="Launch the bundle's kernels ahead: while it costs nothing, all of them first, or never."
         ),
     ] = Prewarm.AUTO,
+    require: Annotated[
+        Require | None,
+        typer.Option("--require", help="Fail unless the state is made from the bundle by this strategy."),
+    ] = None,
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
     state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
@@ -67,6 +71,7 @@ def run(
             "prewarm": prewarm.value,
             "eager": eager,
             "state": state,
+            "require": require.value if require else None,
             "argv": tuple(context.args),
         }
     )

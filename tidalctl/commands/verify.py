@@ -9,29 +9,40 @@ import typer
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.artifacts.bundle.verification import UNLISTED, Checked, check_bundle
+from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.remedy import remedy
 from tidalctl.function.child_process import answer_from_bundle
 from tidalctl.function.event import parse_event
 from tidalctl.function.output_comparison import first_difference, same_output
 from tidalctl.report.terminal import count_text, printable, seconds_text, size_text, transfer_progress
+from tidalctl.runtime.here import Here, look_here
 
 SCHEMA = 1
 MAX_SHOWN = 500  # characters of a message from a run that failed
 
 
 def verify(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.")],
     event: Annotated[
         list[str] | None,
         typer.Option("--event", "-e", metavar="JSON|FILE|-", help="Compare a run of it with the plain function. Repeatable."),
     ] = None,
+    here: Annotated[
+        bool, typer.Option("--here", help="Tell whether a start in this place uses the bundle's state, and all that differs.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as one JSON document.")] = False,
 ) -> None:
     """Check a bundle's files and, with --event, its answers.
 
-    Files are held against the manifest, answers against the plain function's. Exit code 1: something differs.
+    Files are held against the manifest, answers against the plain function's. Exit code 1: something differs. Arguments after --
+    are the function's, for --here and --event.
     """
+    argv = tuple(context.args)
+    if argv and not here and not event:
+        raise TidalError(f"arguments for the function ({argv[0]} …), and nothing runs it", "give --here or --event, too")
     texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
     with transfer_progress("checking") as progress:
         checked = check_bundle(bundle, progress)
@@ -42,10 +53,15 @@ def verify(
             changed = changed_files(checked.manifest, project_of(read_provenance(bundle), checked.manifest))
         except TidalError as error:  # there is no project to compare with
             gone = error
-        runs = [compare_event(bundle, checked.manifest, text, gone) for text in texts]
+        runs = [compare_event(bundle, checked.manifest, text, gone, argv, here=here) for text in texts]
+    place = look_here(checked.manifest, argv) if here and checked.manifest is not None else None
+    unmet = _unmet(place, runs) if place is not None else []
     missed = gone if any(run.what and run.equal is None for run in runs) else None
     parted = {f"event {index}": run for index, run in enumerate(runs) if run.equal is False}
     differences = [*checked.differences, *({"where": where, "what": run.what} for where, run in parted.items())]
+    spoiled = bool(differences)
+    differences += [{"where": "here", "what": text} for text in (place.refused if place is not None else ())]
+    differences += [{"where": where, "what": str(reason)} for where, reason in unmet]
     if as_json:
         document = {
             "schema": SCHEMA,
@@ -54,18 +70,23 @@ def verify(
             "ok": not differences and missed is None,
             "checks": checked.checks,
             "changed": changed,
+            "here": place,
             "events": runs,
             "differences": differences,
         }
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
     else:
         _show(checked, runs, len(texts))
+        if place is not None:
+            _show_here(place, checked.manifest)
         for found in differences:
             if found["where"] not in parted or not parted[found["where"]].same_error:
                 print(f"  {printable(found['where'])}: {printable(found['what'])}")
         if changed:
             what = "compared with the code as it was compiled" if texts else "the bundle runs the code as it was compiled"
             print(f"{'note':<8}{printable(names_text(changed))} changed in the project: {what}")
+    if place is not None and differences and not spoiled:
+        raise _verdict_here(bundle, place, unmet)
     if differences:
         raise _verdict(bundle, checked.differences, list(parted.values()))
     if missed:
@@ -79,6 +100,7 @@ class _Answer(Record, frozen=True):
     output: Any
     ttft_s: float | None
     fallback: str | None
+    cause: str | None
 
 
 class Comparison(Record, frozen=True):
@@ -100,15 +122,25 @@ class Comparison(Record, frozen=True):
         return f"both raise the same: {printable(said.removeprefix('the function raised '))}"
 
 
-def compare_event(bundle: Path, manifest: Manifest, text: str, gone: TidalError | None = None) -> Comparison:
+def compare_event(
+    bundle: Path,
+    manifest: Manifest,
+    text: str,
+    gone: TidalError | None = None,
+    argv: tuple[str, ...] = (),
+    *,
+    here: bool = False,
+) -> Comparison:
     """Answer one event from the bundle and by the plain function, each in a fresh process, and compare the outputs.
 
     A plain run that fails where its project is `gone` says nothing about the bundle, nor does one of a function whose plain runs
-    differ among themselves.
+    differ among themselves; that is run from the bundle alone where somebody asks how it starts `here`.
     """
+    arguments = ("--", *argv) if argv else ()
     if not manifest.reproducible:
-        return Comparison(compared=False, equal=None, runs={}, what="")
-    runs = {"bundle": _answer(bundle, text), "eager": _answer(bundle, text, "--eager")}
+        alone = {"bundle": _answer(bundle, text, *arguments)} if here else {}
+        return Comparison(compared=False, equal=None, runs=alone, what="")
+    runs = {"bundle": _answer(bundle, text, *arguments), "eager": _answer(bundle, text, "--eager", *arguments)}
     ours, plain = runs["bundle"], runs["eager"]
     if gone and plain.error and not ours.error:
         return Comparison(compared=False, equal=None, runs=runs, what=gone.message)
@@ -123,7 +155,26 @@ def compare_event(bundle: Path, manifest: Manifest, text: str, gone: TidalError 
 def _answer(bundle: Path, text: str, *options: str) -> _Answer:
     report = answer_from_bundle(bundle, text, *options)
     error = f"exit code {report['exit_code']}: {report['failed'][:MAX_SHOWN]}" if "failed" in report else ""
-    return _Answer(error=error, **{key: report.get(key) for key in ("output", "ttft_s", "fallback")})
+    return _Answer(error=error, **{key: report.get(key) for key in ("output", "ttft_s", "fallback", "cause")})
+
+
+def _unmet(place: Here, runs: list[Comparison]) -> list[tuple[str, Reason]]:
+    """What keeps a start here from the bundle's state: what differs, and what runs of events found out besides, with where."""
+    found = [("here", reason) for reason in place.mismatches]
+    known = {reason.code for reason in place.mismatches}
+    for index, run in enumerate(runs):
+        ours = run.runs.get("bundle")
+        if ours is not None and ours.fallback and ours.cause and ours.cause not in known:
+            found.append((f"event {index}", Reason(code=ours.cause, text=ours.fallback)))
+    return found
+
+
+def _verdict_here(bundle: Path, place: Here, unmet: list[tuple[str, Reason]]) -> CheckFailed:
+    """What is told where the bundle is right and its state is not used here."""
+    if place.refused:
+        return CheckFailed(f"{bundle} can't start here: {place.refused[0]}", "trace and compile the function here")
+    more = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
+    return CheckFailed(f"{bundle} would run init here: {unmet[0][1]}{more}", remedy(unmet[0][1]))
 
 
 def _verdict(bundle: Path, files: list[dict[str, str]], parted: list[Comparison]) -> CheckFailed:
@@ -155,6 +206,19 @@ def _show(checked: Checked, runs: list[Comparison], asked: int) -> None:
         print(f"{outcome:<8}event {index}{text}")
     if asked > len(runs):
         print(f"{'skipped':<8}{count_text(asked, 'event')}: nothing is run from a bundle whose files differ")
+
+
+def _show_here(place: Here, manifest: Manifest | None) -> None:
+    if place.refused:
+        print(f"{'DIFFERS':<8}here: nothing can be started from the bundle")
+    elif place.mismatches:
+        print(f"{'DIFFERS':<8}here: a start would run init")
+    else:
+        print(f"{'ok':<8}here: a start uses the bundle's state ({place.strategy})")
+    if place.checked_at_init:
+        print(f"{'':<8}checked by a start, where {manifest.init if manifest else 'init'} is called:")
+    for text in place.checked_at_init:
+        print(f"{'':<10}{printable(text)}")
 
 
 def _outcome(run: Comparison) -> tuple[str, str]:

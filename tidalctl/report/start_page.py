@@ -52,7 +52,9 @@ def _numbers(start: Start) -> str:
                 f"stopped for weights, {len(start.stalls)} times" if stalled else "stopped for weights",
                 "warn" * (stalled > 0),
             ),
-            (size_text(start.read_bytes), f"read, of {size_text(start.weights_bytes)} of weights", ""),
+            (size_text(start.read_bytes), f"read, of {size_text(start.weights_bytes)} of weights", "")
+            if start.weights_bytes
+            else ("0 B", "of the bundle’s weights used", ""),
         ]
     )
 
@@ -226,7 +228,9 @@ def _facts(start: Start) -> str:
         ("state", safe(MADE_BY.get(start.strategy, start.strategy))),
         (
             "weights",
-            f"{size_text(start.weights_bytes)}, {size_text(start.read_bytes)} of it not in memory before",
+            f"{size_text(start.weights_bytes)}, {size_text(start.read_bytes)} of it not in memory before"
+            if start.weights_bytes
+            else "none from the bundle",
         ),
         *([("read by", safe(start.io))] if start.io else []),
         ("modules not foreseen", str(start.misses)),

@@ -5,7 +5,7 @@ Each `mismatch` returns the Reason of the first condition that differs, or None.
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,22 @@ from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.working_environment import Surroundings, variable_digest
 
+NAMED = 3  # packages in one reason
 
-def process_mismatch(manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str]) -> Reason | None:
-    """Return why no event's state can come from the bundle in this process, or None.
 
-    `argv` is None where this process's arguments are somebody else's.
+def process_mismatches(manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str]) -> Iterator[Reason]:
+    """Yield why no event's state can come from the bundle in this process, as far as that is known before the function's import.
+
+    A start takes the first, `verify --here` all. `argv` is None where this process's arguments are somebody else's.
     """
     if manifest.strategy == "eager":
         reasons = [Reason(code=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
-        return reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
-    if changed_packages:
-        return Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3]))
+        yield reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
+    for begin in range(0, len(changed_packages), NAMED):
+        yield Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[begin : begin + NAMED]))
     if argv is not None and argv != manifest.guard.argv:
-        return Cause.ARGUMENTS_DIFFER.of(arguments=list(manifest.guard.argv))
-    return environ_mismatch(manifest)
+        yield Cause.ARGUMENTS_DIFFER.of(arguments=list(manifest.guard.argv))
+    yield from environ_mismatches(manifest)
 
 
 def may_be_another_cpu(manifest: Manifest) -> bool:
@@ -41,22 +43,48 @@ def cpu_mismatch(manifest: Manifest) -> Reason | None:
     return fp.cpu_mismatch(manifest.fingerprint, manifest.guard.computed)
 
 
-def environ_mismatch(manifest: Manifest) -> Reason | None:
+def environ_mismatches(manifest: Manifest) -> Iterator[Reason]:
     """Compare environment variables that init may hang on, before the program begins and so before it sets any itself."""
     for name, seen in manifest.guard.environ.items():
         if variable_digest(name) != seen:
-            return Cause.ENVIRONMENT_DIFFERS.of(name=name)
-    return None
+            yield Cause.ENVIRONMENT_DIFFERS.of(name=name)
 
 
-def left_out_mismatch(manifest: Manifest, roots: Iterable[str]) -> Reason | None:
+def machine_mismatches(manifest: Manifest) -> Iterator[Reason]:
+    """Compare CPU and device. Imports torch. Raise WrongFingerprint where there is no such device."""
+    fp.refuse_missing_device(manifest.fingerprint)
+    for mismatch in (cpu_mismatch(manifest), fp.device_mismatch(manifest.fingerprint)):
+        if mismatch is not None:
+            yield mismatch
+
+
+def checked_at_init(manifest: Manifest) -> Iterator[str]:
+    """Yield in words the conditions that only a start can compare: with its event, and where the function calls init."""
+    guard = manifest.guard
+    if manifest.strategy != "replay":
+        yield f"the arguments of {manifest.init}"
+    if guard.event_whole:
+        yield "the event, before the import"
+    elif guard.event_reads:
+        yield f"fields of the event ({', '.join(sorted(guard.event_reads))}), before the import"
+    yield "the working directory, if the function changes it"
+    if guard.settings:
+        yield f"torch's settings ({', '.join(sorted(guard.settings))})"
+    if names := sorted({*guard.generators, *guard.drawn}):
+        yield f"random generators ({', '.join(names)})"
+    if names := sorted({*guard.assigned, *guard.environ_at_init}):
+        yield f"environment variables that the function sets ({', '.join(names)})"
+    else:
+        yield "environment variables, if the function sets some"
+
+
+def left_out_mismatches(manifest: Manifest, roots: Iterable[str]) -> Iterator[Reason]:
     """Compare the files that were read in the trace and are not shipped, where they are in one of `roots`."""
     for name, seen in manifest.guard.left_out.items():
         for root in roots:
             path = Path(root, name)
             if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != seen:
-                return Cause.FILE_DIFFERS.of(name=name)
-    return None
+                yield Cause.FILE_DIFFERS.of(name=name)
 
 
 class CallConditions:

@@ -52,19 +52,17 @@ class EventStrategy:
         """Compare what holds for every event. `argv` is None where this process's arguments are somebody else's."""
         self._at_start = Surroundings()
         self.changed_packages = fp.changed_distributions(self._manifest.fingerprint, sys.path)
-        self.process_reason = (
-            Cause.EAGER_ASKED_FOR.of() if eager else conditions.process_mismatch(self._manifest, argv, self.changed_packages)
-        )
+        found = conditions.process_mismatches(self._manifest, argv, self.changed_packages)
+        self.process_reason = Cause.EAGER_ASKED_FOR.of() if eager else next(found, None)
         if self.process_reason is None and self._manifest.guard.left_out:
-            self.process_reason = conditions.left_out_mismatch(self._manifest, self._roots())
+            self.process_reason = next(conditions.left_out_mismatches(self._manifest, self._roots()), None)
 
     def look_at_machine(self) -> None:
         """Compare CPU and device, once torch is imported. Raise WrongFingerprint where there is no such device."""
-        fingerprint = self._manifest.fingerprint
-        fp.refuse_missing_device(fingerprint)
+        mismatch = next(conditions.machine_mismatches(self._manifest), None)
         if self.process_reason is None:
-            self.process_reason = conditions.cpu_mismatch(self._manifest) or fp.device_mismatch(fingerprint)
-            self.reason = self.process_reason or self.reason
+            self.process_reason = mismatch
+            self.reason = mismatch or self.reason
 
     def function_imported(self) -> None:
         """From now on what the function sets before it calls init is compared with the trace."""

@@ -34,6 +34,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     prewarm: str = "auto"  # auto, list or off
     eager: bool = False
     state: bool = False
+    require: str | None = None  # snapshot, script or replay: the only strategy by which the state may be made
     argv: tuple[str, ...] = ()
 
 
@@ -59,13 +60,14 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         event, _ = parse_event(options.event)
     report_output = ReportOutput() if options.json else None
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
-    template = Template(Path(options.bundle), timeline, streamed, options.prewarm)
+    template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
     template.wants_digests = options.state
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)
     try:
         output, streams = _answer(options, template, event)
     except FunctionError:
+        _tell_changed(template)
         if "timeline" in files:
             files["timeline"].write_bytes(timeline.chrome_trace())
         if "report" in files:
@@ -78,6 +80,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
+    _tell_changed(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
     report = start_report(options.bundle, template, output if streams else output[0], streamed=streams)
@@ -100,12 +103,15 @@ def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[A
             result = template.weights.call(handler, event, None)
             streams = is_stream(result)
             for piece in guarded(pieces(result), template):
+                if not streams:
+                    template.requirement.check_used(state_made=template.state_made)
                 timeline.mark("first token")
                 text = json_text(piece)
                 with timeline.span("print"):
                     output.append(piece)
                     if not options.json:
                         _show(piece, text, streams)
+        template.requirement.check_used(state_made=template.state_made)
         timeline.mark("done")
     except TidalError:
         raise
@@ -122,6 +128,17 @@ def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[A
         show_traceback(error)
         raise FunctionError(_how_it_ended(error), _hint(template, options)) from None
     return output, streams
+
+
+def _tell_changed(template: Template) -> None:
+    """Tell, once the answer is out, that the project has changed since the bundle was made of it."""
+    if changed := template.changed_sources():
+        from tidalctl.artifacts.bundle.provenance import names_text
+
+        print(
+            f"note: {names_text(changed)} changed in the project: the bundle runs the code as it was compiled",
+            file=sys.stderr,
+        )
 
 
 def _how_it_ended(error: BaseException) -> str:

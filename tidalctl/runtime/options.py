@@ -1,4 +1,4 @@
-"""The choices of `run`'s options, declared once: for both parsers of the command line, `load_bundle` and the engine."""
+"""The choices of `run`'s options, declared once: for all parsers of the command line, `load_bundle` and the engine."""
 
 import enum
 
@@ -25,3 +25,11 @@ class Prewarm(enum.StrEnum):
     AUTO = "auto"
     LIST = "list"
     OFF = "off"
+
+
+class Require(enum.StrEnum):
+    """The strategy by which a start must make its state from the bundle: exactly this one."""
+
+    SNAPSHOT = "snapshot"
+    SCRIPT = "script"
+    REPLAY = "replay"

@@ -21,6 +21,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
     """Return the report of a start that has ended."""
     timeline, weights, imports = template.timeline, template.weights, template.imports
     verify, fallback = weights.options.verify, template.fallback
+    used = template.states.used_bytes
     unforeseen, prewarm = imports.unforeseen(), template.prewarm.report()
     return {
         "schema": SCHEMA,
@@ -41,9 +42,10 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "started_ns": timeline.started_ns,
         "first_token_ns": timeline.marks.get("first token"),
         "done_ns": timeline.marks.get("done"),
-        "weights_bytes": weights.bytes,
-        "streamed_bytes": weights.streamed,
-        "io": weights.io,
+        "weights_bytes": used,
+        "unused_bytes": weights.bytes - used,
+        "streamed_bytes": min(weights.streamed, used),
+        "io": weights.io if used else None,
         "weight_misses": weights.misses,
         "stalled_s": round(weights.stalled_ns / 1e9, 6),
         "prewarm": msgspec.to_builtins(prewarm),
@@ -70,8 +72,11 @@ def phase_table(report: Mapping[str, Any]) -> str:
         lines.append(f"{'first token after':<24}{report['ttft_s']:8.3f} s   done after {report['total_s']:.3f} s")
     weights, read = report["weights_bytes"], size_text(report["streamed_bytes"])
     checked = "checked" if report["verified"] else "not checked"
+    unused = f", {size_text(report['unused_bytes'])} of it unused" if report["unused_bytes"] else ""
     taken = (
-        f"weights {size_text(weights)} ({checked}), {read} of it read from disk" if weights else "no weights from the bundle"
+        f"weights {size_text(weights)} ({checked}), {read} of it read from disk"
+        if weights
+        else f"no weights from the bundle{unused.replace(' of it', ' in it')}"
     )
     lines.append(f"{taken}; modules not foreseen: {report['misses']}")
     modules = report["modules"]

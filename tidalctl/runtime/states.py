@@ -32,6 +32,7 @@ class States:
         import_late: Callable[[], None],
     ) -> None:
         self.restored = 0  # skeletons read, those made ready included
+        self.used_bytes = 0  # of the bundle's weights, that a state was made of
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._replayed_files, self._import_late = replayed_files, import_late
@@ -53,7 +54,11 @@ class States:
             )
             sources, home = self._replayed_files()
         with self._timeline.span("init"):
-            return Replay(self._manifest.answers, sources, str(home), memory).run(mark.function, arguments, keywords)
+            replay = Replay(self._manifest.answers, sources, str(home), memory)
+            try:
+                return replay.run(mark.function, arguments, keywords)
+            finally:
+                self.used_bytes = max(self.used_bytes, min(replay.answered_bytes, self._weights.bytes))
 
     def restore(self, script: types.ModuleType | None, event: Any) -> Any:
         """Return what the skeleton holds: anew, or the first state again where each call of init gives the same one.
@@ -68,6 +73,7 @@ class States:
         ahead, self._ahead = self._ahead, None
         with self._weights.kept_if_made():
             state = settle(ahead or self._unpickled(script, event), self._timeline)
+        self.used_bytes = self._weights.bytes
         if self._weights.on_device:
             self._prewarm.beside(lambda: not self._weights.done)
         self._import_late()

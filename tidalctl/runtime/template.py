@@ -4,7 +4,7 @@ Whatever the template can't answer is done the ordinary way, and `fallback` says
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
-from tidalctl.artifacts.bundle.provenance import provenance_fields
+from tidalctl.artifacts.bundle.provenance import changed_since, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.function.init_mark import Init, answer_inits_with
@@ -24,14 +24,16 @@ from tidalctl.runtime.imports.function_imports import FunctionImports
 from tidalctl.runtime.kernels.prewarm import Prewarm
 from tidalctl.runtime.process.collector import CollectorPaused
 from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.requirement import Requirement
 from tidalctl.runtime.states import States
 from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the provenance says of the project's folder, and of the size and time of the files that a replay answers for."""
+    """What the provenance says of the project's folder, when the bundle was made, and of size and time of what a replay answers for."""
 
     root: str = ""
+    compiled: str = ""
     sources: dict[str, Any] = {}
 
 
@@ -47,6 +49,7 @@ class Template:
         timeline: Timeline,
         options: StreamOptions | None = None,
         prewarm: str = "auto",
+        require: str | None = None,
     ) -> None:
         options = options or StreamOptions()
         verify = options.verify != "off"
@@ -57,6 +60,7 @@ class Template:
         self.state_digests: dict[str, str] | None = None  # of the first state, where they are asked for
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
+            self.requirement = Requirement(self.manifest, require)
             fp.refuse_other_python(self.manifest.fingerprint)
             self.imports = FunctionImports(self.path, self.manifest, timeline, verify=verify)
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.imports.read_ahead.wait)
@@ -69,6 +73,7 @@ class Template:
             with timeline.span("check"):
                 self._check_files()
         self.collector = CollectorPaused()
+        self.on_over: Callable[[], None] | None = None  # called each time that `over` is
         self._origin: Origin | None = None
         self._init_called = False  # by an earlier call in this process
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
@@ -95,10 +100,12 @@ class Template:
         """Import the function for an event and let its init be answered from here. With `eager`, init runs the ordinary way.
 
         Where `argv` is None, this process is somebody else's: its sys.argv stays, and its sys.path keeps its first entry.
+        Raise StateNotUsed where it is known already that the state can't be made as `--require` says.
         """
         strategy = self.event_strategy
         strategy.look_at_process(argv, eager=eager)
         self.begin(event)
+        self.requirement.check(strategy.reason)
         self.imports.install(
             self._home() if strategy.may_need_project else self.imports.code, argv, strategy.changed_packages, plain=eager
         )
@@ -112,8 +119,19 @@ class Template:
         self.timeline.mark("imported")
         return handler
 
+    def refuse_process(self, argv: tuple[str, ...] | None) -> None:
+        """Raise StateNotUsed where no event's state can be made here as `--require` says."""
+        self.event_strategy.look_at_process(argv, eager=False)
+        self.requirement.check(self.event_strategy.process_reason)
+
+    @property
+    def state_made(self) -> bool:
+        """Whether a call of the bundle's init was answered, in one way or another."""
+        return "state made" in self.timeline.marks
+
     def begin(self, event: Any) -> None:
         """Turn to an event: from now on init is answered for this one, where the bundle serves it."""
+        self.requirement.begin()
         self._call_reason = self._call_strategy = None
         self.event_strategy.begin(event)
 
@@ -123,11 +141,22 @@ class Template:
 
     def _home(self) -> Path:
         """Return where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
+        return self._project() or self.imports.code
+
+    def _project(self) -> Path | None:
         if self._origin is None:
             self._origin = provenance_fields(self.path, Origin)
         root = Path(self._origin.root)
         there = root.is_absolute() and (root / self.manifest.function.source).is_file()
-        return root if there else self.imports.code
+        return root if there else None
+
+    def changed_sources(self) -> list[str]:
+        """Return the project's sources that are not what the bundle holds of them, where the project is there.
+
+        Only what is newer than the bundle is read, which takes no time that counts; `verify` reads all of it.
+        """
+        project = self._project()
+        return changed_since(self.manifest, project, self._origin.compiled) if project and self._origin else []
 
     def _replayed_files(self) -> tuple[Mapping[str, Any], Path]:
         home = self._home()
@@ -166,6 +195,7 @@ class Template:
         if reason is not None:
             self._call_strategy = "eager"
             self._call_reason = self._call_reason or reason
+            self.requirement.check(self._call_reason)
             state = self._run_init(mark, arguments, keywords)
         self.timeline.mark("state made")
         if self.wants_digests and self.state_digests is None:
@@ -203,6 +233,7 @@ class Template:
 
     def wait(self) -> None:
         """Return when all that an output may come from is known to be what compile wrote; the start is over. Raise what is wrong."""
+        self.requirement.refuse_unmet()
         self.imports.pack.check()
         self.weights.refuse_wrong()
         self.over()
@@ -211,3 +242,5 @@ class Template:
         """The start is over, however it went: the interpreter is as it was."""
         self.imports.import_cache.end()
         self.collector.resume()
+        if self.on_over is not None:
+            self.on_over()

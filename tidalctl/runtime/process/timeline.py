@@ -4,7 +4,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from tidalctl.report.phases import OWN_PHASES
@@ -56,9 +56,9 @@ class Timeline:
         finally:
             self.add(name, begin, time.monotonic_ns())
 
-    def phases(self) -> dict[str, float]:
-        """Seconds by phase on the main thread; nested spans count once, for the inner phase."""
-        main = sorted((s for s in self.spans if s[3] == "MainThread"), key=lambda s: (s[1], -s[2]))
+    def phases(self, threads: Collection[str] = ("MainThread",)) -> dict[str, float]:
+        """Seconds by phase on the main thread, or on `threads` that worked in turn; nested spans count once, for the inner phase."""
+        main = sorted((s for s in self.spans if s[3] in threads), key=lambda s: (s[1], -s[2]))
         total: dict[str, float] = {}
         open_spans: list[tuple[str, int]] = []
         for name, begin, end, _ in main:
