@@ -15,7 +15,8 @@ def attributes_of(value: Any) -> dict[str, Any]:
         found = dict(object.__getattribute__(value, "__dict__"))
     except (AttributeError, TypeError):  # it has none
         found = {}
-    for name, descriptor in _members(type(value)):
+    kind: Any = type(value)
+    for name, descriptor in _members(kind):
         try:
             found.setdefault(name, descriptor.__get__(value))
         except (AttributeError, TypeError):  # a slot that nothing was assigned to
@@ -29,6 +30,6 @@ def _members(cls: type) -> tuple[tuple[str, Any], ...]:
     found: dict[str, Any] = {}
     for base in cls.__mro__:
         for name, descriptor in vars(base).items():
-            if isinstance(descriptor, types.MemberDescriptorType):
+            if isinstance(descriptor, types.MemberDescriptorType) and name != "__dict__":
                 found.setdefault(name, descriptor)
     return tuple(found.items())

@@ -39,7 +39,8 @@ def is_for_a_wrapper(types: Sequence[type], operands: Any) -> bool:
     A mode that then returns NotImplemented is asked again for each operator that the wrapper's class runs on the inner tensors.
     """
     own = tuple(kind for kind in types if getattr(kind, "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__)
-    return bool(own) and any(isinstance(leaf, own) and storage_of(leaf) is None for leaf in tree_leaves(operands))
+    leaves: list[Any] = tree_leaves(operands) if own else []
+    return any(isinstance(leaf, torch.Tensor) and isinstance(leaf, own) and storage_of(leaf) is None for leaf in leaves)
 
 
 def _left_alone(dispatch: Callable[..., Any]) -> Callable[..., Any]:
