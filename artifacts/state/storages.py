@@ -15,7 +15,7 @@ from tidalctl.artifacts.state.attributes import attributes_of
 _Link = tuple["_Link", str] | None
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, torch.device, torch.Size)
-_CODE = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)  # what these hold is no part of a state
+_LEAVES = (*_ATOMS, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)  # what code holds is no part of a state
 
 
 def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
@@ -33,7 +33,7 @@ def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield _path(link) or "state", value
             if (value.is_leaf or value.retains_grad) and value.grad is not None:  # torch warns whoever asks another
                 stack.append(((link, "grad"), value.grad))
-        if isinstance(value, (*_ATOMS, *_CODE)) or id(value) in seen:
+        if isinstance(value, _LEAVES) or id(value) in seen:
             continue
         seen[id(value)] = value
         stack.extend(((link, str(name)), child) for name, child in reversed(list(_children(value))))
