@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 from conftest import Chain
+from test_causes_of_traces import recorded
 
 from tidalctl.artifacts.state.storages import modules_of, storage_names, tensors_of
+from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleStack
 
-HIDDEN = """
-import functools
-
+SLOTS = """
 import tidalctl
 import torch
 
@@ -32,6 +32,20 @@ class State(Base):
         return self.net(x) * self.__scale
 
 
+@tidalctl.init(static=True)
+def load():
+    return State()
+
+
+def handler(event, context):
+    with torch.no_grad():
+        return load().scaled(torch.ones(4) * event["x"]).tolist()
+"""
+PACKED = """
+import tidalctl
+import torch
+
+
 class Packed(torch.Tensor):
     @staticmethod
     def __new__(cls, codes):
@@ -46,25 +60,42 @@ class Packed(torch.Tensor):
 
 
 @tidalctl.init(static=True)
-def load():
+def load(event):
     packed = Packed(torch.arange(16, dtype=torch.int8).view(4, 4))
-    return State(), {"w": packed, "also": packed}
+    return {"w": packed, "also": packed}
 
 
 def handler(event, context):
-    state, packed = load()
-    with torch.no_grad():
-        rows = torch.ones(4) * event["x"] @ packed["w"]
-        return [state.scaled(rows).tolist(), type(packed["w"]).__name__, packed["w"] is packed["also"]]
+    packed = load(event)
+    rows = torch.ones(4) * event["x"] @ packed["w"]
+    return [rows.tolist(), type(packed["w"]).__name__, packed["w"] is packed["also"]]
 """
 
 
-def test_weights_in_slots_and_in_wrapper_tensors_have_names_and_first_uses(chain: Callable[..., Chain]) -> None:
-    made = chain(HIDDEN, {"x": 1.5})
+def test_weights_in_slots_have_names_and_first_uses(chain: Callable[..., Chain]) -> None:
+    made = chain(SLOTS, {"x": 1.5})
     assert made.manifest["strategy"] == "snapshot" and "never used" not in made.said()
     weights = {weight["name"]: weight["operator"] for weight in made.manifest["weights"] if weight["name"] != ".torch.rng"}
-    assert weights.keys() == {"0.net.weight", "0.net.bias", "0._State__scale", "1.w.codes"}  # as Python names a private slot
+    assert weights.keys() == {"net.weight", "net.bias", "_State__scale"}  # as Python names a private slot
     assert all(weights.values())
+
+
+def test_the_tensors_in_a_wrapper_are_weights_with_lineage_and_first_uses() -> None:
+    module: dict[str, Any] = {"__name__": __name__}
+    exec(PACKED, module)
+    init = recorded(module["load"], 0, {})
+    assert [(weight.names, weight.operators) for weight in init.weights] == [(("w.codes",), ("aten.arange",))]
+    packed = module["load"]({})["w"]
+    record = AccessRecord(0, {packed.codes.untyped_storage()._cdata: 0})
+    with AccessMode(record, ModuleStack({})):
+        torch.ones(4) @ packed
+    assert record.first_uses[0].operator == "aten.to"
+
+
+@pytest.mark.slow  # torch imports sympy for such a tensor, in each process
+def test_a_wrapper_comes_back_as_it_was(chain: Callable[..., Chain]) -> None:
+    made = chain(PACKED, {"x": 1.5})
+    assert made.manifest["strategy"] == "snapshot" and "never used" not in made.said()
     report = made.run({"x": 2.0})
     assert (report["strategy"], report["output"]) == ("snapshot", made.plain({"x": 2.0}))
 
