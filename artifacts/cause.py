@@ -40,6 +40,7 @@ class Cause(enum.Enum):
     SYS_PATH_CHANGED = "{init} changes sys.path"
     DIRECTORY_CHANGED = "{init} changes the working directory"
     OUTSIDE_PROJECT = "the working directory is {directory} when {init} is called, outside of the project"
+    WRITTEN_FILE_READ = "{init} writes {file}, which the handler reads, and no snapshot holds a file"
     INIT_IN_CLOSURE = "{init} is defined in a function, and takes variables of it"
 
     # -- the state can't be put on disk
@@ -49,6 +50,7 @@ class Cause(enum.Enum):
 
     # -- the state is not the same each time
     UNSEEDED = "{weight}: {init} draws it at random without a seed"
+    NEVER_WRITTEN = "never written: torch.empty in {weight}, so that it holds what was in that memory before (use torch.zeros)"
     NOT_REPRODUCIBLE = "two runs of {init} differ in {what} (random numbers without a seed, times or addresses?)"
     STATE_DIFFERS_BY_EVENT = "{init} {mark}gave another state for event {event}, though it read nothing of it that differs"
     PROOF_FAILED = "the proof: {what}"

@@ -163,6 +163,10 @@ def _looked_note(strategy: Strategy) -> tuple[str, ...]:
     looked = bool(call.event_reads or call.event_whole)
     if looked:
         return ("the snapshot answers events that agree in that with the traced one, others run init the ordinary way",)
+    if other := next((init.call for init in strategy.inits if init.call.arguments != call.arguments), None):
+        return (
+            f"{call.name} is called with other arguments for event {other.event}, and runs then: the snapshot is event 0's",
+        )
     if not call.static:
         return (f"{call.name} read nothing of the event, so the snapshot answers all; static=True would say so",)
     return ()

@@ -5,6 +5,7 @@ second event: it took the same path as for any other.
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -12,7 +13,8 @@ import msgspec
 from tidalctl.artifacts.bundle.manifest import Guard
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.tape import DRAWN
+from tidalctl.artifacts.trace.records import FileOpened
+from tidalctl.artifacts.trace.tape import DOUBT, DRAWN, UNWRITTEN
 from tidalctl.compiler.code.shipment import Shipment
 from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.snapshot.records import SnapshotReport
@@ -79,6 +81,12 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> Reason | N
     )
 
 
+def written_file(init: str, opened: Sequence[FileOpened]) -> Reason | None:
+    """Return why no restored state will do where the handler reads a file that init wrote."""
+    file = next((file for file in opened if file.phase == "handler" and file.written is not None), None)
+    return Cause.WRITTEN_FILE_READ.of(init=init, file=file.path) if file is not None else None
+
+
 def not_reproducible(strategy: Strategy, report: SnapshotReport) -> Reason | None:
     """Return the first weight of an event that came out otherwise in the plain run than in the trace."""
     recorded = {init.call.event: init for init in strategy.inits}
@@ -91,6 +99,8 @@ def not_reproducible(strategy: Strategy, report: SnapshotReport) -> Reason | Non
         for weight in init.weights:
             name = weight.names[0]
             if state.get(name, weight.digest) != weight.digest:
+                if not weight.identity.startswith(DOUBT) and not UNWRITTEN.isdisjoint(weight.operators):
+                    return Cause.NEVER_WRITTEN.of(weight=name)  # all else that made it gives the same each time
                 if event != init.call.event:
                     mark = "is marked static=True, and " if init.call.static else ""
                     return Cause.STATE_DIFFERS_BY_EVENT.of(init=init.call.name, mark=mark, event=event)

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import Import, InitCall
+from tidalctl.artifacts.trace.records import FileOpened, Import, InitCall
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.suggest import suggestion
@@ -19,11 +20,22 @@ def notes_of(trace: Trace, strategy: Strategy, manifest: Manifest, report: Snaps
     source, name = _source_of(trace, calls[0])
     if manifest.strategy != "eager" and report.kept_globals:
         yield f"init also sets {', '.join(report.kept_globals)}: kept with the state"
+    for record in trace.of(FileOpened):
+        if record.phase == "init" and record.written and _digest(record.path) != record.written:
+            yield f"init writes {record.path}, and other bytes each time"
     lines = [call.first_event_line for call in calls if call.first_event_line is not None]
     if lines and not any(call.static for call in calls):
         found = suggestion(source, name, min(lines))
         if found is not None:
             yield found
+
+
+def _digest(path: str) -> str | None:
+    """Return the sha256 of a file, None where it is gone."""
+    try:
+        return file_digest(Path(path))
+    except OSError:
+        return None
 
 
 def _source_of(trace: Trace, call: InitCall) -> tuple[Path, str]:

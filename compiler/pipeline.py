@@ -28,7 +28,7 @@ from tidalctl.compiler.away import Away, lay_away
 from tidalctl.compiler.code.project_files import changed_since
 from tidalctl.compiler.code.secret_values import refuse_secrets
 from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
-from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out
+from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out, written_file
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.merged_trace import merge_traces
 from tidalctl.compiler.notes import notes_of
@@ -137,7 +137,7 @@ def _build(
         made = attempt(kind, strategy, place, progress)
         _refuse_changed_checkpoint(strategy, trace, made.report)
         reproducible, made = compare_plain_runs(place, call, made, say)
-        failure = made.cause
+        failure = made.cause or (written_file(call.name, trace.of(FileOpened)) if made.kind != "replay" else None)
         if failure is None:
             made = msgspec.structs.replace(made, guard=with_left_out(made.guard, shipment, root))
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
@@ -177,11 +177,14 @@ def _build(
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:
-    """A file that init reads and that changed since the trace, with weights that changed too, makes the trace worthless."""
-    if not_reproducible(strategy, report) is None and report.cause is None:
+    """Raise TidalError where a file that init reads has changed since the trace, and with it a weight.
+
+    A file that init writes itself is made anew in each run.
+    """
+    if not_reproducible(strategy, report) is None:
         return
     for record in trace.of(FileOpened):
-        if record.phase == "init" and not record.mapped:
+        if record.phase == "init" and not record.mapped and record.written is None:
             status = os.stat(record.path)
             if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
                 raise TidalError(f"{record.path} has changed since the trace", _again(trace))

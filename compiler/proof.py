@@ -17,7 +17,7 @@ from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import InitCall, Invocation
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.away import Away
-from tidalctl.compiler.snapshot.processes import plain_run, run_from_bundle
+from tidalctl.compiler.snapshot.processes import first_outline_difference, plain_run, run_from_bundle
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.function.output_comparison import first_difference, same_output
 
@@ -65,12 +65,21 @@ def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say
     if alike and (made.cause or call.skeleton == report.skeleton):
         return True, made
     say(f"its {'state' if alike else 'answer'} is not the traced one; running it again to see whether it ever is the same")
-    again = plain_run(trace.header, [event.text for event in trace.header.events], place.work)
-    if again.skeleton != report.skeleton and made.kind != "replay":
-        differs = Cause.NOT_REPRODUCIBLE.of(init=call.name, what="what the state holds besides tensors, or how it is built")
-        made = msgspec.structs.replace(made, cause=made.cause or differs)
+    events = [event.text for event in trace.header.events]
+    again = plain_run(trace.header, events, place.work, "one.json")
+    if again.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
+        differs = Cause.NOT_REPRODUCIBLE.of(init=call.name, what=_what_differs(place))
+        made = msgspec.structs.replace(made, cause=differs)
     pairs = zip(report.outputs, again.outputs, strict=True)
     return all(same_output(json.loads(one), json.loads(other)) for one, other in pairs), made
+
+
+def _what_differs(place: Workplace) -> str:
+    """Return in what the states of two plain runs differ besides tensors: a path, where another run shows one."""
+    header = place.trace.header
+    plain_run(header, [header.events[0].text], place.work, "other.json")
+    path = first_outline_difference(place.work, "one.json", "other.json")
+    return path or "what the state holds besides tensors, or how it is built"
 
 
 def prove(
@@ -90,6 +99,8 @@ def prove(
             times = _start_times(place.trace, answer)
         if difference := _difference(place, manifest, expected, answer, say):
             return f"{expected.name}: {difference}", None
+        if answer["strategy"] != manifest.strategy:
+            say(f"{expected.name} is answered by init: {answer['fallback']}")
     return None, times
 
 

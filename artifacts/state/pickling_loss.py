@@ -1,4 +1,4 @@
-"""What pickle drops in silence: of such objects a restored state would have less than init gave it."""
+"""What pickle drops in silence of what classes written in C keep to themselves, where no comparison of attributes would show it."""
 
 import sys
 from collections.abc import Hashable
@@ -14,14 +14,6 @@ def pickling_loss(value: Any) -> str | None:
     """Return what an object would lose by being pickled, in words, or None where nothing is known to be lost."""
     if isinstance(value, torch.Tensor):
         return _loss_of_tensor(value)
-    if isinstance(value, torch.nn.Module):
-        compiled = vars(value).get("_compiled_call_impl") is not None
-        return "it is compiled by its compile(), which no snapshot holds" if compiled else None
-    if isinstance(value, torch.optim.Optimizer):
-        hooks = sorted(
-            name for name, held in vars(value).items() if name.startswith("_optimizer_") and "hooks" in name and held
-        )
-        return f"its {hooks[0].removeprefix('_optimizer_')} would be lost" if hooks else None
     return _loss_of_library_object(value)
 
 

@@ -10,7 +10,6 @@ import importlib
 import io
 import itertools
 import pickle
-import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ import torch
 
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 from tidalctl.artifacts.state.pickling_loss import order_loss, pickling_loss
+from tidalctl.artifacts.state.readable_paths import item, readable
 from tidalctl.artifacts.state.storages import storage_names
 
 PROTOCOL = 5
@@ -247,18 +247,11 @@ def _path(stack: list[Any]) -> str:
             key = next((k for k, v in parent.items() if v is child), None)
             if key is not None:  # a dict that no container holds is what __getstate__ gave: an object's attributes
                 attribute = isinstance(key, str) and _is_reduction(parent, stack)
-                shown += f".{key}" if attribute else f"[{_quoted(key)}]"
+                shown += f".{key}" if attribute else item(key)
         elif isinstance(parent, list | tuple) and not _is_reduction(parent, stack):
             index = next((i for i, v in enumerate(parent) if v is child), None)
             shown += f"[{index}]"
-    # a module keeps its parts in dicts that nobody writes down
-    inner = r'\._(?:modules|parameters|buffers)\["(\w+)"\]'
-    shown = re.sub(inner, lambda found: f"[{found[1]}]" if found[1].isdigit() else f".{found[1]}", shown)
-    return shown if len(shown) <= 300 else f"{shown[:60]} … {shown[-200:]}"
-
-
-def _quoted(key: Any) -> str:
-    return f'"{key}"' if isinstance(key, str) and key.isprintable() and not {'"', "\\"} & set(key) else repr(key)
+    return readable(shown)
 
 
 def _is_reduction(value: Any, stack: list[Any]) -> bool:
@@ -275,6 +268,8 @@ def _is_reduction(value: Any, stack: list[Any]) -> bool:
 
 def _describe(value: Any, error: Exception) -> str:
     if isinstance(value, types.FunctionType):
-        return "a lambda" if value.__name__ == "<lambda>" else f"the local function {value.__qualname__}"
+        if value.__name__ == "<lambda>":
+            return "a lambda (make it a def at the top level of its module)"
+        return f"the local function {value.__qualname__}"
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     return f"a {kind} ({str(error).splitlines()[0] if str(error) else type(error).__name__})"

@@ -1,26 +1,31 @@
 """The tensors, storages and modules of a state: the paths that lead to them, in the order in which a reader would list them."""
 
+import collections
 import ctypes
-import dataclasses
 import hashlib
+import types
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
+from tidalctl.artifacts.state.attributes import attributes_of
+
 # a path, from its end: (the path before, the last name), so that a long chain of objects costs no long strings
 _Link = tuple["_Link", str] | None
 
 _ATOMS = (str, bytes, int, float, complex, bool, type(None), type, torch.dtype, torch.device, torch.Size)
+_LEAVES = (*_ATOMS, types.ModuleType, types.FunctionType, types.BuiltinFunctionType)  # what code holds is no part of a state
 
 
 def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield (path, tensor) for every tensor that attributes, items and fields of `state` lead to, depth first.
 
-    A tensor that several paths lead to comes once for each; other objects are entered once. Tensors behind `__slots__`,
-    closures or C objects are not found here: whoever needs all of them pickles the state.
+    A tensor that several paths lead to comes once for each; other objects are entered once, also those that a tensor holds by
+    attributes, as a wrapper holds its inner tensors. Tensors behind closures or C objects are not found here: whoever needs all
+    of them pickles the state.
     """
-    seen: set[int] = set()
+    seen: dict[int, Any] = {}  # with the objects, so that no other one gets an identity of theirs
     stack: list[tuple[_Link, Any]] = [(None, state)]
     while stack:
         link, value = stack.pop()
@@ -28,10 +33,9 @@ def tensors_of(state: Any) -> Iterator[tuple[str, torch.Tensor]]:
             yield _path(link) or "state", value
             if (value.is_leaf or value.retains_grad) and value.grad is not None:  # torch warns whoever asks another
                 stack.append(((link, "grad"), value.grad))
+        if isinstance(value, _LEAVES) or id(value) in seen:
             continue
-        if isinstance(value, _ATOMS) or (callable(value) and not hasattr(value, "__dict__")) or id(value) in seen:
-            continue
-        seen.add(id(value))
+        seen[id(value)] = value
         stack.extend(((link, str(name)), child) for name, child in reversed(list(_children(value))))
 
 
@@ -47,20 +51,16 @@ def _children(value: Any) -> Iterator[tuple[object, Any]]:
     if isinstance(value, torch.nn.Module):
         for group in (value._parameters, value._buffers, value._modules):
             yield from group.items()
-        for name, child in vars(value).items():
+        for name, child in attributes_of(value).items():
             if name not in ("_parameters", "_buffers", "_modules") and not isinstance(child, _ATOMS):
                 yield name, child
-    elif isinstance(value, dict):
-        for key, child in value.items():
-            if isinstance(key, str | int):
-                yield key, child
-    elif isinstance(value, list | tuple | set | frozenset):
+        return
+    if isinstance(value, dict):
+        yield from ((key, child) for key, child in value.items() if isinstance(key, str | int))
+    elif isinstance(value, list | tuple | set | frozenset | collections.deque):
         yield from enumerate(value)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            yield field.name, getattr(value, field.name, None)
-    elif not isinstance(value, type) and type(value).__module__ not in ("builtins", "types", "threading"):
-        yield from getattr(value, "__dict__", {}).items()
+    if type(value).__module__ != "threading":
+        yield from attributes_of(value).items()
 
 
 def modules_of(state: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -71,13 +71,13 @@ def modules_of(state: Any, path: str = "", depth: int = 3) -> Iterator[tuple[str
     if isinstance(state, torch.nn.Module):
         yield from state.named_modules(prefix=path)
     elif depth:
-        children: Iterable[tuple[object, Any]] = getattr(state, "__dict__", {}).items()
+        children: Iterable[tuple[object, Any]] = attributes_of(state).items()
         if isinstance(state, dict):
             children = state.items()
         elif isinstance(state, list | tuple):
             children = enumerate(state)
         for name, child in list(children):
-            if not isinstance(child, str | int | float | torch.Tensor | type):
+            if not isinstance(child, str | int | float | torch.Tensor | types.ModuleType | type):
                 yield from modules_of(child, f"{path}.{name}" if path else str(name), depth - 1)
 
 
@@ -100,7 +100,11 @@ def storage_of(tensor: torch.Tensor) -> torch.UntypedStorage | None:
         return None
     try:
         storage = tensor.untyped_storage()
-        return storage if storage.device.type != "meta" else None  # which a fake tensor has, whatever device it names
+        if storage.device.type == "meta":  # which a fake tensor has, whatever device it names
+            return None
+        if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+            storage.data_ptr()  # raises where a wrapper has a storage in name only
+        return storage
     except (NotImplementedError, RuntimeError, ValueError):  # the last of a lazy module's parameter
         return None
 

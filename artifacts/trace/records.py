@@ -82,6 +82,7 @@ class FileOpened(Record, frozen=True, tag="file"):
     size: int
     mtime_ns: int
     mapped: bool = False
+    written: str | None = None  # of a file that init wrote: sha256 of what it held in the end, empty past DIGESTED
     touched: tuple[tuple[int, int], ...] = ()  # offset and length of what of a mapped file was in the page tables in the end
     sha256: str = (
         ""  # of a file of the project that is opened outside init, up to DIGESTED; empty where the function writes to it

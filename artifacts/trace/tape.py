@@ -28,6 +28,12 @@ OVERWRITES = frozenset(
     for name in ("copy_", "fill_", "zero_", "normal_", "uniform_", "random_", "bernoulli_", "exponential_", "log_normal_")
 )
 
+# operators that give memory as they find it
+UNWRITTEN = frozenset(
+    f"aten.{name}"
+    for name in ("empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided", "resize_")
+)
+
 
 class Value(Record, frozen=True):
     """A tensor as operators see it. `storage` numbers the storages of the call; `size` is the storage's, in bytes."""

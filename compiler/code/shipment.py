@@ -154,16 +154,19 @@ def _named_by(root: Path, source: str) -> Iterator[str]:
 def _used(trace: Trace, root: Path, sources: set[str]) -> tuple[set[str], set[str], set[str]]:
     """Return files of the project that were opened, asked about or listed, folders that were, and warnings of others.
 
-    What was not there when it was first asked about is not shipped: the program makes it itself.
+    What was not there when it was first asked about, or what init wrote, is not shipped: the program makes it itself.
     """
     data: set[str] = set()
     folders: set[str] = set()
     warnings: set[str] = set()
     asked = [record for record in trace.of(PathAsked) if record.path == str(root) or is_own(record.path, str(root))]
     made = {record.path for record in asked if not record.found}
+    made |= {record.path for record in trace.of(FileOpened) if record.written is not None}
     for record in trace.of(FileOpened):
         path = Path(record.path)
         if record.mapped or record.path.startswith((*installed(), *SYSTEM)) or of_a_request(record.given, trace):
+            continue
+        if record.path in made:
             continue
         if not is_own(str(path), str(root)):
             if record.phase != "init":
@@ -171,7 +174,7 @@ def _used(trace: Trace, root: Path, sources: set[str]) -> tuple[set[str], set[st
         elif not path.is_file():
             if record.phase != "init":
                 warnings.add(f"{path} is gone or is no regular file, and can't be shipped")
-        elif record.path not in made:
+        else:
             data.add(path.relative_to(root).as_posix())
             if not Path(record.given).is_absolute() and record.phase != "init":
                 warnings.add(

@@ -67,10 +67,21 @@ def run_from_bundle(
     return answer_from_bundle(bundle, event, *options, directory=working_directory(header), command=command)
 
 
-def plain_run(header: Header, events: Sequence[str], folder: Path) -> SnapshotReport:
-    """What the plain function builds and answers in one more fresh process; nothing is written."""
+def plain_run(header: Header, events: Sequence[str], folder: Path, outline: str = "") -> SnapshotReport:
+    """What the plain function builds and answers in one more fresh process; nothing is written but `outline`, a file in `folder`."""
     report = folder / "plain.json"
     request = SnapshotRequest(
-        function=header.function, root=header.root, argv=header.argv, events=tuple(events), report=str(report)
+        function=header.function,
+        root=header.root,
+        argv=header.argv,
+        events=tuple(events),
+        report=str(report),
+        outline=str(folder / outline) if outline else "",
     )
     return take_snapshot(header, request)
+
+
+def first_outline_difference(folder: Path, one: str, other: str) -> str | None:
+    """Return the path to the first object in which two outlines differ, or None."""
+    ones, others = (msgspec.json.decode((folder / name).read_bytes(), type=list[tuple[str, str]]) for name in (one, other))
+    return next((mine[0] for mine, theirs in zip(ones, others, strict=False) if mine != theirs), None)

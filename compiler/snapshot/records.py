@@ -13,8 +13,8 @@ class SnapshotRequest(Record, frozen=True):
 
     `order` names the weights in access order, and `traced` gives their digests. `ambient` are digests of the settings that the traced
     init left: only those that come out alike are kept. Without `store` nothing is written: what init finds and changes is noted all the
-    same. `bases` is a weights file whose entries take the place of those of the same name, or come besides; of `dynamic` weights
-    nothing else is stored.
+    same. `outline` is a file for the outline of the first state (see structure.py). `bases` is a weights file whose
+    entries take the place of those of the same name, or come besides; of `dynamic` weights nothing else is stored.
     """
 
     function: Function
@@ -29,6 +29,7 @@ class SnapshotRequest(Record, frozen=True):
     ambient: dict[str, str] = {}
     generators: dict[str, str] = {}  # digests of the generators' states before the traced init
     store: bool = True
+    outline: str = ""
     bases: str = ""
     dynamic: tuple[str, ...] = ()
     progress: int = -1  # file descriptor

@@ -139,6 +139,7 @@ class Snapshotter:
         if self._event_index in self.report["states"] or self.report.get("init", mark.name) != mark.name:
             return
         from tidalctl.artifacts.state.skeleton import skeleton_digest
+        from tidalctl.compiler.snapshot.structure import write_outline
 
         if self._watched is not None:
             project, left = self._watched
@@ -147,6 +148,8 @@ class Snapshotter:
                 self.report.setdefault("globals_differ", str(other))
         if "skeleton" not in self.report:
             self.report["skeleton"] = skeleton_digest(state)
+            if self._request.outline:
+                write_outline(self._request.outline, state)
         self.report["states"][self._event_index] = _weight_digests(state)
 
 

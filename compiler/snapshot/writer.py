@@ -20,6 +20,7 @@ from tidalctl.artifacts.state.slots import Slot
 from tidalctl.artifacts.state.storages import chunks_of, covers, storage_names
 from tidalctl.compiler.side_effects.effects import Effects
 from tidalctl.compiler.snapshot.records import RNG, SnapshotRequest
+from tidalctl.compiler.snapshot.structure import first_loss
 
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
 
@@ -100,12 +101,33 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
     with open(path, "rb") as file:
         unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
         try:
-            unpickler.load()
+            restored = unpickler.load()
         except Exception as error:  # and built again by such
             raise NotStored(Cause.NOT_UNPICKLABLE, error=f"{type(error).__name__}: {error}") from error
     if rebound := _rebound(effects.bound, unpickler.seen):
         raise NotStored(Cause.GLOBAL_BOUND_ANEW, name=rebound)
+    if loss := _loss(skeleton, restored, pickler, unpickler):
+        raise NotStored(Cause.NOT_PICKLABLE, what=loss)
     return pickler, tuple(sorted(unpickler.seen))
+
+
+def _loss(
+    skeleton: dict[str, Any], restored: dict[str, Any], pickler: SkeletonPickler, unpickler: SkeletonUnpickler
+) -> str | None:
+    """Return what of a state, or of the globals that init has set, was read back otherwise than it was, with the path to it."""
+    numbers, objects = pickler.memo.copy(), unpickler.memo.copy()  # type: ignore[attr-defined]
+
+    def counterpart(value: Any) -> Any:
+        return objects.get(numbers[id(value)][0]) if id(value) in numbers else None
+
+    parts = [("state", skeleton["state"], restored["state"])]
+    for name in ("bound", "filled"):
+        pairs = zip(skeleton[name], restored[name], strict=True)
+        parts += [(str(Slot(*slot)), value, again) for (slot, value), (_, again) in pairs]
+    try:
+        return next((loss for name, value, again in parts if (loss := first_loss(value, again, counterpart, name))), None)
+    except Exception as error:  # noqa: BLE001 - containers of the user's own may raise anything
+        return f"it can't be compared with what is read back: {type(error).__name__}: {error}"
 
 
 def _rebound(bound: dict[Slot, Any], seen: set[str]) -> Slot | None:

@@ -18,18 +18,6 @@ def hooked(name: str) -> torch.nn.Module:
     return module
 
 
-def clipped() -> torch.optim.Optimizer:
-    optimizer = torch.optim.SGD(torch.nn.Linear(2, 2).parameters())
-    optimizer.register_step_pre_hook(print)
-    return optimizer
-
-
-def compiled() -> torch.nn.Module:
-    module = torch.nn.Sequential(torch.nn.Linear(2, 2))
-    module[0].compile(backend="eager")
-    return module
-
-
 def inferred() -> torch.Tensor:
     with torch.inference_mode():
         return torch.ones(2)
@@ -60,8 +48,6 @@ def mapped(folder: Path, mode: str) -> Any:
     [
         (lambda _: {"m": hooked("register_hook")}, 'state["m"].bias', "hooks would be lost"),
         (lambda _: [hooked("register_post_accumulate_grad_hook")], "state[0].bias", "hooks would be lost"),
-        (lambda _: {"opt": clipped()}, 'state["opt"]', "step_pre_hooks would be lost"),
-        (lambda _: {"m": compiled()}, 'state["m"][0]', "compiled by its compile()"),
         (lambda _: {"bias": inferred()}, 'state["bias"]', "an inference tensor"),
         (lambda _: {"nest": torch.nested.nested_tensor([torch.ones(2)])}, 'state["nest"]', "a nested tensor"),
         (lambda _: {"free": thinned()}, 'state["free"]', "in another order"),

@@ -91,19 +91,10 @@ def _report(recorded: Trace, output: Path) -> dict[str, Any]:
 
 
 def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
-    imports, weights = recorded.of(Import), recorded.of(Weight)
-    weights = [weight for weight in weights if weight.event == weights[0].event]  # each event's init makes as many
-    size = sum(weight.nbytes for weight in weights)
-    used = {use.weight for use in recorded.of(FirstUse)} & {weight.index for weight in weights}
+    imports, calls, cost = recorded.of(Import), recorded.of(InitCall), recorded.one(TracingCost)
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
-    call, cost = recorded.one(InitCall), recorded.one(TracingCost)
-    if call is not None:
-        kind = "static" if call.static else "not marked static"
-        lines.append(
-            f"  init      {call.name} ({kind}), {call.duration_s:.1f} s, "
-            f"{count_text(len(weights), 'weight')}, {size_text(size)}, {len(used)} used"
-        )
-    else:
+    lines += [_init_line(recorded, call, len(calls)) for call in calls]
+    if not calls:
         lines.append(
             "  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init"
         )
@@ -121,9 +112,20 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
         lines.append(f"  tracing   {hooks:.1f} s of {cost.total_s:.1f} s went into tracing itself")
     if tensorboard is not None:
         lines.append(f"profile: tensorboard --logdir {tensorboard}")
-    if call is not None:
+    if calls:
         lines.append(f"next: tidalctl compile {output}")
     return "\n".join(lines)
+
+
+def _init_line(recorded: Trace, call: InitCall, calls: int) -> str:
+    """Return what one recorded call of init made; where there are several, of which event."""
+    weights = [weight for weight in recorded.of(Weight) if weight.event == call.event]
+    used = {use.weight for use in recorded.of(FirstUse)} & {weight.index for weight in weights}
+    size = size_text(sum(weight.nbytes for weight in weights))
+    kind = "static" if call.static else "not marked static"
+    event = f"event {call.event}: " if calls > 1 else ""
+    made = f"{count_text(len(weights), 'weight')}, {size}, {len(used)} used"
+    return f"  init      {event}{call.name} ({kind}), {call.duration_s:.1f} s, {made}"
 
 
 def _tax_text(tax: float | None) -> str:

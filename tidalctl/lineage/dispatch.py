@@ -8,11 +8,15 @@ import concurrent.futures.thread
 import functools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from tidalctl.artifacts.state.storages import storage_of
 
 
 class Mode(TorchDispatchMode):
@@ -27,6 +31,16 @@ class Mode(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         """That torch need not see to it, where it asks. A torch that doesn't ask wraps ours once more, and all is as it was."""
         return False
+
+
+def is_for_a_wrapper(types: Sequence[type], operands: Any) -> bool:
+    """Whether an operator is given a tensor that wraps others and has no memory of its own.
+
+    A mode that then returns NotImplemented is asked again for each operator that the wrapper's class runs on the inner tensors.
+    """
+    own = tuple(kind for kind in types if getattr(kind, "__torch_dispatch__", None) is not torch.Tensor.__torch_dispatch__)
+    leaves: list[Any] = tree_leaves(operands) if own else []
+    return any(isinstance(leaf, torch.Tensor) and isinstance(leaf, own) and storage_of(leaf) is None for leaf in leaves)
 
 
 def _left_alone(dispatch: Callable[..., Any]) -> Callable[..., Any]:

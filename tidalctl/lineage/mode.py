@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tidalctl.lineage.dispatch import Mode, on_every_thread
+from tidalctl.lineage.dispatch import Mode, is_for_a_wrapper, on_every_thread
 from tidalctl.lineage.tape import Tape
 
 _HOST_READS = ("numpy", "tolist", "__array__")
@@ -25,6 +25,8 @@ class LineageMode(Mode):
         kwargs = kwargs or {}
         if self._tape.quiet.on:
             return func(*args, **kwargs)
+        if types and is_for_a_wrapper(types, (args, kwargs)):
+            return NotImplemented
         call = self._tape.before(func, args, kwargs)
         out = func(*args, **kwargs)
         self._tape.after(func, args, kwargs, call, out)

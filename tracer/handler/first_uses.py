@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from tidalctl.artifacts.state.storages import storage_of
 from tidalctl.artifacts.trace.records import FirstUse
-from tidalctl.lineage.dispatch import Mode
+from tidalctl.lineage.dispatch import Mode, is_for_a_wrapper
 from tidalctl.lineage.identity import operator_name, tensors_written
 
 RANGE = "tidalctl#"  # profiler ranges around each launch carry the number of its signature
@@ -63,6 +63,8 @@ class AccessMode(Mode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if types and is_for_a_wrapper(types, (args, kwargs)):
+            return NotImplemented
         record = self._record
         record.operators += 1
         if func.is_view:

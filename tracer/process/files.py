@@ -24,6 +24,7 @@ class FileRecorder:
         self._clock = clock
         self._root = root
         self.written: set[str] = set()  # what the program itself opened for writing, or gave another file's name
+        self._init_wrote: set[str] = set()
         self._opened: dict[tuple[str, str], str] = {}
         self._sources: dict[str, None] = {}
         self._active = True
@@ -44,6 +45,8 @@ class FileRecorder:
             return
         if written:
             self.written.add(os.path.abspath(given))
+            if self._clock.phase == "init":
+                self._init_wrote.add(os.path.abspath(given))
         else:
             self.note(given)
 
@@ -69,9 +72,14 @@ class FileRecorder:
             if os.path.isfile(path):
                 seen.add(path)
                 kept = phase != "init" and path not in self.written and status.st_size <= DIGESTED
-                digest = digest_of_the_project(path, self._root) if kept else ""
                 yield FileOpened(
-                    path=path, given=given, phase=phase, size=status.st_size, mtime_ns=status.st_mtime_ns, sha256=digest
+                    path=path,
+                    given=given,
+                    phase=phase,
+                    size=status.st_size,
+                    mtime_ns=status.st_mtime_ns,
+                    written=_digest(path) if path in self._init_wrote else None,
+                    sha256=digest_of_the_project(path, self._root) if kept else "",
                 )
         mapped = sorted(mapped_files() - seen)
         touched = touched_parts(path for path in mapped if ".so" in path)  # weights are gigabytes, and are read by group
@@ -102,10 +110,13 @@ class FileRecorder:
 
 def digest_of_the_project(path: str, root: str) -> str:
     """sha256 of a file of the project's own; empty of any other."""
-    if not is_own(path, root):
-        return ""
+    return _digest(path) if is_own(path, root) else ""
+
+
+def _digest(path: str) -> str:
+    """sha256 of a file; empty of one that is large, or that can't be read."""
     try:
-        return file_digest(Path(path))
+        return file_digest(Path(path)) if os.path.getsize(path) <= DIGESTED else ""
     except OSError:
         return ""
 
