@@ -22,7 +22,7 @@ from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, InitCall
-from tidalctl.compiler.assemble import add_start_times, write_files
+from tidalctl.compiler.assemble import add_start_times, first_use_times, write_files
 from tidalctl.compiler.attempt import Workplace, attempt, clear
 from tidalctl.compiler.code.project_files import changed_since, copy_shipment, plan_shipment
 from tidalctl.compiler.conditions import not_reproducible, of_the_event
@@ -74,6 +74,7 @@ def compile_traces(
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
+    traces = [with_events(trace, path) for trace, path in zip(traces, paths, strict=True)]
     trace = with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env)
     refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
     output = output.absolute()

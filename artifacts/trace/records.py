@@ -10,16 +10,19 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 7
+SCHEMA = 8
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
 
 class Event(Record, frozen=True):
-    """One traced request: its JSON text and the digest of its canonical form."""
+    """One traced request: the digest of its canonical form, and its JSON text where that was read from NAME.events.
 
-    text: str
+    In a trace's file there is no text: see artifacts.trace.events.
+    """
+
     digest: str
+    text: str = ""
 
 
 class Header(Record, frozen=True, tag="header"):

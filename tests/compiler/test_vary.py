@@ -50,7 +50,7 @@ def test_a_script_needs_the_promise_and_check_events_tell_where_it_does_not_hold
     checked = compiled(clips, "--vary", "scale", "--check-event", json.dumps(event))
     assert checked["strategy"] != "script"
     (failed, *_) = checked["fallbacks"]
-    assert failed["code"] == "proof-failed" and f"--check-event {json.dumps(event)}: " in failed["cause"]
+    assert failed["code"] == "proof-failed" and "check event 0: " in failed["cause"]
     assert clips.run(event)["output"] == clips.plain(event)
 
 
