@@ -20,6 +20,7 @@ from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folde
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, InitCall
 from tidalctl.compiler.assemble import add_start_times, first_use_times, write_files
@@ -152,6 +153,7 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
         static=strategy.static,
         init_s=made.report.init_s,
         traced_init_s=call.duration_s,
+        first_uses=first_use_times(trace, manifest),
     )
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings)
 

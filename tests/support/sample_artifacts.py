@@ -89,7 +89,7 @@ def sample_records() -> list[tr.AnyRecord]:
             root="/home/someone/project",
             cwd="/home/someone",
             argv=("--fast",),
-            events=(tr.Event(text=json.dumps(EVENT), digest=digest_json(EVENT)),),
+            events=(tr.Event(digest=digest_json(EVENT)),),
             vary=("prompt",),
         ),
         tr.Import(name="os", file="", self_s=0.001, total_s=0.001, phase="import"),
@@ -172,7 +172,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         "code/app.py": code.encode(),
         "dynamic_init.py": b"def serves(event):\n    return True\n",
         "prewarm.json": json.dumps(
-            {"schema": 1, "kernels": [{"operator": "aten.linear", "operands": ["[]"], "count": 1, "time_s": 0.5}]}
+            {"schema": 1, "kernels": [{"operator": "aten.linear", "operands": ["[]"], "count": 1}]}
         ).encode(),
     }
     for name, content in files.items():
@@ -197,7 +197,6 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
             sha256=digests.sha256[place.entry.name],
             xxh3=digests.xxh3[place.entry.name],
             first_use=index if index < 2 else None,
-            first_use_s=0.25 if index < 2 else None,
             operator="aten.linear" if index < 2 else "",
             folded=("gguf.dequantize",) if index == 0 else (),
             sources=("model.gguf:blk.0",) if index == 0 else (),

@@ -10,6 +10,7 @@ from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.provenance import FirstUses, provenance_fields
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import environment_text, function_text, plain, shape_text
@@ -28,6 +29,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
     """
     executed = frozenset(manifest.executed)
     body = plain(manifest)
+    uses = provenance_fields(path, FirstUses).first_uses
     return {
         **body,
         "schema": SCHEMA,
@@ -37,6 +39,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "size": sum(stored.size for stored in manifest.files.values()),
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": name in executed} for name in manifest.modules],
+        "weights": [{**weight, "first_use_s": uses.get(weight["name"])} for weight in body["weights"]],
         "pinned_by": manifest.guard.pinned_by,
         "code_pack": _code_pack(manifest, path),
         "import_cache": _import_cache(manifest, path),

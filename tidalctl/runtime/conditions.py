@@ -10,22 +10,25 @@ from typing import Any
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.working_environment import Surroundings, variable_digest
 
 
-def process_mismatch(manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str]) -> Reason | None:
+def process_mismatch(
+    manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str], roots: Callable[[], Iterable[str]]
+) -> Reason | None:
     """Return why no event's state can come from the bundle in this process, or None.
 
-    `argv` is None where this process's arguments are somebody else's.
+    `argv` is None where this process's arguments are somebody else's. `roots` gives where the project, or its copy, lies.
     """
     if manifest.strategy == "eager":
         reasons = [Reason(code=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
         return reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
     if changed_packages:
         return Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3]))
-    if argv is not None and argv != manifest.guard.argv:
-        return Cause.ARGUMENTS_DIFFER.of(arguments=list(manifest.guard.argv))
+    if argv is not None and argv_digest(argv, roots() if argv else ()) != manifest.guard.argv:
+        return Cause.ARGUMENTS_DIFFER.of()
     if manifest.fingerprint.cpu_flags != fp.cpu_flags() and (other_cpu := fp.cpu_mismatch(manifest.fingerprint)):
         return other_cpu  # found out before the function's import, since it decides where its files are looked for
     return environ_mismatch(manifest)

@@ -53,7 +53,9 @@ class EventStrategy:
         self._at_start = Surroundings()
         self.changed_packages = fp.changed_distributions(self._manifest.fingerprint, sys.path)
         self.process_reason = (
-            Cause.EAGER_ASKED_FOR.of() if eager else conditions.process_mismatch(self._manifest, argv, self.changed_packages)
+            Cause.EAGER_ASKED_FOR.of()
+            if eager
+            else conditions.process_mismatch(self._manifest, argv, self.changed_packages, self._roots)
         )
 
     def look_at_machine(self) -> None:

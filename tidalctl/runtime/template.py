@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
-from tidalctl.artifacts.bundle.provenance import provenance_fields
+from tidalctl.artifacts.bundle.provenance import home_of, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.function.init_mark import Init, answer_inits_with
@@ -29,10 +29,13 @@ from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the provenance says of the project's folder, and of the size and time of the files that a replay answers for."""
+    """What the provenance says of the project's folder, and of the files that a replay answers for: size and time of each.
+
+    The files are those of the manifest's answers, sorted.
+    """
 
     root: str = ""
-    sources: dict[str, Any] = {}
+    sources: tuple[Any, ...] = ()
 
 
 class Template:
@@ -69,7 +72,7 @@ class Template:
             with timeline.span("check"):
                 self._check_files()
         self.collector = CollectorPaused()
-        self._origin: Origin | None = None
+        self._found_home: Path | None = None
         self._init_called = False  # by an earlier call in this process
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
         self._call_strategy: str | None = None
@@ -123,14 +126,14 @@ class Template:
 
     def _home(self) -> Path:
         """Return where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
-        if self._origin is None:
-            self._origin = provenance_fields(self.path, Origin)
-        root = Path(self._origin.root)
-        return root if root.is_absolute() and root.is_dir() else self.imports.code
+        if self._found_home is None:
+            place = provenance_fields(self.path, Origin).root
+            self._found_home = home_of(place, self.path, self.manifest) or self.imports.code
+        return self._found_home
 
     def _replayed_files(self) -> tuple[Mapping[str, Any], Path]:
-        home = self._home()
-        return self._origin.sources if self._origin is not None else {}, home
+        files = sorted({answer.file for answer in self.manifest.answers})
+        return dict(zip(files, provenance_fields(self.path, Origin).sources, strict=False)), self._home()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Answer a call of an init."""
