@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ from tidalctl.compiler.attempt import Attempt
 from tidalctl.compiler.code.code_pack import pack_code, source_times
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
+from tidalctl.compiler.dynamic.answers import texts_in
 from tidalctl.compiler.script.writer import conditions_source
 
 
@@ -67,7 +69,6 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
         p.relative_to(partial).as_posix(): BundleFile(size=p.stat().st_size, sha256=file_digest(p)) for p in others
     }
     modules: list[Import] = trace.of(Import)
-    ran = set((trace.one(Executed) or Executed(files=())).files)
     environment = trace.one(Environment)
     if environment is None:
         raise TidalError("the trace holds no fingerprint", "record it again")
@@ -85,7 +86,6 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
         weights=(*_weights(trace, made), *_answer_weights(trace, made)) if made.kind != "eager" else (),
         globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
-        executed=tuple(record.name for record in modules if record.file in ran),
         readahead=readahead_of(trace, header.root, bool(pack), scanned),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
@@ -199,13 +199,15 @@ def first_use_times(trace: Trace, manifest: Manifest) -> dict[str, float]:
 def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, times: dict[str, Any]) -> bytes:
     """What was measured, and where the project lies: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
+    ran = set((trace.one(Executed) or Executed(files=())).files)
     beside = partial.parent / "bundle"  # every bundle in this folder is as far from the project
 
     def places(files: Iterable[str]) -> list[str]:
         return sorted({file_place(file, header.root, beside) for file in files})
 
-    opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
-    code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in trace.of(FileOpened) if r.mapped]
+    files = [record for record in trace.of(FileOpened) if not _of_an_event(record, trace)]
+    opened = [record.path for record in files if not record.mapped and record.size]
+    code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in files if r.mapped]
     code += [file for record in trace.of(SourcesRead) for file in record.files]
     body: dict[str, Any] = {
         "compiled": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -215,10 +217,21 @@ def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, 
         "read": places(opened),
         "code_files": places(file for file in code if file.startswith("/")),
         "touched": touched_of(trace),
+        "executed": [record.name for record in trace.of(Import) if record.file in ran],
         "first_uses": first_use_times(trace, manifest),
         **times,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def _of_an_event(record: FileOpened, trace: Trace) -> bool:
+    """Whether an event names a file, or a folder above it: no part of a bundle tells of that."""
+    return any(
+        record.given == text or f"{record.path}/".startswith(f"{os.path.realpath(os.path.join(trace.header.cwd, text))}/")
+        for event in trace.header.events
+        for text in texts_in(json.loads(event.text))
+        if "/" in text or record.given == text
+    )
 
 
 def add_start_times(bundle: Path, times: StartTimes | None) -> None:

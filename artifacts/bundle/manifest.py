@@ -144,7 +144,6 @@ class Manifest(Record, frozen=True):
     weights: tuple[BundleWeight, ...]
     globals: tuple[str, ...]
     modules: tuple[str, ...]
-    executed: tuple[str, ...]
     readahead: tuple[str, ...]
     fallbacks: tuple[Fallback, ...] = ()
     dynamic: tuple[

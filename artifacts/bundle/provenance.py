@@ -30,10 +30,11 @@ class Touched(msgspec.Struct, frozen=True):
     touched: dict[str, tuple[tuple[Bytes, Bytes], ...]] = {}
 
 
-class FirstUses(msgspec.Struct, frozen=True):
-    """When the traced handler first used each weight: seconds from the start of its call."""
+class Observed(msgspec.Struct, frozen=True):
+    """What `inspect` shows of the traced handler: seconds to the first use of each weight, and the modules whose code ran."""
 
     first_uses: dict[str, float] = {}
+    executed: tuple[str, ...] | None = None
 
 
 class ProjectChanged(TidalError):

@@ -44,7 +44,10 @@ class Environment(Record, frozen=True, tag="environment"):
 
 
 class Import(Record, frozen=True, tag="import"):
-    """One module in the order in which imports began. Self time leaves out the modules that it imported in turn."""
+    """One module. Self time leaves out the modules that it imported in turn.
+
+    First come those of the main thread, in the order in which their imports began, then the others by name.
+    """
 
     name: str
     file: str  # absolute; empty for built-in and namespace modules
@@ -52,6 +55,7 @@ class Import(Record, frozen=True, tag="import"):
     total_s: float
     phase: str  # start (there before the function), import, init or handler
     importer: str = ""  # the module whose statements asked for it first; empty where that was none
+    aside: bool = False  # another thread than the main one imported it, so that its phase says nothing
     plain: bool = False  # Python's own loader of source files made it, with nothing of anybody else's in between
     sha256: str = (
         ""  # of a source file of the project, as it was when it was imported; empty where the function wrote it itself

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tidalctl.artifacts.bundle.manifest import (
     MANIFEST,
+    PROVENANCE,
     SCHEMA,
     BundleFile,
     BundleWeight,
@@ -217,12 +218,13 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         weights=weights,
         globals=(),
         modules=("app", "heavy", "heavy.core"),
-        executed=("app", "heavy.core"),
         readahead=(),
         fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda', code="not-picklable"),),
     )
     manifest = seal(msgspec.structs.replace(manifest, **changed))
     (path / MANIFEST).write_bytes(encode_manifest(manifest))
+    observed = {"first_uses": {weight.name: 0.25 for weight in weights[:2]}, "executed": ["app", "heavy.core"]}
+    (path / PROVENANCE).write_text(json.dumps(observed))
     return manifest
 
 
