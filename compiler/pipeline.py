@@ -135,7 +135,7 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
             if difference is None:
                 add_start_times(partial, steadier_times(place, manifest, times, say))
                 break
-            failure = Cause.PROOF_FAILED.of(what=difference)
+            failure = Cause.PROOF_FAILED.of(what=_without_folders(difference, place))
         clear(place, made)
         fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", failure))
     else:
@@ -156,6 +156,13 @@ def _build(place: Workplace, check_events: Sequence[str], progress: Progress | N
         first_uses=first_use_times(trace, manifest),
     )
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings)
+
+
+def _without_folders(text: str, place: Workplace) -> str:
+    """Return a text that goes into the bundle without the folders of this machine, which are others each time."""
+    for folder, name in ((place.partial, "bundle"), (Path(place.trace.header.root), "project")):
+        text = text.replace(f"{folder}/", f"{name}/")
+    return text
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:

@@ -84,6 +84,7 @@ def test_compile_prints_the_change_and_with_it_one_event_serves_all(chain: Calla
     begin, end = source.index(mark), source.index("    scale = event")
     (made.project / "app.py").write_text(source[:begin] + CHANGE + source[end:])
     made.trace.unlink()
+    made.trace.with_suffix(".events").unlink()
     shutil.rmtree(made.bundle)
     made.make()
     assert made.manifest["strategy"] == "snapshot" and made.manifest["init"] == "app:load_base"
