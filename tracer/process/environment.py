@@ -94,7 +94,8 @@ class EnvironRecorder:
     def init_called(self) -> None:
         """Note what the program itself has set until init is called for the first time."""
         if self._at_init is None:
-            self._at_init = self._since.digests(self._since.assigned(), [os.path.realpath(self._root)])
+            with self._clock.charging("hooks"):  # these questions about paths are ours
+                self._at_init = self._since.digests(self._since.assigned(), [os.path.realpath(self._root)])
 
     def reads(self) -> EnvironReads:
         at_init = self._at_init or {}
