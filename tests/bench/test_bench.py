@@ -212,7 +212,7 @@ def test_differing_outputs_exit_1_after_the_numbers(tmp_path: Path, options: tup
         assert [s["output_equal"] for s in json.loads(done.stdout)["samples"]] == [True, False]
     else:
         assert "outputs differ" in done.stdout and "warm: first token" in done.stdout
-        sample_artifacts.write_bundle(tmp_path / "app.bundle", APP, reproducible=False)
+        write_bundle(tmp_path, reproducible=False)
         done = run_command(str(tmp_path / "app.bundle"), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
         assert done.exit_code == 0 and "outputs are not compared" in " ".join(done.stdout.split())
 
