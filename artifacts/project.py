@@ -3,6 +3,7 @@
 import functools
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 _FOLDERS = frozenset(["site-packages", "dist-packages"])
@@ -27,6 +28,21 @@ def installed() -> tuple[str, ...]:
 
     paths = sysconfig.get_paths()
     return tuple({paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")} | {sys.prefix, sys.base_prefix})
+
+
+@functools.cache
+def import_folders() -> tuple[Path, ...]:
+    """Return the entries of sys.path below which installed files lie; the standard library, whose folder may hold the others, last."""
+    import sysconfig
+
+    library = Path(sysconfig.get_paths()["stdlib"])  # "platstdlib" is the virtual environment's
+    packages = sorted(Path(entry) for entry in installed() if entry.endswith(("site-packages", "dist-packages")))
+    return (*packages, library / "lib-dynload", library)
+
+
+def place_below(path: Path, folders: Iterable[Path]) -> str:
+    """Return a file's path relative to the first of the folders that it lies in; empty where it lies in none."""
+    return next((path.relative_to(folder).as_posix() for folder in folders if path.is_relative_to(folder)), "")
 
 
 def inside(folder: str) -> str:

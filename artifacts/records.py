@@ -42,8 +42,8 @@ class KernelSignature(Record, frozen=True):
     operator: str
     operands: tuple[str, ...]
     count: int
-    time_s: float
-    kernels: tuple[str, ...] = ()  # device kernels that the launch started; empty on a CPU
+    time_s: float = 0.0  # in a trace
+    kernels: tuple[str, ...] = ()  # in a trace: device kernels that the launch started; empty on a CPU
 
 
 def canonical_json(value: Any) -> bytes:

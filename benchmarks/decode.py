@@ -16,6 +16,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tidalctl.artifacts.bundle.provenance import read_provenance
+
 WARM_UP = 4  # pieces after the first that still load kernels or grow caches
 
 BOTH = """
@@ -50,7 +52,7 @@ print(json.dumps(times))
 def one_process(options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each piece, by variant, of one process."""
     manifest = json.loads((options.bundle / "manifest.json").read_bytes())
-    provenance = json.loads((options.bundle / "provenance.json").read_bytes())
+    provenance = read_provenance(options.bundle)
     function = manifest["function"]
     done = subprocess.run(
         [

@@ -2,7 +2,8 @@
 
 import datetime
 import json
-import platform
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tidalctl.artifacts.bundle.manifest import (
     encode_manifest,
     seal,
 )
+from tidalctl.artifacts.bundle.provenance import file_place, folder_place
 from tidalctl.artifacts.bundle.start_times import StartTimes
 from tidalctl.artifacts.bundle.weights_file import Placement
 from tidalctl.artifacts.errors import TidalError
@@ -45,6 +47,7 @@ from tidalctl.compiler.attempt import Attempt
 from tidalctl.compiler.code.code_pack import pack_code, source_times
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
+from tidalctl.compiler.dynamic.answers import texts_in
 from tidalctl.compiler.script.writer import conditions_source
 
 
@@ -66,7 +69,6 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
         p.relative_to(partial).as_posix(): BundleFile(size=p.stat().st_size, sha256=file_digest(p)) for p in others
     }
     modules: list[Import] = trace.of(Import)
-    ran = set((trace.one(Executed) or Executed(files=())).files)
     environment = trace.one(Environment)
     if environment is None:
         raise TidalError("the trace holds no fingerprint", "record it again")
@@ -84,17 +86,16 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
         weights=(*_weights(trace, made), *_answer_weights(trace, made)) if made.kind != "eager" else (),
         globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
-        executed=tuple(record.name for record in modules if record.file in ran),
         readahead=readahead_of(trace, header.root, bool(pack), scanned),
-        touched=touched_of(trace),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
         answers=made.answers,
         pack=pack,
     )
     sealed = seal(manifest)
+    times = {**source_times(trace, partial), "scanned": scanned}
     (partial / MANIFEST).write_bytes(encode_manifest(sealed))
-    (partial / PROVENANCE).write_bytes(_provenance(trace, made, {**source_times(trace, partial), "scanned": scanned}))
+    (partial / PROVENANCE).write_bytes(_provenance(trace, made, sealed, partial, times))
     return sealed
 
 
@@ -158,7 +159,6 @@ def _stored_weight(
         sha256=digests[entry.name],
         xxh3=xxh3[entry.name],
         first_use=place,
-        first_use_s=round(use.time_s, 6) if use is not None else None,
         module=use.module if use is not None else "",
         operator=use.operator if use is not None else "",
     )
@@ -173,41 +173,65 @@ def _source_name(file: str, key: str, trace: Trace) -> str:
 
 
 def _prewarm(trace: Trace) -> bytes:
-    """Kernel signatures over all events, each once, in the order of most time."""
+    """Kernel signatures over all events, each once, in the order of first launches. Nothing of them is measured."""
     merged: dict[tuple[str, tuple[str, ...]], KernelSignature] = {}
     for record in trace.of(Kernel):
         signature = record.signature
         key = (signature.operator, signature.operands)
         if known := merged.get(key):
-            signature = msgspec.structs.replace(
-                known,
-                count=known.count + signature.count,
-                time_s=known.time_s + signature.time_s,
-                kernels=tuple(sorted({*known.kernels, *signature.kernels})),
-            )
-        merged[key] = signature
-    kernels = sorted(merged.values(), key=lambda signature: -signature.time_s)
+            signature = msgspec.structs.replace(known, count=known.count + signature.count)
+        merged[key] = msgspec.structs.replace(signature, time_s=0.0, kernels=())
+    kernels = list(merged.values())
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def _provenance(trace: Trace, made: Attempt, times: dict[str, Any]) -> bytes:
-    """Clock, host and absolute paths: what helps a person, and the bench, and is no part of the bundle's identity."""
+def first_use_times(trace: Trace, manifest: Manifest) -> dict[str, float]:
+    """Return the time of each weight's first use, in seconds from the start of the handler's call under tracing."""
+    uses, answers = access_order(trace), {answer.weight for answer in manifest.answers}
+    contents = use_digests(trace) if answers else {}
+    found = {
+        weight.name: contents.get(weight.sha256) if weight.name in answers else uses.get(weight.name)
+        for weight in manifest.weights
+    }
+    return {name: round(use.time_s, 6) for name, use in found.items() if use is not None}
+
+
+def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, times: dict[str, Any]) -> bytes:
+    """What was measured, and where the project lies: what helps a person, and the bench, and is no part of the bundle's identity."""
     header = trace.header
-    opened = [record.path for record in trace.of(FileOpened) if not record.mapped and record.size]
-    code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in trace.of(FileOpened) if r.mapped]
+    ran = set((trace.one(Executed) or Executed(files=())).files)
+    beside = partial.parent / "bundle"  # every bundle in this folder is as far from the project
+
+    def places(files: Iterable[str]) -> list[str]:
+        return sorted({file_place(file, header.root, beside) for file in files})
+
+    files = [record for record in trace.of(FileOpened) if not _of_an_event(record, trace)]
+    opened = [record.path for record in files if not record.mapped and record.size]
+    code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in files if r.mapped]
     code += [file for record in trace.of(SourcesRead) for file in record.files]
     body: dict[str, Any] = {
         "compiled": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "root": header.root,
-        "cwd": header.cwd,
-        "argv": list(header.argv),
-        "sources": {file: list(known) for file, known in sorted(made.sources.items())},
-        "read": sorted(dict.fromkeys(opened)),
-        "code_files": sorted(dict.fromkeys(code)),
+        "root": folder_place(header.root, beside),
+        "cwd": folder_place(header.cwd, beside),
+        "sources": [made.sources.get(file) for file in sorted({answer.file for answer in made.answers})],
+        "read": places(opened),
+        "code_files": places(file for file in code if file.startswith("/")),
+        "touched": touched_of(trace),
+        "executed": [record.name for record in trace.of(Import) if record.file in ran],
+        "first_uses": first_use_times(trace, manifest),
         **times,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def _of_an_event(record: FileOpened, trace: Trace) -> bool:
+    """Whether an event names a file, or a folder above it: no part of a bundle tells of that."""
+    return any(
+        record.given == text or f"{record.path}/".startswith(f"{os.path.realpath(os.path.join(trace.header.cwd, text))}/")
+        for event in trace.header.events
+        for text in texts_in(json.loads(event.text))
+        if "/" in text or record.given == text
+    )
 
 
 def add_start_times(bundle: Path, times: StartTimes | None) -> None:

@@ -20,6 +20,7 @@ from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.variables import environ_reads
+from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import digest_value
 
 
@@ -36,7 +37,7 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         arguments="" if kind == "replay" else call.arguments,
         environ=reads.variables,
         environ_at_init=reads.at_init,
-        argv=trace.header.argv,
+        argv=argv_digest(trace.header.argv, [trace.header.root]),
         settings=report.settings,
         moved=report.moved,
         directory=report.directory,

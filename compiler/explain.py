@@ -17,6 +17,7 @@ class Verdict(Record, frozen=True):
     static: tuple[str, ...] = ()  # weights that were the same for all events
     init_s: float = 0.0
     traced_init_s: float = 0.0
+    first_uses: dict[str, float] = {}  # seconds from the start of the handler's call under tracing, by weight
 
 
 _GENERATOR = "the state of torch's random generator"
@@ -81,7 +82,8 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     lines = ["how the state is made:", *_parts(manifest, call), "", "layout, in the order of first use:"]
     lines.append(f"  {'size':>10}  {'first use':>10}  weight")
     for weight in manifest.weights:
-        first = "never" if weight.first_use_s is None else f"{weight.first_use_s * 1e3:8.1f} ms"
+        used = verdict.first_uses.get(weight.name)
+        first = "never" if used is None else f"{used * 1e3:8.1f} ms"
         by = f"  ← {weight.module or 'the handler'}, {weight.operator}" if weight.operator else ""
         what = by or (f"  ← {_GENERATOR}, no weight" if weight.name == RNG else "")
         lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{what}")

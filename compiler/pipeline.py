@@ -20,9 +20,10 @@ from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folde
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, InitCall
-from tidalctl.compiler.assemble import add_start_times, write_files
+from tidalctl.compiler.assemble import add_start_times, first_use_times, write_files
 from tidalctl.compiler.attempt import Workplace, attempt, clear
 from tidalctl.compiler.away import Away, lay_away
 from tidalctl.compiler.code.project_files import changed_since
@@ -81,6 +82,7 @@ def compile_traces(
     traces = [read_trace(path) for path in paths]
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
+    traces = [with_events(trace, path) for trace, path in zip(traces, paths, strict=True)]
     trace = with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env)
     refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
     output = output.absolute()
@@ -146,7 +148,7 @@ def _build(
             if difference is None:
                 add_start_times(partial, steadier_times(place, manifest, times, say))
                 break
-            failure = Cause.PROOF_FAILED.of(what=difference)
+            failure = Cause.PROOF_FAILED.of(what=_without_folders(difference, place))
         clear(place, made)
         fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", failure))
     else:
@@ -172,8 +174,16 @@ def _build(
         static=strategy.static,
         init_s=made.report.init_s,
         traced_init_s=call.duration_s,
+        first_uses=first_use_times(trace, manifest),
     )
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings, secrets=shipment.secrets)
+
+
+def _without_folders(text: str, place: Workplace) -> str:
+    """Return a text that goes into the bundle without the folders of this machine, which are others each time."""
+    for folder, name in ((place.partial, "bundle"), (Path(place.trace.header.root), "project")):
+        text = text.replace(f"{folder}/", f"{name}/")
+    return text
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:

@@ -41,10 +41,10 @@ class Expected(Record, frozen=True):
 def run_plainly(place: Workplace, events: Sequence[str]) -> list[Expected]:
     """Run the plain function on each event of `--check-event`, in a process of its own. Raises FunctionError where it fails."""
     found = []
-    for event in events:
+    for index, event in enumerate(events):
         name = f"--check-event {event[:SHOWN]}"
         try:
-            found.append(_expected(name, event, plain_run(place.trace.header, [event], place.work)))
+            found.append(_expected(f"check event {index}", event, plain_run(place.trace.header, [event], place.work)))
         except FunctionError as error:
             raise FunctionError(f"{name}: {error.message}", "name events that the function answers") from None
     return found

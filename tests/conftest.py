@@ -258,7 +258,8 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture
 def spoiled(decoder: Chain, tmp_path: Path) -> Path:
-    """A copy of the decoder's bundle that a test may spoil."""
+    """A copy of the decoder's bundle that a test may spoil, with the project where the bundle looks for it."""
+    (tmp_path / "project").symlink_to(decoder.project)
     return Path(shutil.copytree(decoder.bundle, tmp_path / "spoiled.bundle"))
 
 

@@ -57,9 +57,7 @@ def _write_trace(request: Request) -> int:
                 root=request.root,
                 cwd=os.getcwd(),
                 argv=request.argv,
-                events=tuple(
-                    t.Event(text=text, digest=digest_json(event)) for text, event in zip(request.events, events, strict=True)
-                ),
+                events=tuple(t.Event(digest=digest_json(event)) for event in events),
                 vary=request.vary,
             )
         )

@@ -4,8 +4,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidalctl.artifacts.bundle.directory import clear_stale_partials
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, try_to_write
 from tidalctl.artifacts.errors import FunctionError, TidalError
+from tidalctl.artifacts.trace.events import events_path, write_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import Failure
 from tidalctl.function.child_process import run_child
@@ -28,15 +30,19 @@ def record_trace(
     """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
 
     While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
+    The events go to `NAME.events` beside it, once the trace is whole.
     Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
     """
+    beside = events_path(output)
     refuse_existing(output, force, "trace")
+    refuse_existing(beside, force, "list of events")
     if not output.absolute().parent.is_dir():
         raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
     function, root = locate(target, init, static)
     try_to_write(partial, str(output))
+    clear_stale_partials(beside)
     request = Request(
         function=function,
         root=str(root),
@@ -57,7 +63,13 @@ def record_trace(
             raise FunctionError(f"the function's process was killed by signal {-code}", kept)
         raise _failed(partial, kept)
     trace = read_trace(partial)
-    os.replace(partial, output)
+    try:
+        write_events(beside, events)
+        os.replace(partial, output)
+    except BaseException:
+        if not output.exists():  # events of no trace are of no use, and nobody's to read
+            beside.unlink(missing_ok=True)
+        raise
     return trace
 
 

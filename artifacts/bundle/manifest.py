@@ -1,7 +1,7 @@
 """The manifest of a template bundle: what is in it, for which environment, and the digest that vouches for all of it.
 
 The bundle's digest is taken over the manifest's canonical JSON without the `digest` field; the manifest in turn holds the
-sha256 of every other file. Clock, host and absolute paths are in provenance.json, which the digest leaves out.
+sha256 of every other file. What is measured, and where the project lies, is in provenance.json, which the digest leaves out.
 """
 
 import json
@@ -14,7 +14,7 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 10
+SCHEMA = 11
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -51,7 +51,6 @@ class BundleWeight(Record, frozen=True):
     xxh3: str
     address: int = 0
     first_use: int | None = None
-    first_use_s: float | None = None
     module: str = ""
     operator: str = ""
     written: bool = False
@@ -75,7 +74,7 @@ class Guard(Record, frozen=True):
     environ_at_init: dict[str, str] = {}  # of those of them that the program itself sets before init, as they are then
     left_out: dict[str, str] = {}  # sha256 of the project's files that were read and are not shipped, by their path in it
     may_be_unset: tuple[str, ...] = ()  # of those, variables that it sets from a file that the bundle leaves out
-    argv: tuple[str, ...] = ()  # the command line's arguments for the function
+    argv: str = ""  # digest of the command line's arguments for the function: see tidalctl.function.command_line
     settings: dict[str, str] = {}  # of torch, before init, in words
     moved: bool = False  # the function changes its working directory before init
     directory: str = ""  # where it is then, "project:" and a path; empty where that is outside of the project
@@ -127,8 +126,7 @@ class Fallback(Record, frozen=True):
 
 
 class Manifest(Record, frozen=True):
-    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry, and
-    `touched` what of a shared library among them a start touches: offsets and lengths in bytes, all of it where there are none.
+    """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
 
     `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
     result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
@@ -148,9 +146,7 @@ class Manifest(Record, frozen=True):
     weights: tuple[BundleWeight, ...]
     globals: tuple[str, ...]
     modules: tuple[str, ...]
-    executed: tuple[str, ...]
     readahead: tuple[str, ...]
-    touched: dict[str, tuple[tuple[int, int], ...]] = {}
     fallbacks: tuple[Fallback, ...] = ()
     dynamic: tuple[
         str, ...
@@ -206,7 +202,7 @@ def decode_manifest(data: bytes, where: Path) -> Manifest:
 
 
 def _check_paths(manifest: Manifest, where: Path) -> None:
-    for name in (*manifest.files, manifest.function.source, *manifest.readahead, *manifest.touched):
+    for name in (*manifest.files, manifest.function.source, *manifest.readahead):
         if "\\" in name or "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/")):  # an absolute one begins with ""
             raise PathEscapes(f"{where} names {name!r}, which leads out of the bundle", COMPILE_AGAIN)
     if len({weight.name for weight in manifest.weights}) != len(manifest.weights):

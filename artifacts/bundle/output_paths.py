@@ -35,6 +35,11 @@ def _is_trace(path: Path) -> bool:
     return not head or (head[:1] == b"\x92" and b"\xa4type\xa6header" in head[:16])
 
 
+def _is_events(path: Path) -> bool:
+    head = _head(path)
+    return not head or head.startswith(b'{"digest": "')
+
+
 def _is_page(path: Path) -> bool:
     head = _head(path)
     return not head or b'<meta name="generator" content="tidalctl">' in head
@@ -50,7 +55,13 @@ def _head(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-_OURS = {"bundle": _is_replaced_bundle, "trace": _is_trace, "page": _is_page, "timeline": _is_timeline}
+_OURS = {
+    "bundle": _is_replaced_bundle,
+    "trace": _is_trace,
+    "list of events": _is_events,
+    "page": _is_page,
+    "timeline": _is_timeline,
+}
 
 
 def _ours(path: Path, kind: str) -> bool:

@@ -10,16 +10,19 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 7
+SCHEMA = 8
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
 
 class Event(Record, frozen=True):
-    """One traced request: its JSON text and the digest of its canonical form."""
+    """One traced request: the digest of its canonical form, and its JSON text where that was read from NAME.events.
 
-    text: str
+    In a trace's file there is no text: see artifacts.trace.events.
+    """
+
     digest: str
+    text: str = ""
 
 
 class Header(Record, frozen=True, tag="header"):
@@ -41,7 +44,10 @@ class Environment(Record, frozen=True, tag="environment"):
 
 
 class Import(Record, frozen=True, tag="import"):
-    """One module in the order in which imports began. Self time leaves out the modules that it imported in turn."""
+    """One module. Self time leaves out the modules that it imported in turn.
+
+    First come those of the main thread, in the order in which their imports began, then the others by name.
+    """
 
     name: str
     file: str  # absolute; empty for built-in and namespace modules
@@ -49,6 +55,7 @@ class Import(Record, frozen=True, tag="import"):
     total_s: float
     phase: str  # start (there before the function), import, init or handler
     importer: str = ""  # the module whose statements asked for it first; empty where that was none
+    aside: bool = False  # another thread than the main one imported it, so that its phase says nothing
     plain: bool = False  # Python's own loader of source files made it, with nothing of anybody else's in between
     sha256: str = (
         ""  # of a source file of the project, as it was when it was imported; empty where the function wrote it itself

@@ -79,7 +79,7 @@ def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, CodeType]
             file=name,
             package=package,
             size=size,
-            late=installed and record.phase == "handler",
+            late=installed and record.phase == "handler" and not record.aside,
             pure=installed and record.name in pure,
         )
         yield module, _copy(made, name)

@@ -1,13 +1,12 @@
 """Files that the trace names: which of the project's have changed since, and which of the installed ones a start reads ahead."""
 
 import sys
-import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.page_cache import SMALL
-from tidalctl.artifacts.project import installed
+from tidalctl.artifacts.project import import_folders, place_below
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Import, SourcesRead
 
@@ -32,39 +31,32 @@ def readahead_of(trace: Trace, code_root: str, packed: bool, scanned: Iterable[s
 
     Bytecode only where no code pack holds it; no source of the folders in which what is found is `import_cache`.
     """
-    places = _places()
+    places = import_folders()
     opened = [
         record for record in trace.of(FileOpened) if not record.mapped and record.phase != "init" and record.size <= SMALL
     ]
-    small = [name for record in opened if (name := _below(Path(record.path), places))]
-    libraries = sorted(_libraries(trace, places))
-    sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := _below(Path(file), places))]
+    small = [name for record in opened if (name := place_below(Path(record.path), places))]
+    libraries = _libraries(trace, places)
+    sources = [name for record in trace.of(SourcesRead) for file in record.files if (name := place_below(Path(file), places))]
     within = tuple(f"{folder}/" for folder in scanned)
     sources = [name for name in sources if name.endswith(".pyc") or not name.startswith(within)]
     modules = []
     for module in trace.of(Import):
         if module.file.startswith(code_root) or (packed and module.plain):
             continue
-        if name := _below(Path(module.file), places):
+        if name := place_below(Path(module.file), places):
             modules.append(_cached(name))
-    return tuple(dict.fromkeys([*small, *libraries, *sources, *modules]))
+    return tuple(sorted({*small, *libraries, *sources, *modules}))
 
 
 def touched_of(trace: Trace) -> dict[str, tuple[tuple[int, int], ...]]:
     """What of each shared library a start touches, offset and length, by the library's name in `readahead_of`."""
-    return {name: record.touched for name, record in sorted(_libraries(trace, _places()).items()) if record.touched}
-
-
-def _places() -> list[Path]:
-    """Entries of sys.path, the standard library last, whose folder may hold the others."""
-    library = Path(sysconfig.get_paths()["stdlib"])  # "platstdlib" is the virtual environment's
-    packages = [Path(entry) for entry in installed() if entry.endswith(("site-packages", "dist-packages"))]
-    return [*packages, library / "lib-dynload", library]
+    return {name: record.touched for name, record in sorted(_libraries(trace, import_folders()).items()) if record.touched}
 
 
 def _libraries(trace: Trace, places: Iterable[Path]) -> dict[str, FileOpened]:
     """Mapped shared libraries, by their names relative to a sys.path entry."""
-    found = {_below(Path(record.path), places): record for record in trace.of(FileOpened) if record.mapped}
+    found = {place_below(Path(record.path), places): record for record in trace.of(FileOpened) if record.mapped}
     return {name: record for name, record in found.items() if ".so" in name}
 
 
@@ -74,7 +66,3 @@ def _cached(name: str) -> str:
     if path.suffix != ".py":
         return name
     return (path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc").as_posix()
-
-
-def _below(path: Path, places: Iterable[Path]) -> str:
-    return next((path.relative_to(place).as_posix() for place in places if path.is_relative_to(place)), "")

@@ -20,7 +20,8 @@ import typer
 from conftest import interruptible, python, tidalctl, write_project
 from typer.testing import CliRunner
 
-from tidalctl.artifacts.bundle.manifest import PROVENANCE
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, BundleFile, encode_manifest, seal
 from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
 from tidalctl.bench import processes, session
 from tidalctl.commands.bench import bench
@@ -56,7 +57,7 @@ def write_bundle(folder: Path, app: str = APP, reproducible: bool = True) -> Pat
     write_project(project, app)
     environment = sample_artifacts.fingerprint(torch="9.9.9", cpu_capability="")
     sample_artifacts.write_bundle(bundle, app, reproducible=reproducible, fingerprint=environment)
-    where = {"root": str(project), "cwd": str(project), "argv": [], "read": [], "code_files": [str(project / "app.py")]}
+    where = {"root": "../project", "cwd": "../project", "read": [], "code_files": ["project:app.py"]}
     (bundle / PROVENANCE).write_text(json.dumps(where))
     return bundle
 
@@ -213,9 +214,18 @@ def test_differing_outputs_exit_1_after_the_numbers(tmp_path: Path, options: tup
         assert [s["output_equal"] for s in json.loads(done.stdout)["samples"]] == [True, False]
     else:
         assert "outputs differ" in done.stdout and "warm: first token" in done.stdout
-        sample_artifacts.write_bundle(tmp_path / "app.bundle", APP, reproducible=False)
+        write_bundle(tmp_path, reproducible=False)
         done = run_command(str(tmp_path / "app.bundle"), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
         assert done.exit_code == 0 and "outputs are not compared" in " ".join(done.stdout.split())
+
+
+def ship(bundle: Path, name: str, text: str) -> None:
+    """Put one more file into a bundle."""
+    (bundle / name).write_text(text)
+    stored = BundleFile(size=len(text), sha256=sample_artifacts.sha256_of(text.encode()))
+    manifest = open_bundle(bundle)
+    sealed = seal(msgspec.structs.replace(manifest, files={**manifest.files, name: stored}))
+    (bundle / MANIFEST).write_bytes(encode_manifest(sealed))
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -227,12 +237,16 @@ def test_a_required_strategy_is_required_of_the_runs_from_the_bundle(tmp_path: P
 @pytest.mark.usefixtures("stand_in")
 def test_source_that_changed_since_is_named(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path)
-    (tmp_path / "project" / "app.py").write_text(APP + "\n# other\n")
+    ship(bundle, "code/other.py", "x = 1\n")
+    (tmp_path / "project" / "other.py").write_text("x = 2\n")
     result = session.measure(session.open_subject(bundle), {"letter": "b"}, 1, ["warm"], lambda _: None)
-    assert any("app.py changed since" in remark for remark in result.remarks)
+    assert any("other.py changed since" in remark for remark in result.remarks)
     done = run_command(str(bundle), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
     assert isinstance(done.exception, CheckFailed)
-    assert done.exception.hint == "app.py changed since the bundle was made: trace and compile it again"
+    assert done.exception.hint == "other.py changed since the bundle was made: trace and compile it again"
+    (tmp_path / "project" / "app.py").write_text(APP + "\n# other\n")
+    with pytest.raises(TidalError, match="is not the one that the bundle was made from"):
+        session.open_subject(bundle)
 
 
 def test_verify_tells_of_a_project_that_changed_or_is_gone(tmp_path: Path) -> None:
@@ -262,10 +276,10 @@ def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:
     """With the real `tidalctl run` as the child, which answers by running init the ordinary way, and says so."""
     bundle = write_bundle(tmp_path)
     script = f"""
-        import sys, typer
+        import sys, types, typer
         from pathlib import Path
         from tidalctl.commands.bench import CacheChoice, bench
-        bench(Path({str(bundle)!r}), ['{{"letter": "b"}}'], 1, CacheChoice.WARM, False)
+        bench(types.SimpleNamespace(args=[]), Path({str(bundle)!r}), ['{{"letter": "b"}}'], 1, CacheChoice.WARM, False)
         assert not [name for name in sys.modules if name.partition(".")[0] in ("torch", "numpy", "transformers")]
         assert "libtorch" not in open("/proc/self/maps").read()
     """

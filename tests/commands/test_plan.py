@@ -71,7 +71,8 @@ def test_the_json_holds_the_times_the_link_every_arrival_and_what_would_help(dec
     assert 0 < times.begin_s < times.ready_s
     assert times.compute_s > 0
     weights = msgspec.convert(decoder.manifest["weights"], tuple[BundleWeight, ...])
-    assert plan == simulate(weights, times, 1e6, 10_000)
+    uses = json.loads((decoder.bundle / "provenance.json").read_bytes())["first_uses"]
+    assert plan == simulate(weights, uses, times, 1e6, 10_000)
     assert plan.bytes >= sum(weight.nbytes for weight in weights if weight.first_use is not None)
     assert msgspec.convert(found["improvements"], tuple[Improvement, ...])
 

@@ -180,7 +180,7 @@ def test_nothing_of_a_traced_adapter_its_name_or_its_files_is_in_the_bundle(made
     for path, data in files.items():
         assert first_found(needles, data) is None, path.relative_to(made.bundle)
         for event in made.case.traced:
-            assert event["adapter"].encode() not in data or path.name == "provenance.json", path
+            assert event["adapter"].encode() not in data, path
     shipped = {path.name for path in (made.bundle / "code").rglob("*") if path.is_file()}
     assert f"{made.case.name}.py" in shipped
     assert not [name for name in shipped if not name.endswith(".py")]

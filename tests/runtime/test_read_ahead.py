@@ -1,6 +1,5 @@
 """Code is read ahead, and of a library what a start touches."""
 
-import json
 import os
 import time
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from conftest import Chain
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.bundle.manifest import PACK
+from tidalctl.artifacts.bundle.provenance import read_provenance
 from tidalctl.artifacts.page_cache import ask_for
 from tidalctl.bench import page_cache
 from tidalctl.runtime.imports import read_ahead as reader
@@ -70,11 +70,11 @@ def test_a_bundle_knows_what_of_torch_a_start_touches_and_what_imports_look_thro
     assert {library, "torch/lib/libtorch_python.so"} < set(libraries)
     assert any("/" not in name for name in libraries), "of the standard library's, by their names on sys.path"
     assert "lib-dynload" not in "".join(libraries)
-    files = json.loads((decoder.bundle / "provenance.json").read_bytes())["code_files"]
-    size = next(Path(file).stat().st_size for file in files if file.endswith(library))
-    touched = sum(length for _, length in manifest["touched"][library])
+    provenance = read_provenance(decoder.bundle)
+    size = next(Path(file).stat().st_size for file in provenance["code_files"] if file.endswith(library))
+    touched = sum(length for _, length in provenance["touched"][library])
     assert 0 < touched < size / 2
-    assert set(manifest["touched"]) <= set(manifest["readahead"])
+    assert set(provenance["touched"]) <= set(manifest["readahead"])
     packed = {module.file.rpartition("/")[0] for module in PackFile(decoder.bundle / PACK, manifest["pack"]).index.modules}
     bytecode = [name for name in manifest["readahead"] if name.endswith(".pyc")]
     assert len(bytecode) < 20 < len(packed), "the code pack holds them, but for a few"

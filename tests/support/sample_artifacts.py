@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tidalctl.artifacts.bundle.manifest import (
     MANIFEST,
+    PROVENANCE,
     SCHEMA,
     BundleFile,
     BundleWeight,
@@ -89,7 +90,7 @@ def sample_records() -> list[tr.AnyRecord]:
             root="/home/someone/project",
             cwd="/home/someone",
             argv=("--fast",),
-            events=(tr.Event(text=json.dumps(EVENT), digest=digest_json(EVENT)),),
+            events=(tr.Event(digest=digest_json(EVENT)),),
             vary=("prompt",),
         ),
         tr.Import(name="os", file="", self_s=0.001, total_s=0.001, phase="import"),
@@ -172,7 +173,7 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         "code/app.py": code.encode(),
         "dynamic_init.py": b"def serves(event):\n    return True\n\n\ndef refusal(event):\n    return None\n",
         "prewarm.json": json.dumps(
-            {"schema": 1, "kernels": [{"operator": "aten.linear", "operands": ["[]"], "count": 1, "time_s": 0.5}]}
+            {"schema": 1, "kernels": [{"operator": "aten.linear", "operands": ["[]"], "count": 1}]}
         ).encode(),
     }
     for name, content in files.items():
@@ -197,7 +198,6 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
             sha256=digests.sha256[place.entry.name],
             xxh3=digests.xxh3[place.entry.name],
             first_use=index if index < 2 else None,
-            first_use_s=0.25 if index < 2 else None,
             operator="aten.linear" if index < 2 else "",
             folded=("gguf.dequantize",) if index == 0 else (),
             sources=("model.gguf:blk.0",) if index == 0 else (),
@@ -218,12 +218,13 @@ def write_bundle(path: Path, code: str = "def handler(event, context):\n    retu
         weights=weights,
         globals=(),
         modules=("app", "heavy", "heavy.core"),
-        executed=("app", "heavy.core"),
         readahead=(),
         fallbacks=(Fallback(part="state", strategy="eager", cause='state["model"].foo: a lambda', code="not-picklable"),),
     )
     manifest = seal(msgspec.structs.replace(manifest, **changed))
     (path / MANIFEST).write_bytes(encode_manifest(manifest))
+    observed = {"first_uses": {weight.name: 0.25 for weight in weights[:2]}, "executed": ["app", "heavy.core"]}
+    (path / PROVENANCE).write_text(json.dumps(observed))
     return manifest
 
 

@@ -6,7 +6,7 @@ went back to the host while it idled, say) favours neither. `Sample.idle_s` says
 
 import json
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,11 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     everything: tuple[Path, ...]  # what a cold start must find on disk only
 
 
-def open_subject(path: Path) -> Subject:
-    """Open the bundle and find its plain function. Raises TidalError where the function is no longer where it was traced."""
+def open_subject(path: Path, argv: Sequence[str] = ()) -> Subject:
+    """Open the bundle and find its plain function, which is called with the arguments `argv`, as the bundle is.
+
+    Raises TidalError where the function is no longer where it was traced, or is another one now.
+    """
     manifest = open_bundle(path)
     bundle = path.absolute()
     provenance = read_provenance(bundle)
@@ -50,7 +53,7 @@ def open_subject(path: Path) -> Subject:
         source=manifest.function.source,
         module=manifest.function.module,
         handler=manifest.function.handler,
-        argv=tuple(_strings(provenance, "argv")),
+        argv=tuple(argv),
     )
     weights = dict.fromkeys(bundle / weight.file for weight in manifest.weights)
     parts = [bundle / name for name in (*manifest.files, MANIFEST)]

@@ -17,6 +17,7 @@ class CacheChoice(StrEnum):
 
 
 def bench(
+    context: typer.Context,
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle, as compile wrote it.", show_default=False)],
     event: Annotated[
         list[str],
@@ -36,7 +37,7 @@ def bench(
     """Measure the first token, plain and from the bundle.
 
     Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
-    differ.
+    differ. Arguments after -- reach the function's sys.argv.
     """
     from tidalctl.artifacts.bundle.output_paths import refuse_files
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
@@ -49,7 +50,7 @@ def bench(
     if report:
         refuse_files({"report": str(report)})
     given = one_event(event)
-    subject = open_subject(bundle)
+    subject = open_subject(bundle, context.args)
     request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:

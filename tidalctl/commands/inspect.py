@@ -1,5 +1,6 @@
 """`tidalctl inspect`: show what is in a trace or a bundle. Never imports torch."""
 
+import contextlib
 import difflib
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +11,7 @@ import typer
 from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.bundle.manifest import MANIFEST
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import read_trace
 
 
@@ -43,7 +45,10 @@ def read_document(path: Path) -> dict[str, Any]:
         return bundle_document(open_bundle(path), path)
     from tidalctl.report.trace_tables import trace_document
 
-    return trace_document(read_trace(path), path)
+    trace = read_trace(path)
+    with contextlib.suppress(TidalError):  # the digests are shown
+        trace = with_events(trace, path)
+    return trace_document(trace, path)
 
 
 def _near(path: Path) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.bundle.manifest import PROVENANCE, Manifest
-from tidalctl.artifacts.bundle.start_times import StartTimes
+from tidalctl.artifacts.bundle.start_times import Seconds, StartTimes
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.size import parse_size
 from tidalctl.plan.simulation import Link, StartPlan, improvements, simulate
@@ -43,12 +43,12 @@ def plan(
             f"{bundle}: its state is made anew each time (eager), so that no start streams weights",
             "what compile said of it: tidalctl inspect " + str(bundle),
         )
-    times = _times(bundle)
+    times, uses = _times(bundle)
     measured = bandwidth == "measure"
     link = _link(bundle, manifest, None if measured else parse_bandwidth(bandwidth))
     prefix = parse_size("--resident", resident, "2GB", zero=True)
-    found = simulate(manifest.weights, times, link.bandwidth, prefix)
-    better = improvements(manifest.weights, times, link, prefix)
+    found = simulate(manifest.weights, uses, times, link.bandwidth, prefix)
+    better = improvements(manifest.weights, uses, times, link, prefix)
     if json:
         document = {
             "schema": SCHEMA,
@@ -84,10 +84,11 @@ def parse_bandwidth(text: str) -> float:
     return float(found)
 
 
-def _times(bundle: Path) -> StartTimes:
+def _times(bundle: Path) -> tuple[StartTimes, dict[str, float]]:
+    """Return the times of compile's start, and the first uses of weights."""
     try:
         body = msgspec.json.decode((bundle / PROVENANCE).read_bytes())
-        return msgspec.convert(body["start"], StartTimes)
+        return msgspec.convert(body["start"], StartTimes), msgspec.convert(body["first_uses"], dict[str, Seconds])
     except (OSError, ValueError, KeyError, TypeError):
         raise TidalError(
             f"{bundle} holds no times of a start: it lost its {PROVENANCE}, or its state is made otherwise than from a snapshot",

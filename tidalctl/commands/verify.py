@@ -7,7 +7,7 @@ import msgspec
 import typer
 
 from tidalctl.artifacts.bundle.manifest import Manifest
-from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
+from tidalctl.artifacts.bundle.provenance import ProjectChanged, changed_files, names_text, project_of, read_provenance
 from tidalctl.artifacts.bundle.verification import UNLISTED, Checked, check_bundle
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, CheckFailed, TidalError
@@ -53,8 +53,9 @@ def verify(
             changed = changed_files(checked.manifest, project_of(read_provenance(bundle), checked.manifest))
         except TidalError as error:  # there is no project to compare with
             gone = error
+            changed = [checked.manifest.function.source] if isinstance(error, ProjectChanged) else []
         runs = [compare_event(bundle, checked.manifest, text, gone, argv, here=here) for text in texts]
-    place = look_here(checked.manifest, argv) if here and checked.manifest is not None else None
+    place = look_here(bundle, checked.manifest, argv) if here and checked.manifest is not None else None
     unmet = _unmet(place, runs) if place is not None else []
     missed = gone if any(run.what and run.equal is None for run in runs) else None
     parted = {f"event {index}": run for index, run in enumerate(runs) if run.equal is False}

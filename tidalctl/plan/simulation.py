@@ -14,7 +14,7 @@ Limits: a weight that the trace saw no use of costs nothing here, and reading an
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -63,20 +63,26 @@ class StartPlan(Record, frozen=True):
 
 
 def simulate(
-    weights: Sequence[BundleWeight], times: StartTimes, bandwidth: float, resident: int = 0, group_size: int = GROUP_SIZE
+    weights: Sequence[BundleWeight],
+    uses: Mapping[str, float],
+    times: StartTimes,
+    bandwidth: float,
+    resident: int = 0,
+    group_size: int = GROUP_SIZE,
 ) -> StartPlan:
     """Simulate a start over a link of `bandwidth` bytes a second with `resident` bytes there from the beginning.
 
+    `uses` gives the seconds of the weights' first uses, by name, as the provenance has them.
     A group arrives whole, and is used when the first of its weights is.
     """
     arrivals: list[Arrival] = []
     total = 0
     for group in plan_groups(weights, group_size):
-        uses = [weight.first_use_s for weight in group.weights if weight.first_use_s is not None]
-        if not uses:
+        used = [uses[weight.name] for weight in group.weights if weight.name in uses]
+        if not used:
             continue
         total += group.nbytes
-        share = min(min(uses) / times.traced_compute_s, 1.0) if times.traced_compute_s > 0 else 0.0
+        share = min(min(used) / times.traced_compute_s, 1.0) if times.traced_compute_s > 0 else 0.0
         arrivals.append(
             Arrival(
                 weight=group.weights[0].name,
@@ -114,13 +120,15 @@ class Improvement(Record, frozen=True):
     ttft_s: float
 
 
-def improvements(weights: Sequence[BundleWeight], times: StartTimes, link: Link, resident: int) -> tuple[Improvement, ...]:
+def improvements(
+    weights: Sequence[BundleWeight], uses: Mapping[str, float], times: StartTimes, link: Link, resident: int
+) -> tuple[Improvement, ...]:
     """The same start with one thing better at a time, the best first."""
     half = msgspec.structs.replace(times, compute_s=times.compute_s / 2)
     lead = times.ready_s - times.begin_s
     quick = msgspec.structs.replace(times, ready_s=times.begin_s + lead / 2)
     warm = msgspec.structs.replace(times, begin_s=0.0, ready_s=0.0)
-    prefix = simulate(weights, times, link.bandwidth).resident_prefix
+    prefix = simulate(weights, uses, times, link.bandwidth).resident_prefix
     cases = {
         "twice the bandwidth": (times, min(link.read * 2, link.hash), resident),
         "twice the compute": (half, link.bandwidth, resident),
@@ -131,5 +139,5 @@ def improvements(weights: Sequence[BundleWeight], times: StartTimes, link: Link,
         cases["weights that nobody checks"] = (times, link.read, resident)
     if prefix > resident:
         cases["the prefix that makes loading vanish resident"] = (times, link.bandwidth, prefix)
-    found = [Improvement(what=what, ttft_s=simulate(weights, *case).ttft_s) for what, case in cases.items()]
+    found = [Improvement(what=what, ttft_s=simulate(weights, uses, *case).ttft_s) for what, case in cases.items()]
     return tuple(sorted(found, key=lambda one: one.ttft_s))

@@ -10,6 +10,7 @@ from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.provenance import Observed, provenance_fields
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import environment_text, function_text, plain, shape_text
@@ -26,8 +27,8 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
 
     Raises Corrupt or NewerSchema where one of them is not what compile wrote.
     """
-    executed = frozenset(manifest.executed)
-    body = plain(manifest)
+    body, observed = plain(manifest), provenance_fields(path, Observed)
+    executed = None if observed.executed is None else frozenset(observed.executed)
     return {
         **body,
         "schema": SCHEMA,
@@ -36,7 +37,8 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "path": str(path),
         "size": sum(stored.size for stored in manifest.files.values()),
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
-        "modules": [{"name": name, "ran": name in executed} for name in manifest.modules],
+        "modules": [{"name": name, "ran": None if executed is None else name in executed} for name in manifest.modules],
+        "weights": [{**weight, "first_use_s": observed.first_uses.get(weight["name"])} for weight in body["weights"]],
         "pinned_by": manifest.guard.pinned_by,
         "code_pack": _code_pack(manifest, path),
         "import_cache": _import_cache(manifest, path),
@@ -202,13 +204,14 @@ def _show_weights(weights: list[dict[str, Any]], console: "Console") -> None:
 
 def _show_modules(modules: list[dict[str, Any]], console: "Console") -> None:
     """Modules by the package that they belong to, those with most of them first: thousands of names tell a person nothing."""
-    packages: dict[str, list[bool]] = {}
+    packages: dict[str, list[bool | None]] = {}
     for module in modules:
         packages.setdefault(module["name"].partition(".")[0], []).append(module["ran"])
     ordered = sorted(packages.items(), key=lambda package: -len(package[1]))
+    known = all(module["ran"] is not None for module in modules)  # or provenance is gone
     idle = sum(not module["ran"] for module in modules)
-    title = f"modules: {len(modules):,} imported; {idle:,} ran nothing in the handler"
-    rows = [(name, f"{len(ran):,}", f"{sum(ran):,}") for name, ran in ordered]
+    title = f"modules: {len(modules):,} imported" + (f"; {idle:,} ran nothing in the handler" if known else "")
+    rows = [(name, f"{len(ran):,}", f"{sum(map(bool, ran)):,}" if known else "–") for name, ran in ordered]
     print_table(console, title, ("package", "modules>", "ran in the handler>"), rows)
 
 

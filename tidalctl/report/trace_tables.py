@@ -113,7 +113,10 @@ def show_trace(document: dict[str, Any], console: "Console") -> None:
             ("function", function_text(document["function"])),
             ("project", document["root"]),
             ("arguments", " ".join(document["argv"])),
-            *((f"event {index}", event["text"].strip()[:200]) for index, event in enumerate(document["events"])),
+            *(
+                (f"event {index}", event["text"][:200] or f"sha256 {event['digest']}")
+                for index, event in enumerate(document["events"])
+            ),
             ("environment", environment_text(document["environment"])),
             ("tracing cost", _cost_text(cost) if cost else ""),
         ],

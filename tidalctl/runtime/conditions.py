@@ -12,25 +12,31 @@ from typing import Any
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.working_environment import Surroundings, variable_digest
 
 NAMED = 3  # packages in one reason
 
 
-def process_mismatches(manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str]) -> Iterator[Reason]:
+def process_mismatches(
+    manifest: Manifest, argv: tuple[str, ...] | None, changed_packages: Sequence[str], roots: Callable[[], Iterable[str]]
+) -> Iterator[Reason]:
     """Yield why no event's state can come from the bundle in this process, as far as that is known before the function's import.
 
-    A start takes the first, `verify --here` all. `argv` is None where this process's arguments are somebody else's.
+    A start takes the first, `verify --here` all. `argv` is None where this process's arguments are somebody else's. `roots` gives where
+    the project, or its copy, lies.
     """
     if manifest.strategy == "eager":
         reasons = [Reason(code=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
         yield reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
     for begin in range(0, len(changed_packages), NAMED):
         yield Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[begin : begin + NAMED]))
-    if argv is not None and argv != manifest.guard.argv:
-        yield Cause.ARGUMENTS_DIFFER.of(arguments=list(manifest.guard.argv))
+    if argv is not None and argv_digest(argv, roots() if argv else ()) != manifest.guard.argv:
+        yield Cause.ARGUMENTS_DIFFER.of()
     yield from environ_mismatches(manifest)
+    if manifest.guard.left_out:
+        yield from left_out_mismatches(manifest, roots())
 
 
 def may_be_another_cpu(manifest: Manifest) -> bool:

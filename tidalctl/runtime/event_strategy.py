@@ -52,10 +52,8 @@ class EventStrategy:
         """Compare what holds for every event. `argv` is None where this process's arguments are somebody else's."""
         self._at_start = Surroundings()
         self.changed_packages = fp.changed_distributions(self._manifest.fingerprint, sys.path)
-        found = conditions.process_mismatches(self._manifest, argv, self.changed_packages)
+        found = conditions.process_mismatches(self._manifest, argv, self.changed_packages, self._roots)
         self.process_reason = Cause.EAGER_ASKED_FOR.of() if eager else next(found, None)
-        if self.process_reason is None and self._manifest.guard.left_out:
-            self.process_reason = next(conditions.left_out_mismatches(self._manifest, self._roots()), None)
 
     def look_at_machine(self) -> None:
         """Compare CPU and device, once torch is imported. Raise WrongFingerprint where there is no such device."""

@@ -2,9 +2,13 @@
 
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.manifest import CODE, Manifest
+from tidalctl.artifacts.bundle.provenance import home_of, provenance_fields
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Record
@@ -27,8 +31,15 @@ class Here(Record, frozen=True):
     checked_at_init: tuple[str, ...]
 
 
-def look_here(manifest: Manifest, argv: tuple[str, ...]) -> Here:
+class _Origin(msgspec.Struct, frozen=True):
+    root: str = ""
+
+
+def look_here(bundle: Path, manifest: Manifest, argv: tuple[str, ...]) -> Here:
     """Compare this process with a bundle's conditions. Imports torch, for the CPU and the device as it sees them."""
+    roots = [str(bundle / CODE)]
+    if (home := home_of(provenance_fields(bundle, _Origin).root, bundle, manifest)) is not None:
+        roots.append(str(home))
     refused: list[str] = []
     changed = fp.changed_distributions(manifest.fingerprint, sys.path)
 
@@ -44,7 +55,11 @@ def look_here(manifest: Manifest, argv: tuple[str, ...]) -> Here:
         fp.refuse_other_python(manifest.fingerprint)
         yield from ()
 
-    checks = (python(), conditions.process_mismatches(manifest, argv, changed), conditions.machine_mismatches(manifest))
+    checks = (
+        python(),
+        conditions.process_mismatches(manifest, argv, changed, lambda: roots),
+        conditions.machine_mismatches(manifest),
+    )
     found = [reason for check in checks for reason in collect(check)]
     return Here(
         strategy=manifest.strategy,

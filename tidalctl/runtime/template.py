@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
-from tidalctl.artifacts.bundle.provenance import changed_since, provenance_fields
+from tidalctl.artifacts.bundle.provenance import changed_since, home_of, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.function.init_mark import Init, answer_inits_with
@@ -30,11 +30,14 @@ from tidalctl.runtime.weights.weight_stream import StreamOptions, WeightStream
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """What the provenance says of the project's folder, when the bundle was made, and of size and time of what a replay answers for."""
+    """What the provenance says: where the project lies, when the bundle was made, and size and time of files that a replay answers for.
+
+    The files are those of the manifest's answers, sorted.
+    """
 
     root: str = ""
     compiled: str = ""
-    sources: dict[str, Any] = {}
+    sources: tuple[Any, ...] = ()
 
 
 class Template:
@@ -74,7 +77,7 @@ class Template:
                 self._check_files()
         self.collector = CollectorPaused()
         self.on_over: Callable[[], None] | None = None  # called each time that `over` is
-        self._origin: Origin | None = None
+        self._found_home: Path | None = None
         self._init_called = False  # by an earlier call in this process
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
         self._call_strategy: str | None = None
@@ -141,26 +144,24 @@ class Template:
 
     def _home(self) -> Path:
         """Return where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
-        return self._project() or self.imports.code
-
-    def _project(self) -> Path | None:
-        if self._origin is None:
-            self._origin = provenance_fields(self.path, Origin)
-        root = Path(self._origin.root)
-        there = root.is_absolute() and (root / self.manifest.function.source).is_file()
-        return root if there else None
+        if self._found_home is None:
+            place = provenance_fields(self.path, Origin).root
+            self._found_home = home_of(place, self.path, self.manifest) or self.imports.code
+        return self._found_home
 
     def changed_sources(self) -> list[str]:
         """Return the project's sources that are not what the bundle holds of them, where the project is there.
 
         Only what is newer than the bundle is read, which takes no time that counts; `verify` reads all of it.
         """
-        project = self._project()
-        return changed_since(self.manifest, project, self._origin.compiled) if project and self._origin else []
+        origin = provenance_fields(self.path, Origin)
+        project = Path(os.path.normpath(self.path / origin.root))
+        there = bool(origin.root) and (project / self.manifest.function.source).is_file()
+        return changed_since(self.manifest, project, origin.compiled) if there else []
 
     def _replayed_files(self) -> tuple[Mapping[str, Any], Path]:
-        home = self._home()
-        return self._origin.sources if self._origin is not None else {}, home
+        files = sorted({answer.file for answer in self.manifest.answers})
+        return dict(zip(files, provenance_fields(self.path, Origin).sources, strict=False)), self._home()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Answer a call of an init."""

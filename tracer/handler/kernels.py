@@ -19,8 +19,10 @@ from tidalctl.tracer.handler.first_uses import RANGE, AccessRecord
 
 
 def kernel_signatures(record: AccessRecord, profile: torch.profiler.profile) -> list[KernelSignature]:
-    """The signatures of one call, deduplicated, most time first. A launch that the profiler did not see (another thread's)
-    counts with the time that the dispatch mode measured around it."""
+    """The signatures of one call, deduplicated, in the order of their first launches.
+
+    A launch that the profiler did not see (another thread's) counts with the time that the dispatch mode measured around it.
+    """
     events = _events(profile)
     ranges, launched = _ranges(events), _device_kernels(events)
     found = []
@@ -35,7 +37,7 @@ def kernel_signatures(record: AccessRecord, profile: torch.profiler.profile) -> 
             kernels=tuple(sorted(kernels)),
         )
         found.append(signature)
-    return sorted(found, key=lambda signature: -signature.time_s)
+    return found
 
 
 @contextmanager

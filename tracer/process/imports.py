@@ -5,6 +5,7 @@ at the end with no time.
 """
 
 import importlib.machinery
+import math
 import sys
 import threading
 import time
@@ -34,6 +35,7 @@ class ImportRecorder:
         self._known = frozenset(sys.modules)
         self._own: set[str] = set()  # of what tracing asked for itself
         self._began: dict[str, tuple[int, str]] = {}
+        self._aside: set[str] = set()  # of those, what another thread than the main one imported
         self._importers: dict[str, str] = {}
         self._times: dict[str, tuple[float, float]] = {}
         self._stacks = threading.local()
@@ -60,6 +62,8 @@ class ImportRecorder:
             if self._clock.apart:
                 self._own.add(name)
             self._importers.setdefault(name, stack[-1][0] if stack else "")
+            if name not in self._began and threading.current_thread() is not threading.main_thread():
+                self._aside.add(name)
             self._began.setdefault(name, (len(self._began), self._clock.phase))
             stack.append([name, 0.0])  # and the seconds of what it imports itself
             if file.endswith(".py"):
@@ -78,27 +82,38 @@ class ImportRecorder:
         return exec_module
 
     def imports(self, written: Container[str]) -> list[Import]:
-        """Every module, in the order in which the imports began; first those that were there before the function.
+        """Every module: those that were there before the function, those of its main thread in the order in which the imports
+        began, and the rest, whose order may be another each time, by their names.
 
         Of a module that is `written` by the function itself no digest is kept.
         """
-        found = [
-            (-1, _record(name, sys.modules[name], 0.0, 0.0, "start"))
+        found: list[tuple[float, str, Import]] = [
+            (-1, name, _record(name, sys.modules[name], 0.0, 0.0, "start"))
             for name in sorted(self._known)
             if sys.modules.get(name) is not None and not name.startswith("tidalctl") and name != "__main__"
         ]
         for name, module in list(sys.modules.items()):
             if name in self._known or name in self._own or module is None or name.startswith("tidalctl"):
                 continue
-            order, phase = self._began.get(name, (len(self._began), self._clock.phase))
+            began, phase = self._began.get(name, (0, self._clock.phase))
+            aside = name in self._aside
+            order = math.inf if aside or name not in self._began else began
             self_s, total_s = self._times.get(name, (0.0, 0.0))
             digest = "" if _file_of(module) in written else self._digests.get(name, "")
-            found.append((order, _record(name, module, self_s, total_s, phase, self._importers.get(name, ""), digest)))
-        return [record for _, record in sorted(found, key=lambda pair: pair[0])]
+            made = _record(name, module, self_s, total_s, phase, self._importers.get(name, ""), digest, aside)
+            found.append((order, name, made))
+        return [record for *_, record in sorted(found, key=lambda one: one[:2])]
 
 
 def _record(
-    name: str, module: ModuleType, self_s: float, total_s: float, phase: str, importer: str = "", digest: str = ""
+    name: str,
+    module: ModuleType,
+    self_s: float,
+    total_s: float,
+    phase: str,
+    importer: str = "",
+    digest: str = "",
+    aside: bool = False,
 ) -> Import:
     return Import(
         name=name,
@@ -109,6 +124,7 @@ def _record(
         importer=importer,
         plain=_plain(name, module),
         sha256=digest,
+        aside=aside,
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.provenance import Touched, provenance_fields
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.weights.file_mapping import in_memory, read_ahead
 
@@ -51,7 +52,8 @@ class CodeReadAhead:
             if name not in weights and name != PACK:
                 read_ahead(self._bundle / name)
         yield
-        asked = [(path, self._manifest.touched.get(name)) for name, path in found if path.suffix != ".py"]
+        touched = provenance_fields(self._bundle, Touched).touched
+        asked = [(path, touched.get(name)) for name, path in found if path.suffix != ".py"]
         asked += [(self._bundle / name, None) for name in self._manifest.files if name == PACK]
         for path, parts in sorted(asked, key=_length):
             read_ahead(path, parts)

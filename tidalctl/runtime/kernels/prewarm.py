@@ -29,7 +29,7 @@ ROOM = 8 * LARGEST[CUDA]
 
 
 class KernelList(msgspec.Struct, frozen=True):
-    """A bundle's prewarm list, most time first."""
+    """A bundle's prewarm list, in the order of first launches."""
 
     kernels: tuple[KernelSignature, ...] = ()
 
