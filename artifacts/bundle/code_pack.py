@@ -17,7 +17,7 @@ from tidalctl.artifacts.hashing import code_hasher
 from tidalctl.artifacts.records import Record
 
 MAGIC = b"tidalpck"
-SCHEMA = 2
+SCHEMA = 3
 _HEAD = len(MAGIC) + 8
 
 
@@ -33,8 +33,9 @@ class PackedModule(Record, frozen=True, array_like=True):
     """One module, and where its bytecode is: at `place` of its segment's tuple.
 
     `file` is the source, relative to its sys.path entry, or `code/…` for the project's own; `size` is the source's, in bytes.
-    `late` says that the handler imports it, and that it is no code of the project; `pure`, that torch itself imports it, of a
-    distribution in which, and in whose requirements, there is no shared library.
+    `digest` is of the source (see `source_digest`), and `record` the number in `PackIndex.records` of the distribution that it belongs
+    to, or -1. `late` says that the handler imports it, and that it is no code of the project; `pure`, that torch itself imports it, of
+    a distribution in which, and in whose requirements, there is no shared library.
     """
 
     name: str
@@ -45,6 +46,8 @@ class PackedModule(Record, frozen=True, array_like=True):
     place: int = 0
     late: bool = False
     pure: bool = False
+    digest: str = ""
+    record: int = -1
 
     @property
     def own(self) -> bool:
@@ -53,16 +56,26 @@ class PackedModule(Record, frozen=True, array_like=True):
 
 
 class PackIndex(Record, frozen=True):
-    """What is where. `magic` (hexadecimal) and `optimize` are those of the interpreter whose bytecode it is."""
+    """What is where. `magic` (hexadecimal) and `optimize` are those of the interpreter whose bytecode it is.
+
+    `records` gives distributions that packed modules belong to: the name of the folder of their metadata, and the digest of their rows.
+    """
 
     schema: int
     magic: str
     optimize: int
     segments: tuple[Segment, ...]
     modules: tuple[PackedModule, ...]
+    records: tuple[tuple[str, str], ...] = ()
 
 
-def write_pack(path: Path, magic: str, optimize: int, parts: Iterable[tuple[Sequence[PackedModule], bytes]]) -> None:
+def write_pack(
+    path: Path,
+    magic: str,
+    optimize: int,
+    parts: Iterable[tuple[Sequence[PackedModule], bytes]],
+    records: Sequence[tuple[str, str]] = (),
+) -> None:
     """Write a pack of segments: modules, and the bytes of their tuple. Where a module lies is filled into its record."""
     segments: list[Segment] = []
     bodies: list[bytes] = []
@@ -73,9 +86,15 @@ def write_pack(path: Path, magic: str, optimize: int, parts: Iterable[tuple[Sequ
         offset = segments[-1].offset + segments[-1].length if segments else 0
         segments.append(Segment(offset=offset, length=len(body), blake3=_digest(body)))
         bodies.append(body)
-    index = msgspec.json.encode(
-        PackIndex(schema=SCHEMA, magic=magic, optimize=optimize, segments=tuple(segments), modules=tuple(placed))
+    listed = PackIndex(
+        schema=SCHEMA,
+        magic=magic,
+        optimize=optimize,
+        segments=tuple(segments),
+        modules=tuple(placed),
+        records=tuple(records),
     )
+    index = msgspec.json.encode(listed)
     with open(path, "wb") as file:
         file.write(MAGIC + len(index).to_bytes(8, "little") + index)
         file.writelines(bodies)

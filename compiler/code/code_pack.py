@@ -13,6 +13,7 @@ from typing import Any
 
 from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile, file_of, head_digest, write_pack
 from tidalctl.artifacts.bundle.manifest import CODE, PACK
+from tidalctl.artifacts.distributions import RECORD, files_of, rows_digest, source_digest
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import
 from tidalctl.compiler.code.pure_modules import pure_for_torch
@@ -31,10 +32,11 @@ def pack_code(trace: Trace, partial: Path) -> str:
     """Write the code pack into the bundle, where it is not there yet. Returns the digest for the manifest, empty without modules."""
     path = partial / PACK
     if not path.exists():
-        parts = list(_segments(_modules(trace, partial / CODE)))
+        records = _Records()
+        parts = list(_segments(_modules(trace, partial / CODE, records)))
         if not parts:
             return ""
-        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, parts)
+        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, parts, records.digests)
     return head_digest(path)
 
 
@@ -55,7 +57,29 @@ def _segments(modules: Iterable[tuple[PackedModule, CodeType]]) -> Iterator[tupl
         yield listed, _steady(tuple(codes))
 
 
-def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, CodeType]]:
+class _Records:
+    """The distributions that modules belong to, numbered as they are asked for: name of the metadata's folder, digest of the rows."""
+
+    def __init__(self) -> None:
+        self.digests: list[tuple[str, str]] = []
+        self._owners: dict[str, dict[str, Path]] = {}  # by folder on sys.path: its files' RECORDs
+        self._numbers: dict[Path, int] = {}
+
+    def number(self, folder: str, file: str) -> int:
+        """Return the number of the distribution that `file` in `folder` belongs to, or -1."""
+        if folder not in self._owners:
+            found = sorted(Path(folder).glob(f"*.dist-info/{RECORD}"))
+            self._owners[folder] = {name: record for record in found for name in files_of(record.read_bytes())}
+        record = self._owners[folder].get(file)
+        if record is None:
+            return -1
+        if record not in self._numbers:
+            self._numbers[record] = len(self.digests)
+            self.digests.append((record.parent.name, rows_digest(record.read_bytes())))
+        return self._numbers[record]
+
+
+def _modules(trace: Trace, code: Path, records: _Records) -> Iterator[tuple[PackedModule, CodeType]]:
     """What can be packed of the modules that a trace lists: plain ones whose file is where their name says."""
     root = Path(trace.header.root)
     pure = pure_for_torch(trace)
@@ -67,7 +91,7 @@ def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, CodeType]
             continue
         own = path == root / file and (code / file).is_file()
         try:
-            size = os.stat(code / file if own else path).st_size
+            source = (code / file if own else path).read_bytes()
             made = _own_code(code / file) if own else _Loader(record.name, record.file).get_code(record.name)
         except (OSError, SyntaxError, ValueError, ImportError):  # gone or broken since the trace: the run will say so
             continue
@@ -78,7 +102,9 @@ def _modules(trace: Trace, code: Path) -> Iterator[tuple[PackedModule, CodeType]
             name=record.name,
             file=name,
             package=package,
-            size=size,
+            size=len(source),
+            digest=source_digest(source),
+            record=-1 if own else records.number(record.file.removesuffix(file), file),
             late=installed and record.phase == "handler" and not record.aside,
             pure=installed and record.name in pure,
         )

@@ -16,6 +16,7 @@ from sample_artifacts import fixed, mutations
 
 from tidalctl.artifacts.bundle.code_pack import (
     MAGIC,
+    SCHEMA,
     PackedModule,
     PackFile,
     PackIndex,
@@ -128,8 +129,8 @@ def segment(offset: int, length: int) -> Segment:
 
 
 WRONG = {
-    "a newer schema": ({"schema": 3}, NewerSchema),
-    "an older schema": ({"schema": 1}, OlderSchema),
+    "a newer schema": ({"schema": SCHEMA + 1}, NewerSchema),
+    "an older schema": ({"schema": SCHEMA - 1}, OlderSchema),
     "a segment before the file": ({"segments": (segment(-1, 9),)}, Corrupt),
     "a gap": ({"segments": (segment(0, 9), segment(10, 9))}, Corrupt),
     "segments over one another": ({"segments": (segment(0, 9), segment(8, 9))}, Corrupt),

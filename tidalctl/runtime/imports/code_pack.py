@@ -1,8 +1,8 @@
 """Imports from the code pack: bytecode that is read ahead from the first millisecond, served to Python's own import system.
 
 What is served is no more than the code object that the module's own loader would read from `__pycache__`: who finds a module, where it
-lies, its spec and its loader are as ever. The pack's code stands for a source of the same size and time as at compile, as a cached
-bytecode file does; any other is imported the ordinary way, and counted.
+lies, its spec and its loader are as ever. The pack's code stands for the source that it was made of (see unchanged_sources.py); any
+other is imported the ordinary way, and counted.
 """
 
 import _imp
@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import marshal
 import os
-import stat
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +25,7 @@ from tidalctl.artifacts.bundle.manifest import PACK, Manifest
 from tidalctl.artifacts.bundle.provenance import provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
+from tidalctl.runtime.imports.unchanged_sources import UnchangedSources
 from tidalctl.runtime.process.timeline import Timeline
 
 
@@ -46,6 +46,7 @@ class PackReader:
     def __init__(self, bundle: Path, manifest: Manifest, verify: bool, timeline: Timeline) -> None:
         self.modules: dict[str, PackedModule] = {}
         self.times = PackTimes()
+        self.sources = UnchangedSources({}, ())
         self.unusable: Reason | None = None
         self.error: TidalError | None = None
         self.served: set[str] = set()
@@ -71,7 +72,8 @@ class PackReader:
         threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
         self.times = provenance_fields(bundle, PackTimes)
         self._own = {module.file: module for module in index.modules if module.own}
-        self.modules = {module.name: module for module in index.modules if module.file in self.times.module_times}
+        self.sources = UnchangedSources(self.times.module_times, index.records)
+        self.modules = {module.name: module for module in index.modules if not module.own}
 
     def _read_all(self) -> None:
         try:
@@ -254,15 +256,10 @@ class PackFinder:
         return alike
 
     def _fresh(self, module: PackedModule, place: str) -> bool:
-        try:
-            found = os.stat(place)
-            same = (found.st_size, int(found.st_mtime)) == (module.size, self._pack.times.module_times[module.file])
-        except OSError:
-            same = False
-        if not (same and stat.S_ISREG(found.st_mode)):
-            self.changed.add(module.name)
-            return False
-        return True
+        if self._pack.sources.holds(module, place):
+            return True
+        self.changed.add(module.name)
+        return False
 
     def _serve(self, module: PackedModule, loader: SourceFileLoader) -> None:
         """Let the loader take the code from the pack, once. From then on nothing tells it from any other."""
