@@ -8,13 +8,18 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
+
+from tidalctl.artifacts.bundle.manifest import CODE
 from tidalctl.artifacts.project import inside, installed, is_own
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import FileOpened
+from tidalctl.artifacts.trace.records import FileOpened, Header
 from tidalctl.compiler.code.shipment import SYSTEM, Shipment, of_a_request
 from tidalctl.compiler.dynamic.answers import texts_in
+from tidalctl.function.working_environment import marked
 
 
 class Away(Record, frozen=True):
@@ -37,6 +42,16 @@ class Away(Record, frozen=True):
         request = {name: getattr(self, name) for name in ("root", "kept", "hidden", "scratch", "told")}
         return (sys.executable, "-P", "-m", "tidalctl.compiler.away_child", json.dumps(request))
 
+    def header(self, header: Header) -> Header:
+        """Return the header with arguments as somebody would give them here: paths in the project lie in the bundle."""
+        places = [(self.root, f"{self.bundle}/{CODE}")]
+        return msgspec.structs.replace(header, argv=tuple(str(marked(argument, places)) for argument in header.argv))
+
+    def at_home(self, output: Any) -> Any:
+        """Return an output as it is at home: a function may answer with a path of its project."""
+        here, there = (json.dumps(folder)[1:-1] for folder in (f"{self.bundle}/{CODE}", self.root))
+        return json.loads(json.dumps(output).replace(here, there))
+
     @property
     def native(self) -> bool:
         """Whether the files were out of reach for libraries, too, in the runs until now."""
@@ -51,8 +66,8 @@ def lay_away(partial: Path, work: Path, trace: Trace, shipment: Shipment, *, hid
     shutil.copytree(partial, bundle, copy_function=_link)
     root = Path(trace.header.root)
     for name in shipment.secrets:
-        (bundle / "code" / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, bundle / "code" / name)
+        (bundle / CODE / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(root / name, bundle / CODE / name)
     scratch.mkdir(exist_ok=True)
     begin = inside(str(root))
     return Away(

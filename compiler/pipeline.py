@@ -85,7 +85,7 @@ def compile_traces(
     traces = [with_events(trace, path) for trace, path in zip(traces, paths, strict=True)]
     trace = with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env)
     refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
-    output = output.absolute()
+    output = Path(os.path.abspath(output))
     clear_stale_partials(output)
     # both beside the bundle, under names that the next compile knows to clear
     partial, work = partial_name(output), partial_name(output.with_name(f"{output.name}.work"))

@@ -94,7 +94,9 @@ def prove(
     traced = [_expected(f"event {index}", event.text, report, index, traced=index) for index, event in events]
     times = None
     for expected in (*traced, *checks):
-        answer = run_from_bundle(Path(away.bundle), place.trace.header, expected.event, command=away.command)
+        answer = run_from_bundle(Path(away.bundle), away.header(place.trace.header), expected.event, command=away.command)
+        if "output" in answer:
+            answer["output"] = away.at_home(answer["output"])
         if expected.traced == 0:
             times = _start_times(place.trace, answer)
         if difference := _difference(place, manifest, expected, answer, say):

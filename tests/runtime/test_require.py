@@ -180,13 +180,12 @@ def test_load_bundle_tells_of_its_first_start_once(
 
 
 def test_a_changed_project_is_told_and_unused_weights_are_not_counted(decoder: Chain, spoiled: Path, tmp_path: Path) -> None:
-    project = tmp_path / "project"
-    shutil.copytree(decoder.project, project)
+    project = Path(shutil.copytree(decoder.project, tmp_path / "changed"))
     (project / "app.py").write_text(
         (project / "app.py").read_text().replace("WIDTH = 96", "WIDTH = 97")
     )  # its size is the same
     body: dict[str, Any] = json.loads((spoiled / PROVENANCE).read_bytes())
-    (spoiled / PROVENANCE).write_text(json.dumps(body | {"root": str(project)}))
+    (spoiled / PROVENANCE).write_text(json.dumps(body | {"root": "../changed"}))
     page = tmp_path / "start.html"
     done = tidalctl("run", spoiled, "--event", json.dumps(EVENT), "--report", page, cwd=tmp_path, env=PINNED).ok()
     assert done.lines("note:") == ["note: app.py changed in the project: the bundle runs the code as it was compiled"]

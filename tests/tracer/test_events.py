@@ -60,6 +60,7 @@ def test_no_file_but_that_of_the_events_holds_them_and_a_moved_bundle_agrees_in_
     made.bundle.rename(moved.bundle)
     there = f"--config={moved.bundle / 'code' / 'config.json'}"
     report = moved.run(event, "--", there, given)
+    assert report["fallback"] is None, report["fallback"]
     assert (report["strategy"], report["output"]) == ("snapshot", [36.0, "ossifrage", there, "of the request"])
 
 

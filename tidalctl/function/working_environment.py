@@ -41,8 +41,9 @@ class Surroundings:
         self._environ = {name: value for name, value in kept.items() if value is not None}
 
     def digests(self, names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
-        """Return digests of variables, with marks in place of the project's folder and of the first working directory."""
-        marks = [*((root, "project:") for root in roots), (self._directory, "here:")]
+        """Return digests of variables, with marks in place of the project's folder, also by links, and of the first directory."""
+        folders = dict.fromkeys(folder for root in roots for folder in (root, os.path.realpath(root)))
+        marks = [*((folder, "project:") for folder in folders), (self._directory, "here:")]
         return {name: digest_json([marked(os.environ.get(name), marks)]) for name in names}
 
 

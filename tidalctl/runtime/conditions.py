@@ -117,8 +117,8 @@ class CallConditions:
     def mismatch(self) -> Reason | None:
         from tidalctl.function.process_settings import torch_settings
 
-        guard, roots = self._guard, [os.path.realpath(root) for root in self._roots()]
-        if (self._since.moved() or guard.moved) and self._since.place(roots) != guard.directory:
+        guard, roots = self._guard, list(self._roots())
+        if (self._since.moved() or guard.moved) and self._since.place(map(os.path.realpath, roots)) != guard.directory:
             return Cause.DIRECTORY_DIFFERS.of(init=self._init)
         here = torch_settings()
         for name, seen in guard.settings.items():
@@ -135,7 +135,7 @@ class CallConditions:
 def variables_mismatch(manifest: Manifest, at_start: Surroundings, roots: Iterable[str]) -> Reason | None:
     """Compare, where init is called, the variables that it may hang on. `at_start` are the surroundings before the program began."""
     guard = manifest.guard
-    now = at_start.digests(guard.environ_at_init, [os.path.realpath(root) for root in roots]) if guard.environ_at_init else {}
+    now = at_start.digests(guard.environ_at_init, list(roots)) if guard.environ_at_init else {}
     for name, before in guard.environ.items():
         seen = guard.environ_at_init.get(name, before)
         if (now[name] if name in now else variable_digest(name)) != seen:

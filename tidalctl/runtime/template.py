@@ -56,7 +56,7 @@ class Template:
     ) -> None:
         options = options or StreamOptions()
         verify = options.verify != "off"
-        self.path = path.absolute()
+        self.path = Path(os.path.abspath(path))  # without `..`, by which places in it are told
         self.timeline = timeline
         self.other_inits: dict[str, None] = {}  # that were called and are not the bundle's, by name, in order
         self.wants_digests = False
