@@ -75,7 +75,9 @@ def test_compile_needs_the_events_of_the_trace_and_inspect_shows_them_where_they
     trace, events = tmp_path / "app.trace", tmp_path / "app.events"
     shutil.copy(decoder.trace, trace)
     shutil.copy(events_path(decoder.trace), events)
-    assert '{"prompt": [3, 1, 4], "max_new_tokens": 5}' in forked("inspect", trace, cwd=tmp_path).ok().out
+    assert (
+        '{"prompt": [3, 1, 4], "max_new_tokens": 5}' in forked("inspect", trace, cwd=tmp_path, env={"COLUMNS": "300"}).ok().out
+    )
     (line,) = events.read_text().splitlines()
     for text in (line.replace("5", "6"), "", "{", "[1]", f"{line}\n{line}"):
         events.write_text(text)
@@ -84,7 +86,7 @@ def test_compile_needs_the_events_of_the_trace_and_inspect_shows_them_where_they
         assert caught.value.hint is not None and "trace again" in caught.value.hint
     events.unlink()
     forked("compile", trace, cwd=tmp_path).one_error("app.events", "trace again")
-    shown = forked("inspect", trace, cwd=tmp_path).ok().out
+    shown = forked("inspect", trace, cwd=tmp_path, env={"COLUMNS": "300"}).ok().out
     assert f"sha256 {decoder.manifest['events'][0]}" in shown and "[3, 1, 4]" not in shown
     assert not (tmp_path / "app.bundle").exists()
 

@@ -54,7 +54,7 @@ class EnvironRecorder:
 
     def __init__(self, clock: TraceClock, root: str) -> None:
         self._clock = clock
-        self._root, self._real_root = root, os.path.realpath(root)
+        self._root = root
         self._names: dict[str, None] = {}
         self._all_by = ""
         self._at_init: dict[str, str] | None = None
@@ -94,7 +94,8 @@ class EnvironRecorder:
     def init_called(self) -> None:
         """Note what the program itself has set until init is called for the first time."""
         if self._at_init is None:
-            self._at_init = self._since.digests(self._since.assigned(), [self._real_root])
+            with self._clock.charging("hooks"):  # these questions about paths are ours
+                self._at_init = self._since.digests(self._since.assigned(), [self._root])
 
     def reads(self) -> EnvironReads:
         at_init = self._at_init or {}
