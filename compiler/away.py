@@ -98,7 +98,7 @@ def _kept(trace: Trace) -> Iterator[str]:
             if text.startswith("/") and os.path.exists(text):
                 yield text
     for record in trace.of(FileOpened):
-        if record.given and (of_a_request(record.given, trace) or not os.path.isabs(record.given)) and record.phase != "import":
+        if record.given and (of_a_request(record.given, trace) or not os.path.isabs(record.given)):
             yield record.path
 
 

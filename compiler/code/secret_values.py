@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidalctl.artifacts.bundle.manifest import SKELETON
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, SKELETON
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.dynamic.answers import texts_in
 
@@ -26,7 +26,8 @@ def refuse_secrets(bundle: Path, root: Path, names: Iterable[str], environ: Mapp
         if _SECRET_WORDS & set(name.upper().split("_")) and not text.startswith("/"):  # which is where a secret lies
             values.setdefault(text.encode(errors="surrogateescape"), f"the environment variable {name}")
     values = {value: name for value, name in values.items() if len(value) >= SHORTEST}
-    for path in sorted(p for p in bundle.rglob("*") if p.is_file() and values):
+    libraries = (PACK, IMPORT_CACHE)  # of the project they hold what code/ holds
+    for path in sorted(p for p in bundle.rglob("*") if p.is_file() and values and p.name not in libraries):
         for value, name in values.items():
             if (place := _place_of(value, path)) is not None:
                 raise CheckFailed(

@@ -13,9 +13,12 @@ _KEY_MATERIAL = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _HEAD = 1024  # bytes that are looked at for key material
 
 
-def looks_secret(name: str, path: Path) -> bool:
-    """Whether a file, `name` in its project and at `path`, looks like a secret."""
-    parts = [part.lower() for part in PurePosixPath(name).parts]
+def looks_secret(name: str, root: Path) -> bool:
+    """Whether a file, `name` in the project at `root`, looks like a secret, by itself or by what it links to."""
+    path = (root / name).resolve()
+    real_root = root.resolve()
+    target = path.relative_to(real_root).parts if path.is_relative_to(real_root) else path.parts[-2:]
+    parts = [part.lower() for part in (*PurePosixPath(name).parts, *target)]
     if any(fnmatchcase(part, pattern) for part in parts for pattern in SECRET_NAMES):
         return True
     with open(path, "rb") as file:

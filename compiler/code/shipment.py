@@ -48,10 +48,13 @@ def plan_shipment(trace: Trace, rules: ShippingRules) -> Shipment:
     sources = _sources(trace, root)
     data, folders, warnings = _used(trace, root, sources)
     data |= _included(root, rules.include) - sources
+    for name in sorted(name for name in data | folders if not name.isprintable()):
+        warnings.add(f"{name!a} is not shipped: its name is no text")
+    data, folders = ({name for name in names if name.isprintable()} for names in (data, folders))
     ignored = _patterns(root, rules.exclude)
     chosen = {name for name in data if not ignored.match_file(name)}
     explicit = GitIgnoreSpec.from_lines(rules.include)
-    secrets = {name for name in chosen if not explicit.match_file(name) and looks_secret(name, root / name)}
+    secrets = {name for name in chosen if not explicit.match_file(name) and looks_secret(name, root)}
     shipped = chosen - secrets
     only_init = _only_init(trace, root)
     large = {name for name in shipped & only_init if (root / name).stat().st_size > CHECKPOINT}

@@ -47,7 +47,7 @@ def handler(event, context):
     if event["fail"]:
         load(Path("/"), "/")
     name = event["m"] if os.path.isfile(HERE / "words" / f"{event['m']}.txt") else "none"
-    words = sorted(path.name for path in HERE.glob("words/*"))
+    words = sorted(path.name for path in HERE.glob("words/??.txt"))
     empty = os.path.isdir(HERE / "cache")
     return [name, words, empty, _state[0](torch.ones(4))[0].item() * _state[1] * settings()["factor"]]
 """
@@ -61,6 +61,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     made = Chain(tmp_path_factory.mktemp("away"), [EVENT], ["--init", "app:load"])
     files = {"app.py": APP, "settings.json": '{"factor": 3}', ".env": "A=1234567890", "secrets/service.json": "{}"}
     write_project(made.project, {**files, "words/en.txt": "en", "words/de.txt": "de", "unused.txt": "never asked about"})
+    (made.project / "words/link.txt").symlink_to("../.env")
     for folder in (made.project / "model", made.project / "cache", made.folder / "outside"):
         folder.mkdir()
     torch.save(torch.nn.Linear(4, 4).state_dict(), made.project / "model/w.pt")

@@ -29,6 +29,7 @@ def reads(root: Path, text: str) -> dict[str, str]:
     "text",
     [
         "import os\nos.environ['HOME']",
+        "import os\nos.getenvb(b'HOME')",
         "import os\nos.path.expanduser('~/x')",
         "from pathlib import Path\nPath.home()",
         "from pathlib import Path\nPath('~/x').expanduser()",

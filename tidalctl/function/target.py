@@ -41,7 +41,7 @@ def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Func
             raise TidalError(f"no file {place}", _near_files(path))
         if not path.stem.isidentifier():
             raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
-        path = path.absolute()
+        path = Path(os.path.abspath(path))  # without `..`: places in the project are told by how paths begin
         return Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static), path.parent
     return _locate_module(place, attribute, init_name, static)
 
@@ -54,7 +54,7 @@ def _locate_module(place: str, attribute: str, init_name: str, static: bool) -> 
             f"{place!r} is neither a file nor a module", "name it as path/to/app.py:handler or package.module:handler"
         )
     for entry in [os.getcwd(), *sys.path]:
-        base = Path(entry or ".").absolute()
+        base = Path(os.path.abspath(entry or "."))
         for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
             if candidate.is_file():
                 source = candidate.relative_to(base).as_posix()

@@ -131,10 +131,15 @@ def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[A
 
 
 def _tell_changed(template: Template) -> None:
-    """Tell, once the answer is out, that the project has changed since the bundle was made of it."""
-    if changed := template.changed_sources():
-        from tidalctl.artifacts.bundle.provenance import names_text
+    """Tell, once the answer is out, which files are not here, and that the project has changed since the bundle was made of it."""
+    missing, changed = template.missing_files(), template.changed_sources()
+    if not missing and not changed:
+        return
+    from tidalctl.artifacts.bundle.provenance import names_text
 
+    if missing:
+        print(f"note: {names_text(missing)}, which the bundle leaves out, is not here", file=sys.stderr)
+    if changed:
         print(
             f"note: {names_text(changed)} changed in the project: the bundle runs the code as it was compiled",
             file=sys.stderr,

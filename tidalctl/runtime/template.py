@@ -149,6 +149,10 @@ class Template:
             self._found_home = home_of(place, self.path, self.manifest) or self.imports.code
         return self._found_home
 
+    def missing_files(self) -> list[str]:
+        """Return files that were read in the trace, are not shipped, and lie nowhere that the function looks."""
+        return [name for name in self.manifest.guard.left_out if not any(Path(root, name).exists() for root in self._roots())]
+
     def changed_sources(self) -> list[str]:
         """Return the project's sources that are not what the bundle holds of them, where the project is there.
 

@@ -67,15 +67,15 @@ class EnvironRecorder:
         self._originals = original, listing = kind.__getitem__, kind.__iter__
 
         def getitem(environ: Any, key: Any) -> Any:
-            if environ is os.environ:
+            if environ is os.environ or environ is os.environb:
                 frame, of_all = _asker(sys._getframe(1)), self._local.__dict__
                 # a value belongs to the look at all of them; dict(os.environ) lists the names before it asks for the first one
                 if key != of_all.get("name") and _instruction(frame) != of_all.get("instruction"):
-                    self._note([key], self._reader(frame))
+                    self._note([os.fsdecode(key) if isinstance(key, bytes) else key], self._reader(frame))
             return original(environ, key)
 
         def iterate(environ: Any) -> Iterator[str]:
-            if environ is os.environ:
+            if environ is os.environ or environ is os.environb:
                 frame = _asker(sys._getframe(1))
                 self._local.instruction = _instruction(frame)
                 self._note_all(self._reader(frame))
