@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -47,8 +46,8 @@ from tidalctl.compiler.attempt import Attempt
 from tidalctl.compiler.code.code_pack import pack_code, source_times
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
-from tidalctl.compiler.dynamic.answers import texts_in
 from tidalctl.compiler.script.writer import conditions_source
+from tidalctl.compiler.traced_files import named_by_events
 
 
 def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
@@ -205,7 +204,8 @@ def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, 
     def places(files: Iterable[str]) -> list[str]:
         return sorted({file_place(file, header.root, beside) for file in files})
 
-    files = [record for record in trace.of(FileOpened) if not _of_an_event(record, trace)]
+    of_an_event = named_by_events(trace)
+    files = [record for record in trace.of(FileOpened) if not of_an_event(record)]
     opened = [record.path for record in files if not record.mapped and record.size]
     code = [record.file for record in trace.of(Import) if record.file] + [r.path for r in files if r.mapped]
     code += [file for record in trace.of(SourcesRead) for file in record.files]
@@ -222,16 +222,6 @@ def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, 
         **times,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
-
-
-def _of_an_event(record: FileOpened, trace: Trace) -> bool:
-    """Whether an event names a file, or a folder above it: no part of a bundle tells of that."""
-    return any(
-        record.given == text or f"{record.path}/".startswith(f"{os.path.realpath(os.path.join(trace.header.cwd, text))}/")
-        for event in trace.header.events
-        for text in texts_in(json.loads(event.text))
-        if "/" in text or record.given == text
-    )
 
 
 def add_start_times(bundle: Path, times: StartTimes | None) -> None:

@@ -17,9 +17,9 @@ from tidalctl.artifacts.project import inside, installed, is_own
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Header
-from tidalctl.compiler.code.shipment import SYSTEM, Shipment, of_a_request
-from tidalctl.compiler.dynamic.answers import texts_in
-from tidalctl.function.working_environment import marked
+from tidalctl.compiler.code.shipment import SYSTEM, Shipment
+from tidalctl.compiler.traced_files import event_texts, named_by_events, phases_of_use
+from tidalctl.function.project_places import marked
 
 
 class Away(Record, frozen=True):
@@ -45,12 +45,16 @@ class Away(Record, frozen=True):
     def header(self, header: Header) -> Header:
         """Return the header with arguments as somebody would give them here: paths in the project lie in the bundle."""
         places = [(self.root, f"{self.bundle}/{CODE}")]
-        return msgspec.structs.replace(header, argv=tuple(str(marked(argument, places)) for argument in header.argv))
+        return msgspec.structs.replace(header, argv=tuple(marked(argument, places) for argument in header.argv))
 
     def at_home(self, output: Any) -> Any:
         """Return an output as it is at home: a function may answer with a path of its project."""
         here, there = (json.dumps(folder)[1:-1] for folder in (f"{self.bundle}/{CODE}", self.root))
         return json.loads(json.dumps(output).replace(here, there))
+
+    def without_folders(self, text: str) -> str:
+        """Return a text that goes into the bundle without the folders of this machine, which are others each time."""
+        return text.replace(f"{self.bundle}/", "bundle/").replace(inside(self.root), "project/")
 
     @property
     def native(self) -> bool:
@@ -93,23 +97,16 @@ def _kept(trace: Trace) -> Iterator[str]:
     for package in ("tidalctl", "tidalctl.artifacts", "tidalctl.compiler", "tidalctl.tracer"):
         found = importlib.util.find_spec(package)
         yield from (found.submodule_search_locations or ()) if found is not None else ()
-    for event in trace.header.events:
-        for text in texts_in(json.loads(event.text)):
-            if text.startswith("/") and os.path.exists(text):
-                yield text
-    for record in trace.of(FileOpened):
-        if record.given and (of_a_request(record.given, trace) or not os.path.isabs(record.given)):
-            yield record.path
+    yield from (text for text in event_texts(trace) if text.startswith("/") and os.path.exists(text))
+    of_an_event = named_by_events(trace)
+    yield from (r.path for r in trace.of(FileOpened) if r.given and (of_an_event(r) or not os.path.isabs(r.given)))
 
 
 def _hidden(trace: Trace) -> Iterator[str]:
-    """Yield files outside the project that init alone has read, and that no event names."""
-    phases: dict[str, set[str]] = {}
+    """Yield files outside the project that init alone has used, and that no event names."""
+    used, of_an_event = phases_of_use(trace), named_by_events(trace)
+    begin, root = inside(trace.header.root), trace.header.root
     for record in trace.of(FileOpened):
-        phases.setdefault(record.path, set()).add(record.phase)
-        if of_a_request(record.given, trace):
-            phases[record.path].add("event")
-    for path, seen in phases.items():
-        elsewhere = not path.startswith((*installed(), *SYSTEM)) and not is_own(path, trace.header.root)
-        if seen == {"init"} and elsewhere and os.path.isfile(path) and not path.startswith(inside(trace.header.root)):
-            yield path
+        elsewhere = not record.path.startswith((*installed(), *SYSTEM, begin)) and not is_own(record.path, root)
+        if used.get(record.path) == {"init"} and elsewhere and not of_an_event(record) and os.path.isfile(record.path):
+            yield record.path

@@ -25,13 +25,16 @@ BIND, RECURSIVE, PRIVATE = 0x1000, 0x4000, 0x40000  # MS_BIND, MS_REC, MS_PRIVAT
 def main() -> None:
     request = json.loads(sys.argv[1])
     root, kept, hidden, scratch = (request[name] for name in ("root", "kept", "hidden", "scratch"))
-    directory = os.getcwd()
-    try:
+    directory, covered = os.getcwd(), False
+    with contextlib.suppress(OSError):
         _own_namespace()
-        _hide_files(hidden, scratch)
+        with contextlib.suppress(OSError):
+            _hide_files(hidden, scratch)
+            hidden = []
         _cover(root, kept)
-    except OSError:
-        _refuse_in_python(root, [os.path.realpath(path) for path in kept], hidden)
+        covered = True
+    if hidden or not covered:
+        _refuse_in_python(None if covered else root, kept, hidden)
         Path(request["told"]).touch()
     with contextlib.suppress(OSError):
         os.chdir(directory)  # as it is now
@@ -59,7 +62,7 @@ def _own_namespace() -> None:
 
 
 def _hide_files(hidden: Iterable[str], scratch: str) -> None:
-    """Delete files in overlays of their folders. Where there can be none (of an overlay, say), they stay."""
+    """Delete files in overlays of their folders. Raise OSError where there can be none."""
     folders: dict[str, list[str]] = {}
     for path in hidden:
         folders.setdefault(os.path.dirname(path), []).append(path)
@@ -69,10 +72,9 @@ def _hide_files(hidden: Iterable[str], scratch: str) -> None:
         upper, work = (os.path.join(scratch, f"{number}.{name}") for name in ("upper", "work"))
         os.mkdir(upper)
         os.mkdir(work)
-        with contextlib.suppress(OSError):
-            _call("mount", "overlay", folder, "overlay", 0, f"lowerdir={folder},upperdir={upper},workdir={work}")
-            for path in paths:
-                os.unlink(path)
+        _call("mount", "overlay", folder, "overlay", 0, f"lowerdir={folder},upperdir={upper},workdir={work}")
+        for path in paths:
+            os.unlink(path)
 
 
 def _cover(root: str, kept: Iterable[str]) -> None:
@@ -89,15 +91,16 @@ def _cover(root: str, kept: Iterable[str]) -> None:
         os.close(handle)
 
 
-def _refuse_in_python(root: str, kept: Iterable[str], hidden: Iterable[str]) -> None:
-    """Let Python find no file below `root`, except in what is kept, and none of the `hidden` ones."""
+def _refuse_in_python(root: str | None, kept: Iterable[str], hidden: Iterable[str]) -> None:
+    """Let Python find no file below `root`, if there is one, except in what is kept, and none of the `hidden` ones."""
+    begin = f"{(root or '').rstrip('/')}/"
     allowed = tuple(f"{path.rstrip('/')}/" for path in kept)
     gone = frozenset(hidden)
 
     def refuse(path: Any) -> None:
         if isinstance(path, str | bytes | os.PathLike):
             absolute = os.path.abspath(os.fsdecode(path))
-            inside = f"{absolute}/".startswith(f"{root.rstrip('/')}/") and absolute != root
+            inside = root is not None and absolute.startswith(begin)
             above = any(entry.startswith(f"{absolute}/") for entry in allowed)
             if absolute in gone or (inside and not above and not f"{absolute}/".startswith(allowed)):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path))

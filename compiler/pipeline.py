@@ -148,7 +148,7 @@ def _build(
             if difference is None:
                 add_start_times(partial, steadier_times(place, manifest, times, say))
                 break
-            failure = Cause.PROOF_FAILED.of(what=_without_folders(difference, place))
+            failure = Cause.PROOF_FAILED.of(what=away.without_folders(difference))
         clear(place, made)
         fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", failure))
     else:
@@ -177,13 +177,6 @@ def _build(
         first_uses=first_use_times(trace, manifest),
     )
     return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings, secrets=shipment.secrets)
-
-
-def _without_folders(text: str, place: Workplace) -> str:
-    """Return a text that goes into the bundle without the folders of this machine, which are others each time."""
-    for folder, name in ((place.partial, "bundle"), (Path(place.trace.header.root), "project")):
-        text = text.replace(f"{folder}/", f"{name}/")
-    return text
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:

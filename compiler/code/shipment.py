@@ -1,7 +1,6 @@
 """What of the project goes into the bundle: its own source, found through imports, and data that it opened or asked about."""
 
 import ast
-import json
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Import, PathAsked
 from tidalctl.compiler.code.secrets import looks_secret
-from tidalctl.compiler.dynamic.answers import texts_in
+from tidalctl.compiler.traced_files import event_texts, named_by_events, phases_of_use
 from tidalctl.report.terminal import size_text
 
 IGNORE_FILE = ".tidalignore"
@@ -94,12 +93,6 @@ def copy_files(names: Sequence[str], root: Path, code: Path) -> None:
         shutil.copyfile(root / name, target)
 
 
-def of_a_request(given: str, trace: Trace) -> bool:
-    """Whether an event gave a file's absolute path, or its folder's: a run opens it there, wherever the bundle lies."""
-    texts = (text.rstrip("/") for event in trace.header.events for text in texts_in(json.loads(event.text)))
-    return any(text.startswith("/") and (given == text or given.startswith(f"{text}/")) for text in texts)
-
-
 # -- source
 
 
@@ -163,11 +156,12 @@ def _used(trace: Trace, root: Path, sources: set[str]) -> tuple[set[str], set[st
     folders: set[str] = set()
     warnings: set[str] = set()
     asked = [record for record in trace.of(PathAsked) if record.path == str(root) or is_own(record.path, str(root))]
+    of_an_event = named_by_events(trace)
     made = {record.path for record in asked if not record.found}
     made |= {record.path for record in trace.of(FileOpened) if record.written is not None}
     for record in trace.of(FileOpened):
         path = Path(record.path)
-        if record.mapped or record.path.startswith((*installed(), *SYSTEM)) or of_a_request(record.given, trace):
+        if record.mapped or record.path.startswith((*installed(), *SYSTEM)) or of_an_event(record):
             continue
         if record.path in made:
             continue
@@ -185,7 +179,7 @@ def _used(trace: Trace, root: Path, sources: set[str]) -> tuple[set[str], set[st
                 )
     for question in asked:
         path, name = Path(question.path), Path(question.path).relative_to(root).as_posix()
-        if question.path in made or of_a_request(question.given, trace):
+        if question.path in made or of_an_event(question):
             continue
         if path.is_dir():
             folders.add(name)
@@ -214,12 +208,9 @@ def _listed(folder: Path, root: Path) -> tuple[set[str], set[str]]:
 
 def _only_init(trace: Trace, root: Path) -> set[str]:
     """Return files of the project that init opened, and that nothing opened, asked about or listed in another phase."""
-    phases: dict[str, set[str]] = {}
-    listed = {record.path: record.phase for record in trace.of(PathAsked) if record.kind == "listed" and record.phase != "init"}
-    for record in (*trace.of(FileOpened), *trace.of(PathAsked)):
-        if not (isinstance(record, FileOpened) and record.mapped) and is_own(record.path, str(root)):
-            phases.setdefault(Path(record.path).relative_to(root).as_posix(), set()).add(record.phase)
-    return {name for name, seen in phases.items() if seen == {"init"} and str((root / name).parent) not in listed}
+    used = phases_of_use(trace)
+    opened = {record.path for record in trace.of(FileOpened) if is_own(record.path, str(root))}
+    return {Path(path).relative_to(root).as_posix() for path in opened if used.get(path) == {"init"}}
 
 
 def _included(root: Path, patterns: Sequence[str]) -> set[str]:
@@ -242,7 +233,7 @@ def _notes(trace: Trace, root: Path, data: set[str], checkpoints: set[str]) -> I
     for name in sorted(checkpoints):
         size = size_text((root / name).stat().st_size)
         yield f"{name} ({size}) is read by init alone and is not shipped: a start that has to run init needs it; --checkpoint ships it"
-    texts = {text for event in trace.header.events for text in texts_in(json.loads(event.text)) if len(text) > 1}
+    texts = {text for text in event_texts(trace) if len(text) > 1}
     for name in sorted(data):
         path = Path(name)
         alike = {other.relative_to(root).as_posix() for other in (root / path.parent).glob(f"*{path.suffix}")}

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import Chain, Done, tidalctl, write_project
 
+from tidalctl.compiler.away import Away
+
 APP = """
 import json
 import os
@@ -116,6 +118,12 @@ def test_the_user_says_what_is_shipped(made: Chain) -> None:
     assert not {"code/more.txt", "code/other.txt"} & names
     assert json.loads(done.out)["strategy"] == "snapshot"
     assert "code/checkpoint.bin" in done.err
+
+
+def test_what_a_bundle_holds_of_a_failure_names_no_folder_of_the_machine() -> None:
+    away = Away(bundle="/w/x.work/moved.bundle", root="/w/app", kept=(), hidden=(), scratch="", told="")
+    text = "No such file: '/w/x.work/moved.bundle/code/a.txt', and not '/w/app/b.txt' of '/w/apple'"
+    assert away.without_folders(text) == "No such file: 'bundle/code/a.txt', and not 'project/b.txt' of '/w/apple'"
 
 
 def test_without_namespaces_pythons_own_ways_find_no_file(tmp_path: Path) -> None:
