@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Chain, forked
+from conftest import Chain, forked, write_project
 from sample_artifacts import sample_records, write_trace
 
 from tidalctl.artifacts.bundle.provenance import read_provenance
@@ -68,6 +68,7 @@ def test_arguments_are_compared_by_their_place_in_the_project() -> None:
     home = argv_digest(["/home/me/app/a.json", "--b=/home/me/app"], ["/home/me/app"])
     assert argv_digest(["/srv/x.bundle/code/a.json", "--b=/srv/x.bundle/code"], ["/srv/x.bundle/code", "/srv"]) == home
     assert argv_digest(["/srv/apple/a.json", "--b=/srv/app"], ["/srv/app"]) != home
+    assert argv_digest(["/srv/app/x"], ["/app"]) == argv_digest(["/srv/app/x"], []), "a folder counts where a path begins"
     assert argv_digest([], ["/srv"]) == "" != argv_digest([""], [])
 
 
@@ -92,9 +93,8 @@ def test_compile_needs_the_events_of_the_trace_and_inspect_shows_them_where_they
 
 
 def test_both_files_are_replaced_by_force_and_nothing_else_is(tmp_path: Path) -> None:
-    project = tmp_path / "app.py"
-    project.write_text("def handler(event, context):\n    raise KeyError(event['prompt'])\n")
-    asked = ("trace", "app.py", "--event", '{"prompt": "hi"}')
+    write_project(tmp_path / "project", "def handler(event, context):\n    raise KeyError(event['prompt'])\n")
+    asked = ("trace", "project/app.py", "--event", '{"prompt": "hi"}')
     (tmp_path / "app.events").write_text('{"prompt": "my own"}\n')
     forked(*asked, "--force", cwd=tmp_path).one_error("app.events exists and is no list of events")
     write_events(tmp_path / "app.events", ['{"prompt": "earlier"}'])
@@ -104,7 +104,7 @@ def test_both_files_are_replaced_by_force_and_nothing_else_is(tmp_path: Path) ->
     failed = forked(*asked, "--force", cwd=tmp_path).one_error("raised KeyError", code=1)
     assert "app.trace.partial" in failed.err
     assert (tmp_path / "app.events").read_bytes() == before, "a trace that failed leaves the pair that was there"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.events", "app.py", "app.trace", "app.trace.partial"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["app.events", "app.trace", "app.trace.partial", "project"]
 
 
 def test_events_are_lines_of_their_owners_whatever_they_hold(tmp_path: Path) -> None:

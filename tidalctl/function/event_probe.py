@@ -10,7 +10,7 @@ from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any
 
-from tidalctl.function.working_environment import marked
+from tidalctl.function.project_places import marked, project_marks
 
 ABSENT = {"absent": True}  # digested for a key that was asked for and not there
 
@@ -151,7 +151,7 @@ def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str,
 
     `roots` are folders in which the project, or its copy, lies: paths in one of them count as what they are to it.
     """
-    marks = [(root, "project:") for root in roots]
+    marks = project_marks(roots)
 
     def shown(value: Any) -> Any:
         if value is event:

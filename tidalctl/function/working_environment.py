@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tidalctl.artifacts.project import inside
 from tidalctl.artifacts.records import digest_json
+from tidalctl.function.project_places import marked, project_marks
 
 OF_TORCH = ("TORCHINDUCTOR_CACHE_DIR",)  # set by whichever import of its compiler comes first, always the same
 
@@ -42,9 +43,9 @@ class Surroundings:
 
     def digests(self, names: Iterable[str], roots: Sequence[str]) -> dict[str, str]:
         """Return digests of variables, with marks in place of the project's folder, also by links, and of the first directory."""
-        folders = dict.fromkeys(folder for root in roots for folder in (root, os.path.realpath(root)))
-        marks = [*((folder, "project:") for folder in folders), (self._directory, "here:")]
-        return {name: digest_json([marked(os.environ.get(name), marks)]) for name in names}
+        marks = [*project_marks(roots), (self._directory, "here:")]
+        values = {name: os.environ.get(name) for name in names}
+        return {name: digest_json([None if value is None else marked(value, marks)]) for name, value in values.items()}
 
 
 def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str | None]:
@@ -55,13 +56,3 @@ def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict
 
 def variable_digest(name: str) -> str:
     return digest_json([os.environ.get(name)])
-
-
-def marked(value: str | None, marks: Iterable[tuple[str, str]]) -> str | None:
-    """Return a text with a mark in place of each folder in it."""
-    import re  # for the few functions that set variables or give init a path
-
-    for folder, mark in marks:
-        if value is not None and folder != os.sep:
-            value = re.sub(re.escape(folder) + r"(?=[/:]|$)", mark, value)
-    return value
