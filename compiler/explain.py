@@ -5,6 +5,7 @@ from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.snapshot.records import RNG
+from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import count_text, size_text
 
 
@@ -49,8 +50,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     parts = shipped_parts(manifest).items()
     ships = [f"{part} {count_text(len(sizes), 'file')}, {size_text(sum(sizes))}" for part, sizes in parts if sizes]
     lines.append(f"  ships     {'; '.join(ships)}")
-    if pinned := manifest.guard.pinned_by:
-        lines.append(f"  pinned by {pinned}")
+    if pinned := pinned_by(manifest.guard):
+        lines.append(f"  pinned by {', '.join(pinned)}")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
     if manifest.fallbacks:
         lines[-1] += f"; see {PAGE}#{manifest.fallbacks[-1].code}"

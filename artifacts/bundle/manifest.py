@@ -72,8 +72,8 @@ class Guard(Record, frozen=True):
     arguments: str = ""  # digest of the further arguments of init
     environ: dict[str, str] = {}  # digests of [value] of environment variables that init may hang on, before the program begins
     environ_at_init: dict[str, str] = {}  # of those of them that the program itself sets before init, as they are then
+    may_be_unset: tuple[str, ...] = ()  # of the latter, those that it sets from a file that is left out
     left_out: dict[str, str] = {}  # sha256 of the project's files that were read and are not shipped, by their path in it
-    may_be_unset: tuple[str, ...] = ()  # of those, variables that it sets from a file that the bundle leaves out
     argv: str = ""  # digest of the command line's arguments for the function: see tidalctl.function.command_line
     settings: dict[str, str] = {}  # of torch, before init, in words
     moved: bool = False  # the function changes its working directory before init
@@ -83,16 +83,6 @@ class Guard(Record, frozen=True):
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
     computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
-
-    @property
-    def pinned_by(self) -> str:
-        """The environment variables that a start compares, as text: `MODEL_DIR, SEED (unset)`. Of two spellings one is named."""
-        unset = digest_json([None])
-        shown = {
-            name.upper() if seen == unset and name.upper() in self.environ else name: seen
-            for name, seen in self.environ.items()
-        }
-        return ", ".join(f"{name} (unset)" if seen == unset else name for name, seen in sorted(shown.items()))
 
 
 class Answer(Record, frozen=True):

@@ -13,6 +13,7 @@ from tidalctl.compiler.code.shipment import ShippingRules
 from tidalctl.compiler.explain import explanation, shipped_parts, summary, weights_of
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.function.event import parse_event
+from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import transfer_progress
 
 
@@ -127,7 +128,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "traced_init_s": compiled.verdict.traced_init_s,
         "reproducible": manifest.reproducible,
         "ships": {part: {"files": len(sizes), "bytes": sum(sizes)} for part, sizes in shipped_parts(manifest).items()},
-        "pinned_by": list(manifest.guard.environ),
+        "pinned_by": pinned_by(manifest.guard),
         "events": compiled.verdict.events,
         "weights": len(weights),
         "weights_bytes": sum(weight.nbytes for weight in weights),

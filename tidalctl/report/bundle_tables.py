@@ -12,6 +12,7 @@ from tidalctl.artifacts.bundle.import_cache import summary_of
 from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
 from tidalctl.artifacts.bundle.provenance import Observed, provenance_fields
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
+from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import environment_text, function_text, plain, shape_text
 
@@ -39,7 +40,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": None if executed is None else name in executed} for name in manifest.modules],
         "weights": [{**weight, "first_use_s": observed.first_uses.get(weight["name"])} for weight in body["weights"]],
-        "pinned_by": manifest.guard.pinned_by,
+        "pinned_by": pinned_by(manifest.guard),
         "code_pack": _code_pack(manifest, path),
         "import_cache": _import_cache(manifest, path),
         "prewarm": _prewarm(manifest, path),
@@ -110,7 +111,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("digest", document["digest"]),
             ("strategy", document["strategy"]),
             ("serves", _serves_text(document)),
-            ("pinned by", document["pinned_by"]),
+            ("pinned by", ", ".join(document["pinned_by"])),
             *_part_facts(document),
             *_pack_fact(document["code_pack"]),
             *_import_cache_fact(document["import_cache"]),
