@@ -105,7 +105,7 @@ def forked(*arguments: object, cwd: Path, env: dict[str, str] | None = None, tex
                 main()
             except SystemExit as ended:
                 code = int(ended.code or 0)
-            except Exception:
+            except Exception:  # shown here: this child ends without the interpreter's own way of showing it
                 traceback.print_exc()
                 raise
             finally:

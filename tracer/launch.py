@@ -66,7 +66,7 @@ def record_trace(
     try:
         write_events(beside, events)
         os.replace(partial, output)
-    except BaseException:
+    except BaseException:  # raised again: an interrupt, too, must not leave them
         if not output.exists():  # events of no trace are of no use, and nobody's to read
             beside.unlink(missing_ok=True)
         raise

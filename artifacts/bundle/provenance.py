@@ -100,9 +100,14 @@ def _paths(places: Any, root: Path, bundle: Path) -> Iterable[Path]:
             yield path_of(place, bundle)
 
 
+def folder_of(place: str, bundle: Path) -> Path | None:
+    """Return the folder that `folder_place` gave a place; None where there is no such place."""
+    return path_of(place, bundle) if place and "\0" not in place else None
+
+
 def home_of(place: str, bundle: Path, manifest: Manifest) -> Path | None:
     """Return the project's folder by its place; None where the function that the bundle ships does not lie there."""
-    root = path_of(place, bundle) if place and "\0" not in place else None
+    root = folder_of(place, bundle)
     return root if root is not None and _holds_function(root, manifest) else None
 
 
@@ -139,9 +144,10 @@ def changed_files(manifest: Manifest, root: Path) -> list[str]:
     return [name for name, stored in names.items() if (root / name).is_file() and file_digest(root / name) != stored.sha256]
 
 
-def changed_since(manifest: Manifest, root: Path, compiled: str) -> list[str]:
-    """Python sources of the project that are not what the bundle holds, as far as size and time tell: what is not newer than the
-    bundle, `compiled` at a time in ISO format, counts as unchanged if it has its size.
+def changed_sources(manifest: Manifest, root: Path, compiled: str) -> list[str]:
+    """Return the project's Python sources that are not what the bundle holds, as far as size and time tell.
+
+    A source of the same size that is no newer than the bundle, which was `compiled` at a time in ISO format, counts as unchanged.
     """
     try:
         made = datetime.datetime.fromisoformat(compiled).timestamp()

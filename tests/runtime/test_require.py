@@ -22,7 +22,7 @@ from tidalctl.artifacts.bundle.manifest import (
     encode_manifest,
     seal,
 )
-from tidalctl.artifacts.bundle.provenance import changed_since
+from tidalctl.artifacts.bundle.provenance import changed_sources
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import StateNotUsed
 from tidalctl.artifacts.fingerprint import cpu_flags
@@ -199,11 +199,11 @@ def test_a_source_has_changed_if_its_size_differs_or_it_is_newer_and_not_the_sam
 
     def changed(text: str, compiled: str) -> list[str]:
         source.write_text(text)
-        return changed_since(manifest, tmp_path, compiled)
+        return changed_sources(manifest, tmp_path, compiled)
 
     long_ago, later = "2020-01-01T00:00:00+00:00", "2100-01-01T00:00:00+00:00"
     assert changed("x = 1\n", long_ago) == []
     assert changed("x = 2\n", long_ago) == ["app.py"] == changed("x = 12\n", later)
     assert changed("x = 2\n", later) == [] == changed("x = 12\n", "no time")
     source.unlink()
-    assert changed_since(manifest, tmp_path, long_ago) == []
+    assert changed_sources(manifest, tmp_path, long_ago) == []

@@ -33,7 +33,7 @@ class EventStrategy:
         self.changed_packages: list[str] = []
         self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
         self._roots = roots
-        self._at_start = Surroundings()
+        self._at_start: Surroundings  # before the program begins: see look_at_process
         self._event_digest: str | None = None
         self._dynamic_init: types.ModuleType | None = None
         self._call_conditions: conditions.CallConditions | None = None  # until the function is imported

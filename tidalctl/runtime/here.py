@@ -4,8 +4,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.manifest import CODE, Manifest
 from tidalctl.artifacts.bundle.provenance import home_of, provenance_fields
@@ -13,6 +11,7 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Record
 from tidalctl.runtime import conditions
+from tidalctl.runtime.template import Origin
 
 
 class Here(Record, frozen=True):
@@ -31,14 +30,10 @@ class Here(Record, frozen=True):
     checked_at_init: tuple[str, ...]
 
 
-class _Origin(msgspec.Struct, frozen=True):
-    root: str = ""
-
-
 def look_here(bundle: Path, manifest: Manifest, argv: tuple[str, ...]) -> Here:
     """Compare this process with a bundle's conditions. Imports torch, for the CPU and the device as it sees them."""
     roots = [str(bundle / CODE)]
-    if (home := home_of(provenance_fields(bundle, _Origin).root, bundle, manifest)) is not None:
+    if (home := home_of(provenance_fields(bundle, Origin).root, bundle, manifest)) is not None:
         roots.append(str(home))
     refused: list[str] = []
     changed = fp.changed_distributions(manifest.fingerprint, sys.path)

@@ -67,7 +67,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     try:
         output, streams = _answer(options, template, event)
     except FunctionError:
-        _tell_changed(template)
+        _tell_differences(template)
         if "timeline" in files:
             files["timeline"].write_bytes(timeline.chrome_trace())
         if "report" in files:
@@ -80,7 +80,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
-    _tell_changed(template)
+    _tell_differences(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
     report = start_report(options.bundle, template, output if streams else output[0], streamed=streams)
@@ -130,8 +130,8 @@ def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[A
     return output, streams
 
 
-def _tell_changed(template: Template) -> None:
-    """Tell, once the answer is out, which files are not here, and that the project has changed since the bundle was made of it."""
+def _tell_differences(template: Template) -> None:
+    """Tell, once the answer is out, which files are missing here, and what of the project has changed since compile."""
     missing, changed = template.missing_files(), template.changed_sources()
     if not missing and not changed:
         return

@@ -13,7 +13,7 @@ import msgspec
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
-from tidalctl.artifacts.bundle.provenance import changed_since, home_of, provenance_fields
+from tidalctl.artifacts.bundle.provenance import changed_sources, folder_of, home_of, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.function.init_mark import Init, answer_inits_with
@@ -77,6 +77,7 @@ class Template:
                 self._check_files()
         self.collector = CollectorPaused()
         self.on_over: Callable[[], None] | None = None  # called each time that `over` is
+        self._noted: Origin | None = None
         self._found_home: Path | None = None
         self._init_called = False  # by an earlier call in this process
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
@@ -145,9 +146,12 @@ class Template:
     def _home(self) -> Path:
         """Return where the function's data files lie, for an init that has to read them again. No code is ever imported from there."""
         if self._found_home is None:
-            place = provenance_fields(self.path, Origin).root
-            self._found_home = home_of(place, self.path, self.manifest) or self.imports.code
+            self._found_home = home_of(self._origin().root, self.path, self.manifest) or self.imports.code
         return self._found_home
+
+    def _origin(self) -> Origin:
+        self._noted = self._noted or provenance_fields(self.path, Origin)
+        return self._noted
 
     def missing_files(self) -> list[str]:
         """Return files that were read in the trace, are not shipped, and lie nowhere that the function looks."""
@@ -158,14 +162,13 @@ class Template:
 
         Only what is newer than the bundle is read, which takes no time that counts; `verify` reads all of it.
         """
-        origin = provenance_fields(self.path, Origin)
-        project = Path(os.path.normpath(self.path / origin.root))
-        there = bool(origin.root) and (project / self.manifest.function.source).is_file()
-        return changed_since(self.manifest, project, origin.compiled) if there else []
+        project = folder_of(self._origin().root, self.path)
+        there = project is not None and (project / self.manifest.function.source).is_file()
+        return changed_sources(self.manifest, project, self._origin().compiled) if project is not None and there else []
 
     def _replayed_files(self) -> tuple[Mapping[str, Any], Path]:
         files = sorted({answer.file for answer in self.manifest.answers})
-        return dict(zip(files, provenance_fields(self.path, Origin).sources, strict=False)), self._home()
+        return dict(zip(files, self._origin().sources, strict=False)), self._home()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Answer a call of an init."""
