@@ -77,7 +77,7 @@ class PathRecorder:
     def _note(self, path: Any, kind: str, found: bool) -> None:
         phase = self._clock.phase
         named = isinstance(path, str | bytes | os.PathLike)
-        if phase not in _PHASES or self._clock.apart or not named or _by_importer():
+        if phase not in _PHASES or self._clock.apart or not named or _not_by_function():
             return
         given = os.fsdecode(path)
         absolute = os.path.abspath(given)
@@ -92,11 +92,11 @@ class PathRecorder:
         return self._asked.values()
 
 
-def _by_importer() -> bool:
-    """Whether one of the callers of whoever asks is Python's import machinery."""
+def _not_by_function() -> bool:
+    """Whether Python's import machinery asks, or tidalctl itself, and not the function or a library that it calls."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(("<frozen", __file__, _STDLIB)):
         if frame.f_code.co_filename.startswith(_IMPORTER):
             return True
         frame = frame.f_back
-    return False
+    return str(frame.f_globals.get("__name__")).startswith("tidalctl.")
