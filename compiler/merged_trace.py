@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.records import Function
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import (
     AnyRecord,
@@ -39,6 +40,7 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     first = traces[0]
     varied = tuple(dict.fromkeys([*(field for trace in traces for field in trace.header.vary), *vary]))
     header = msgspec.structs.replace(first.header, vary=varied)
+    header = msgspec.structs.replace(header, function=_with_init_that_runs(first))
     if len(traces) == 1:
         return Trace(header, first.records, first.complete)
     for trace, path in zip(traces[1:], paths[1:], strict=True):
@@ -54,6 +56,12 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     records += _of_the_process(traces)
     merged.records = records
     return merged
+
+
+def _with_init_that_runs(trace: Trace) -> Function:
+    """Return the function with the name of its init as the trace saw it run: where a module defines it, not where it is imported."""
+    function, call = trace.header.function, trace.one(InitCall)
+    return msgspec.structs.replace(function, init=call.name) if function.init and call is not None else function
 
 
 def _refuse_another(first: Trace, other: Trace, path: Path, another: Path) -> None:

@@ -14,9 +14,11 @@ from typing import Any
 from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile, file_of, head_digest, write_pack
 from tidalctl.artifacts.bundle.manifest import CODE, PACK
 from tidalctl.artifacts.distributions import RECORD, files_of, rows_digest, source_digest
+from tidalctl.artifacts.records import Function
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import
 from tidalctl.compiler.code.pure_modules import pure_for_torch
+from tidalctl.function.source_marks import marked_code
 
 FIRST, LONGEST = 2**20, 2**23  # bytes of a segment: as many at least as it takes to be full
 
@@ -92,7 +94,11 @@ def _modules(trace: Trace, code: Path, records: _Records) -> Iterator[tuple[Pack
         own = path == root / file and (code / file).is_file()
         try:
             source = (code / file if own else path).read_bytes()
-            made = _own_code(code / file) if own else _Loader(record.name, record.file).get_code(record.name)
+            made = (
+                _own_code(code / file, record.name, trace.header.function)
+                if own
+                else _Loader(record.name, record.file).get_code(record.name)
+            )
         except (OSError, SyntaxError, ValueError, ImportError):  # gone or broken since the trace: the run will say so
             continue
         assert made is not None
@@ -111,8 +117,11 @@ def _modules(trace: Trace, code: Path, records: _Records) -> Iterator[tuple[Pack
         yield module, _copy(made, name)
 
 
-def _own_code(path: Path) -> CodeType:
-    code: CodeType = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+def _own_code(path: Path, module: str, function: Function) -> CodeType:
+    """Compile a module of the project, with the init marked that `--init` names in it."""
+    source, (init_module, _, init) = path.read_bytes(), function.init.partition(":")
+    marked = marked_code(source, str(path), init, static=function.static) if module == init_module else None
+    code: CodeType = marked or compile(source, str(path), "exec", dont_inherit=True)
     return code
 
 

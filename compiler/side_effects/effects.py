@@ -14,6 +14,7 @@ from tidalctl.artifacts.state.slots import Slot
 from tidalctl.compiler.side_effects.aliases import object_paths, share_an_object, shared_deep_inside
 from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
 from tidalctl.compiler.side_effects.watches import Threads, noting_imports, noting_seeds
+from tidalctl.function.filled_object import TARGET
 from tidalctl.function.process_settings import read_ambient, torch_settings
 
 
@@ -36,9 +37,10 @@ class Effects(NamedTuple):
 
 
 class EffectsWatch:
-    """Watches what happens while it is entered, which is while init runs."""
+    """Watches what happens while it is entered, which is while init runs. `target` is the object that init fills, if it is a method."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, target: Any = None) -> None:
+        self._target = target
         self.globals = ProjectGlobals(root)
         self.settings = torch_settings()
         self.before = read_ambient()
@@ -58,9 +60,12 @@ class EffectsWatch:
     def __exit__(self, *_: object) -> None:
         self._meanwhile.close()
         self.after = read_ambient()
-        self._changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
-        self._untouched = self.globals.untouched(self._changed)
+        changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
+        self._untouched = self.globals.untouched(changed)
+        self._changed = {slot: value for slot, value in changed.items() if self._target is None or value is not self._target}
         self._paths = object_paths(self._untouched)
+        if self._target is not None:
+            self._paths[id(self._target)] = TARGET
 
     def cause(self, init: str) -> Reason | None:
         """Return the first effect of `init` that no snapshot holds."""

@@ -63,7 +63,9 @@ class Snapshotter:
 
     def _look_around(self, mark: Init, at_import: "ProjectGlobals", surroundings: Surroundings) -> None:
         """Note what the function has set since its import, before it calls init for the first time."""
-        if not mark.static and (slot := next(iter(at_import.changed()), None) or at_import.deleted()):
+        # of the object that init fills a start compares what it holds
+        changed = (slot for slot, value in at_import.changed().items() if mark.target is None or value is not mark.target)
+        if not mark.static and (slot := next(changed, None) or at_import.deleted()):
             self._refuse(Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
         roots = [os.path.realpath(self._request.root)]
         directory = surroundings.place(roots)
@@ -82,7 +84,7 @@ class Snapshotter:
         from tidalctl.compiler.side_effects.effects import EffectsWatch
         from tidalctl.compiler.snapshot.writer import NotStored, SnapshotWriter
 
-        watch = EffectsWatch(self._request.root)
+        watch = EffectsWatch(self._request.root, mark.target)
         self.report |= {"init": mark.name, "settings": watch.settings}
         with watch:
             state = self._timed(mark, arguments, keywords)

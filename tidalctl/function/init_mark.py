@@ -15,11 +15,15 @@ _provider: "Provider | None" = None
 
 
 class Init:
-    """A function that builds state. `static` promises that it depends neither on the event nor on what the handler did before."""
+    """A function that builds state. `static` promises that it depends neither on the event nor on what the handler did before.
 
-    def __init__(self, function: "Callable[..., Any]", static: bool) -> None:
+    `target` is the object that a method fills: see filled_object.py.
+    """
+
+    def __init__(self, function: "Callable[..., Any]", static: bool, target: "Any" = None) -> None:
         self.function = function
         self.static = static
+        self.target = target
         self.name = f"{function.__module__}:{function.__qualname__}"
 
 
@@ -27,17 +31,31 @@ def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) 
     """Mark the function that builds the state, from which `compile` takes its snapshot.
 
     `static=True` promises that it looks neither at the event nor at what the handler has set before the call; compile checks the
-    promise on the events that were traced.
+    promise on the events that were traced. Of a method the state is what it returns and the attributes of its object; of a class it
+    is `__init__` that is marked.
     Used as `@tidalctl.init` or `@tidalctl.init(static=True)`.
     """
     if function is None:
         return lambda marked: init(marked, static=static)
+    if isinstance(function, staticmethod | classmethod):
+        return type(function)(init(function.__func__, static=static))
+    if isinstance(function, type):
+        function.__init__ = init(function.__init__, static=static)  # type: ignore[misc]
+        return function
+    if (known := getattr(function, "__tidalctl_init__", None)) is not None:
+        known.static = known.static or static
+        return function
     mark = Init(function, static)
+    method = "." in mark.name.rpartition("<locals>.")[2].rpartition(":")[2]
 
     def call(*arguments: "Any", **keywords: "Any") -> "Any":
         provider = _provider
         if provider is None:
             return function(*arguments, **keywords)
+        if method:
+            from tidalctl.function.filled_object import call_method
+
+            return call_method(mark, provider, arguments, keywords)
         return provider(mark, arguments, keywords)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__"):

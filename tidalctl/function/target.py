@@ -85,6 +85,18 @@ def import_handler(function: Function) -> Handler:
 
     Raises TidalError where the handler or the init is not there; whatever the module raises passes through.
     """
+    if not function.init:
+        return _imported_handler(function)
+    from tidalctl.function.source_marks import MarkingFinder  # for functions that nobody may edit
+
+    module, _, name = function.init.partition(":")
+    with MarkingFinder(module, name, static=function.static):
+        handler = _imported_handler(function)
+        _mark_init(function.init, function.static)
+    return handler
+
+
+def _imported_handler(function: Function) -> Handler:
     try:
         module = importlib.import_module(function.module)
     except ImportError as error:
@@ -99,8 +111,6 @@ def import_handler(function: Function) -> Handler:
         raise TidalError(
             f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)"
         )
-    if function.init:
-        _mark_init(function.init, function.static)
     return handler
 
 
@@ -116,8 +126,30 @@ def _attribute(module: Any, name: str, shown: str) -> Any:
     return found
 
 
+def _is_marked(found: Any) -> bool:
+    """Whether a function, the functions that it wraps, or a class's `__init__` is marked."""
+    found = found.__init__ if isinstance(found, type) else found
+    while found is not None:
+        if hasattr(found, "__tidalctl_init__"):
+            return True
+        found = getattr(found, "__wrapped__", None)
+    return False
+
+
+def _function(found: Any, module: str, name: str) -> Any:
+    """Return what can be called by a function's name: an object that is no function, a partial say, has none of its own."""
+    if hasattr(found, "__qualname__"):
+        return found
+
+    def call(*arguments: Any, **keywords: Any) -> Any:
+        return found(*arguments, **keywords)
+
+    call.__module__, call.__qualname__ = module, name
+    return call
+
+
 def _mark_init(name: str, static: bool) -> None:
-    """Do what the decorator would have done, wherever an already imported module of the project holds the function."""
+    """Make sure that init is there and marked. One that no source defines is marked wherever an imported module holds it."""
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -128,12 +160,11 @@ def _mark_init(name: str, static: bool) -> None:
             f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
         ) from None
     found = _attribute(module, attribute, f"--init {name}")
-    if (mark := getattr(found, "__tidalctl_init__", None)) is not None:
-        mark.static = mark.static or static
+    if _is_marked(found):
         return
     if not callable(found):
         raise TidalError(f"--init {name} is not a function", "name the function that builds the state")
-    marked = init(found, static=static)
+    marked = init(_function(found, module_name, attribute), static=static)
     for other in list(sys.modules.values()):
         for key, value in list(getattr(other, "__dict__", {}).items()):
             if value is found:

@@ -27,8 +27,11 @@ class BundleLoader(importlib.machinery.SourceFileLoader):
     def get_data(self, path: str | bytes) -> bytes:  # type: ignore[override]
         return self._stored.read_bytes() if path == self.path else super().get_data(path)  # type: ignore[arg-type]
 
+    def packed_code(self) -> CodeType | None:
+        return self._packed(self.path)
+
     def get_code(self, fullname: str) -> CodeType:
-        return self._packed(self.path) or self.source_to_code(self._stored.read_bytes(), self.path)
+        return self.packed_code() or self.source_to_code(self._stored.read_bytes(), self.path)
 
 
 class UncachedLoader(importlib.machinery.SourceFileLoader):
