@@ -34,7 +34,7 @@ def named_by_events(trace: Trace) -> Callable[[UsedFile], bool]:
     def named(file: UsedFile) -> bool:
         given = f"{file.given}/"
         return bool(file.given) and (
-            any(given.startswith(f"{text}/") for text in texts if text == file.given or "/" in text)
+            any(given.startswith(f"{text}/") for text in texts if text.strip("./"))
             or (bool(folders) and f"{os.path.realpath(file.path)}/".startswith(folders))
         )
 

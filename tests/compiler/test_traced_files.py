@@ -31,6 +31,8 @@ def opened(path: str, given: str = "", phase: str = "init", mapped: bool = False
         ("/app/notes.txt", "", False),
         ("/app/in/c.txt", "in/c.txt", True),
         ("/app/base.pt", "", False),
+        ("/app/base/adapter.pt", "base/adapter.pt", True),
+        ("/app/base.pt", "./base.pt", False),
     ],
 )
 def test_an_events_file_is_one_that_it_names_itself(path: str, given: str, own: bool) -> None:
