@@ -25,7 +25,7 @@ class FunctionImports:
     def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool) -> None:
         self.read_ahead = CodeReadAhead(bundle, manifest, timeline)
         self.pack = PackReader(bundle, manifest, verify, timeline)
-        self.import_cache = ImportCache(bundle, manifest)
+        self.import_cache = ImportCache(bundle, manifest, self.pack.sources)
         self.code = bundle / CODE
         self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
         self._files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
