@@ -132,7 +132,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
         writer.write(opened)
     for looked_up in asked.paths():
         writer.write(looked_up)
-    writer.write(environment(records, watched[0].state))
+    writer.write(environment(records, watched[0].state, request.root))
     cost = clock.cost
     writer.write(
         t.TracingCost(

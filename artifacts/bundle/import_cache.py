@@ -35,8 +35,8 @@ Pattern = tuple[str | bytes, int]  # and its flags
 Automaton = tuple[int, list[int], int, dict[str, int], tuple[str | None, ...]]  # what _sre.compile takes besides the pattern
 
 
-# of a folder and what is below it: size and digest of sources, and their distributions. Names that end in "/" are folders
-FolderContent = Mapping[str, tuple[int, str, Distribution | None]]
+Contents = Mapping[str, tuple[int, str]]  # of a folder: size and digest of sources below it. Names that end in "/" are folders
+FolderContent = Mapping[Distribution | None, Contents]  # the same, by the distribution that sources belong to
 
 
 class Scan(NamedTuple):
@@ -80,15 +80,13 @@ def encode_import_cache(
 
 
 def _with_folders(scans: Iterable[Scan], folders: Mapping[str, FolderContent]) -> tuple[Any, ...]:
-    """Scans, their folders' content with numbers in the place of distributions, and the distributions."""
-    contents = {folder: folders[folder] for folder in sorted({scan.folder for scan in scans})}
-    listed = sorted({its for content in contents.values() for _, _, its in content.values() if its is not None})
-    numbers: dict[Distribution | None, int] = {its: number for number, its in enumerate((*listed, None))}
-    numbered = {
-        folder: {name: (size, digest, numbers[its]) for name, (size, digest, its) in sorted(content.items())}
-        for folder, content in contents.items()
+    """Scans, and the content of the folders that they looked through."""
+    contents = {
+        folder: {its: dict(sorted(content[its].items())) for its in sorted(content, key=repr)}
+        for folder, content in sorted(folders.items())
+        if any(scan.folder == folder for scan in scans)
     }
-    return [tuple(scan) for scan in scans], numbered, (*listed, None)
+    return [tuple(scan) for scan in scans], contents
 
 
 def decode_import_cache(data: bytes, where: Path) -> CachedImports | None:
@@ -155,12 +153,8 @@ def load(data: bytes | memoryview, where: Path) -> Any:
 
 def scans_in(known: bytes, where: Path) -> tuple[list[Scan], dict[str, FolderContent]]:
     """What `CachedImports.scans` holds for a module, and the content of the folders that were looked through. Raises Corrupt."""
-    scans, folders, distributions = load(known, where)
-    contents = {
-        folder: {name: (size, digest, distributions[number]) for name, (size, digest, number) in content.items()}
-        for folder, content in folders.items()
-    }
-    return [Scan(*scan) for scan in scans], contents
+    scans, folders = load(known, where)
+    return [Scan(*scan) for scan in scans], folders
 
 
 def _dump(value: Any) -> bytes:
@@ -206,7 +200,6 @@ _KINDS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset":
 # -- what a scan hangs on
 
 CACHES = "__pycache__"
-Contents = Mapping[str, tuple[int, str]]  # FolderContent without distributions
 
 
 def scanned_folder(path: str) -> str:
@@ -238,8 +231,9 @@ def names_in(folder: str) -> set[str]:
 
 def names_of(content: Iterable[str]) -> dict[str, set[str]]:
     """The same of every folder of some content, by its name there."""
-    found: dict[str, set[str]] = {name: set() for name in content if name.endswith("/")}
-    for name in content:
+    names = list(content)
+    found: dict[str, set[str]] = {name: set() for name in names if name.endswith("/")}
+    for name in names:
         if name != "/":
             parent, _, last = name.rstrip("/").rpartition("/")
             found[f"{parent}/"].add(last + name[len(name.rstrip("/")) :])

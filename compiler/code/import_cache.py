@@ -22,6 +22,7 @@ from tidalctl.artifacts.bundle.import_cache import (
     scanned_folder,
 )
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
+from tidalctl.artifacts.distributions import Distribution
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import, ImportWork
@@ -125,6 +126,8 @@ def _scans(trace: Trace, work: ImportWork, scanned: dict[str, ScannedFolder]) ->
         except (OSError, ValueError, TypeError, RecursionError):
             continue
         if digest_json(contents) == scan.contents:
-            content = {below: (*known, records.distribution(entry, f"{name}/{below}")) for below, known in contents.items()}
+            content: dict[Distribution | None, dict[str, tuple[int, str]]] = {}
+            for below, known in contents.items():
+                content.setdefault(records.distribution(entry, f"{name}/{below}"), {})[below] = known
             scanned[name] = ScannedFolder(entry, name, content)
             yield Scan(scan.module, scan.function, scan.path.removeprefix(entry), scan.pathlike, made, name)

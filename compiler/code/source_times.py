@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile, head_digest
@@ -29,7 +30,8 @@ def source_times(trace: Trace, partial: Path, scanned: Iterable[ScannedFolder]) 
                 if module.file in modules:
                     _note(entry, (f"{folder}/" for folder in _watched(module)), modules, folders)
     for folder in scanned:
-        _note(folder.entry, (f"{folder.name}/{name.lstrip('/')}" for name in folder.content), modules, folders)
+        names = chain(*folder.content.values())
+        _note(folder.entry, (f"{folder.name}/{name.lstrip('/')}" for name in names), modules, folders)
     return {"module_times": dict(sorted(modules.items())), "folder_times": dict(sorted(folders.items()))}
 
 

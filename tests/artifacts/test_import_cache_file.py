@@ -95,7 +95,7 @@ made = {frozenset(("a", "b", "c")): {"x": {"one", "two", "three"}}, "z": [1, (2,
 data = encode_import_cache(
     {("exec", text): _bytecode("exec", text) for text in texts}, {key: automaton(*key) for key in patterns},
     [Scan("m", "f", path, False, made, path) for path in ("two", "one")],
-    {path: {"/": (0, "", None), "x.py": (1, "d", ("n", "r"))} for path in ("one", "two")},
+    {path: {None: {"/": (0, "")}, ("n", "r"): {"x.py": (1, "d")}} for path in ("one", "two")},
 )
 print(hashlib.sha256(data).hexdigest())
 """
@@ -172,7 +172,7 @@ def test_contents_are_those_of_sources_and_folders_alone(tmp_path: Path) -> None
 
 def test_folders_come_back_with_the_distributions_of_their_sources() -> None:
     its = ("one-1.0.dist-info", "digest")
-    folder = {"/": (0, "", None), "a.py": (1, "x", its), "b.py": (2, "y", None)}
+    folder = {its: {"a.py": (1, "x")}, None: {"/": (0, ""), "b.py": (2, "y")}}
     whole = encode_import_cache({}, {}, [Scan("m", "f", "m/path", False, {"a": 1}, "m")], {"m": folder, "unused": {}})
     decoded = decode_import_cache(whole, Path(IMPORT_CACHE))
     assert decoded is not None

@@ -76,13 +76,13 @@ def test_rows_differ_by_sources_and_libraries_alone() -> None:
 def test_a_folder_counts_by_the_sources_and_folders_in_it(tmp_path: Path) -> None:
     """At home times tell; elsewhere names and sources do, and bytecode or other files count nowhere."""
     folder = write_project(tmp_path / "models", {"a.py": "a", "one/b.py": "b", "one/note.txt": "text"})
-    content = {name: (*known, None) for name, known in read_contents(str(folder)).items()}
+    content = read_contents(str(folder))
     times = {f"models/{name}": int((folder / name).stat().st_mtime) for name in content if name.endswith(".py")}
     home = {f"models/{name}".rstrip("/"): (folder / name.lstrip("/")).stat().st_mtime_ns for name in content if name[-1] == "/"}
 
     def held() -> set[bool]:
         both = UnchangedSources(times, home), UnchangedSources({}, {})
-        return {sources.holds_folder(f"{tmp_path}/", "models", content) for sources in both}
+        return {sources.holds_folder(f"{tmp_path}/", "models", {None: content}) for sources in both}
 
     assert held() == {True}
     (folder / "one/note.txt").write_text("another text")
@@ -98,4 +98,4 @@ def test_a_folder_counts_by_the_sources_and_folders_in_it(tmp_path: Path) -> Non
     (folder / "a.py").unlink()
     write_project(folder / "a.py", {"b.txt": "a folder of a source's name"})
     assert held() == {False}
-    assert not UnchangedSources(times, home).holds_folder(f"{tmp_path}/", "elsewhere", content)
+    assert not UnchangedSources(times, home).holds_folder(f"{tmp_path}/", "elsewhere", {None: content})

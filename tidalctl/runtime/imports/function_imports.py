@@ -45,7 +45,7 @@ class FunctionImports:
         sys.path keeps its first entry. Raise TidalError where one of the function's modules is imported already.
         """
         if changed_packages:
-            self.pack.put_aside(Cause.PACK_PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3])))
+            self.pack.put_aside(Cause.PACK_PACKAGES_DIFFER.of(packages="; ".join(changed_packages[:3])))
         for name in module_names(self._files):
             if name in sys.modules:
                 there = getattr(sys.modules[name], "__file__", None) or "this process"

@@ -115,7 +115,10 @@ class ImportCache:
             return  # it has been asked already
         entry = str(module.__file__).removesuffix(f"{module.__name__.replace('.', '/')}.py")
         answers: dict[Any, Any] = {}
-        alike = {name: self._sources.holds_folder(entry, name, content) for name, content in folders.items()}
+        alike: dict[str, bool] = {}
+        for name, content in sorted(folders.items()):  # what lies in one that is as it was is, too
+            inside = any(same and name.startswith(f"{outer}/") for outer, same in alike.items())
+            alike[name] = inside or self._sources.holds_folder(entry, name, content)
         for scan in scans:
             if alike[scan.folder]:
                 path = entry + scan.path

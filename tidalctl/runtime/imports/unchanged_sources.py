@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.import_cache import FolderContent, names_in, names_of
@@ -38,17 +39,18 @@ class UnchangedSources:
 
     def holds_folder(self, entry: str, folder: str, content: FolderContent) -> bool:
         """Whether a folder below an entry of sys.path has all sources and folders of `content` and no other. Bytecode is none."""
-        names: Mapping[str, Iterable[str]] | None = None
+        names: Mapping[str, set[str]] = {}
         try:
-            for name, (size, digest, distribution) in content.items():
-                file = f"{folder}/{name}"
-                if not name.endswith("/"):
-                    if not self.holds(entry + file, file, size, digest, distribution):
-                        return False
-                elif not self.is_as_before(entry + file, file.rstrip("/")):
-                    names = names_of(content) if names is None else names
-                    if names_in(entry + file) != names[name]:
-                        return False
+            for distribution, known in content.items():
+                for name, (size, digest) in known.items():
+                    file = f"{folder}/{name}"
+                    if not name.endswith("/"):
+                        if not self.holds(entry + file, file, size, digest, distribution):
+                            return False
+                    elif not self.is_as_before(entry + file, file.rstrip("/")):
+                        names = names or names_of(chain(*content.values()))
+                        if names_in(entry + file) != names[name]:
+                            return False
         except OSError:
             return False
         return True
