@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
-from small_bench import ProjectBench, Verdict, Wrong
+from small_bench import ProjectBench, Verdict
 from small_projects import SmallProject, small_projects
 
 
@@ -16,7 +16,9 @@ def test_bundles_of_small_projects_answer_as_the_plain_function_does(tmp_path: P
     verdicts: list[Verdict] = []
 
     # what is found is shrunk by hand: each try costs ten seconds
-    @settings(max_examples=count, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=count, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    )
     @given(small_projects(parts=parts))
     def check(project: SmallProject) -> None:
         verdicts.append(bench.check(project))

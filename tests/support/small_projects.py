@@ -1,7 +1,7 @@
 """Small projects drawn by hypothesis: where files lie, who reads what and when, variables, caches, globals, what the state holds.
 
-A project is an `app.py` of a few parts, each in it or in a module of its own in a package. A part makes one value of the answer, so that
-a difference names the part. Where the contract says that a part's value may differ in a moved bundle if `compile` says so (a secret is
+A project is an `app.py` of a few parts, each in it or in a module of its own in a package. A part makes one value of the answer, so
+that a difference names the part. Where the contract says that a part's value may differ in a bundle if `compile` says so (a secret is
 not shipped; a file that only an untraced event opens), the part names the words to look for.
 """
 
@@ -57,7 +57,7 @@ READERS = {
     "chosen": "names = os.listdir(os.path.dirname(path))\n    return open(path).read() if os.path.basename(path) in names else 'none'",
     "folder": "return os.path.isdir(os.path.dirname(path))",
     "size": "return os.path.getsize(path)",
-    "descriptor": "number = os.open(path, os.O_RDONLY)\n    try:\n        return os.read(number, 99).decode()\n    finally:\n        os.close(number)",
+    "descriptor": "number = os.open(path, os.O_RDONLY)\n    with open(number) as file:\n        return file.read()",
     "linecache": "return linecache.getline(str(path), 1)",
     "resources": "return importlib.resources.files('pack').joinpath(os.path.basename(path)).read_text()",
 }  # fmt: skip
@@ -83,7 +83,11 @@ GLOBALS = {
     "append": ("GNUM = [0]", "GNUM.append(len(state))", "GNUM"),
     "class": ("class GNUM:\n    value = 0", "GNUM.value = len(state) + 1", "GNUM.value"),
     "tensor": ("GNUM = None", "global GNUM\n    GNUM = torch.ones(2) * 3", "GNUM.tolist()"),
-    "shared": ("GNUM = {}", "GNUM['t'] = state['gNUM'] = torch.arange(3.0)", "[GNUM['t'] is state['gNUM'], GNUM['t'].sum().item()]"),
+    "shared": (
+        "GNUM = {}",
+        "GNUM['t'] = state['gNUM'] = torch.arange(3.0)",
+        "[GNUM['t'] is state['gNUM'], GNUM['t'].sum().item()]",
+    ),
     "later": ("GNUM = {}", "GNUM.setdefault('loads', []).append(1)", "[GNUM['loads'], GNUM.setdefault('event', event['k'])]"),
     "sets": ("", "os.environ['GNUM'] = 'by init'", "os.environ.get('GNUM')"),
     "imports": ("", "import extra\n    extra.TABLE['NUM'] = NUM", "__import__('extra').TABLE['NUM']"),
@@ -127,12 +131,42 @@ CALLS = {
     "event": ("event", "event", "[event['k'], (ROOT / 'model' / 'ann.json').exists()]"),
 }
 KEPT = {
-    "global": "_state = None\n\ndef get(event):\n    global _state\n    if _state is None:\n        _state = load(CALL)\n    return _state\n",
-    "dict": "_states = {}\n\ndef get(event):\n    if event['k'] not in _states:\n        _states[event['k']] = load(CALL)\n    return _states[event['k']]\n",
-    "fresh": "def get(event):\n    return load(CALL)\n",
-    "import": "_state = load(CALL)\n\ndef get(event):\n    return _state\n",
-    "cache": "@functools.cache\ndef once():\n    return load(CALL)\n\ndef get(event):\n    return once()\n",
-}  # fmt: skip
+    "global": """
+_state = None
+
+def get(event):
+    global _state
+    if _state is None:
+        _state = load(CALL)
+    return _state
+""",
+    "dict": """
+_states = {}
+
+def get(event):
+    if event['k'] not in _states:
+        _states[event['k']] = load(CALL)
+    return _states[event['k']]
+""",
+    "fresh": """
+def get(event):
+    return load(CALL)
+""",
+    "import": """
+_state = load(CALL)
+
+def get(event):
+    return _state
+""",
+    "cache": """
+@functools.cache
+def once():
+    return load(CALL)
+
+def get(event):
+    return once()
+""",
+}
 
 
 @dataclass
