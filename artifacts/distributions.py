@@ -29,8 +29,6 @@ def source_digest(source: bytes) -> str:
 
 def _rows(record: bytes) -> Iterator[bytes]:
     for row in record.splitlines():
-        if b".py" not in row and b".so" not in row:
-            continue  # most of torch's are headers
         path = row.rsplit(b",", 2)[0].strip(b'"')
         if path.endswith((b".py", b".so")) or b".so." in path:
             yield row
