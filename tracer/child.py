@@ -14,6 +14,7 @@ from tidalctl.artifacts.records import Function, Record, digest_json
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import answer_inits_with
 from tidalctl.function.target import enter_project, import_handler
 from tidalctl.tracer.process.asked_paths import PathRecorder
@@ -110,7 +111,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                     finally:
                         work.stop()
 
-                answer_inits_with(answer)
+                answer_inits_with(filling_objects(answer))
                 handler = import_handler(request.function)
                 for index, event in enumerate(events):
                     session().invoke(handler, event, index, request.tensorboard)
@@ -130,9 +131,9 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     writer.write(work.work())
     for opened in files.files():
         writer.write(opened)
-    for looked_up in asked.paths():
+    for looked_up in (*asked.paths(), *files.missing()):
         writer.write(looked_up)
-    writer.write(environment(records, watched[0].state))
+    writer.write(environment(records, watched[0].state, request.root))
     cost = clock.cost
     writer.write(
         t.TracingCost(

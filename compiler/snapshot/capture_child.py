@@ -11,6 +11,7 @@ from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.side_effects.watches import after_imports
 from tidalctl.compiler.snapshot.records import CaptureRequest
 from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.outputs import pieces
 from tidalctl.function.process_settings import FirstGenerators
@@ -60,7 +61,7 @@ def _run(request: CaptureRequest) -> int:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
     capturer = Capturer(request)
     generators = FirstGenerators()
-    answer_inits_with(capturer.answer)
+    answer_inits_with(filling_objects(capturer.answer))
     handler = import_handler(request.function)
     for text in request.events:
         generators.put_back()

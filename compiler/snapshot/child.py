@@ -7,6 +7,7 @@ import msgspec
 from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
 from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import answer_inits_with
 from tidalctl.function.outputs import is_stream, json_text, pieces
 from tidalctl.function.target import enter_project, import_handler
@@ -20,7 +21,7 @@ def main(path: str) -> None:
 def _run(request: SnapshotRequest) -> int:
     enter_project(Path(request.root), Path(request.root) / request.function.source, request.argv)
     snapshotter = Snapshotter(request)
-    answer_inits_with(snapshotter.answer)  # before the import, which may call init itself
+    answer_inits_with(filling_objects(snapshotter.answer))  # before the import, which may call init itself
     handler = import_handler(request.function)
     snapshotter.imported()
     outputs = []

@@ -6,13 +6,13 @@ what stands for that: attributes as they were before the call, by which a start 
 
 import functools
 import threading
+from collections.abc import Callable
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tidalctl.function.init_mark import Init
 
-if TYPE_CHECKING:
-    from tidalctl.function.init_mark import Provider
+Provider = Callable[[Init, tuple[Any, ...], dict[str, Any]], Any]
 
 _IN_PYTHON = 1 << 9  # Py_TPFLAGS_HEAPTYPE
 TARGET = (__name__, "target")  # where a skeleton finds the object that is filled, as if it were a global of this module
@@ -27,7 +27,19 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def call_method(mark: Init, provider: "Provider", arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+def filling_objects(provider: Provider) -> Provider:
+    """Return a provider that has calls of methods answered by `provider`, and their objects filled."""
+
+    def answer(mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        name = mark.function.__qualname__.rpartition("<locals>.")[2]
+        if "." in name:
+            return _call_method(mark, provider, arguments, keywords)
+        return provider(mark, arguments, keywords)
+
+    return answer
+
+
+def _call_method(mark: Init, provider: Provider, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
     """Let `provider` answer a call of a method, and fill its object."""
     function = mark.function
     owner = _owner(function, arguments)

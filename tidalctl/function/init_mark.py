@@ -46,16 +46,11 @@ def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) 
         known.static = known.static or static
         return function
     mark = Init(function, static)
-    method = "." in mark.name.rpartition("<locals>.")[2].rpartition(":")[2]
 
     def call(*arguments: "Any", **keywords: "Any") -> "Any":
         provider = _provider
         if provider is None:
             return function(*arguments, **keywords)
-        if method:
-            from tidalctl.function.filled_object import call_method
-
-            return call_method(mark, provider, arguments, keywords)
         return provider(mark, arguments, keywords)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__"):

@@ -128,7 +128,7 @@ def _attribute(module: Any, name: str, shown: str) -> Any:
 
 def _is_marked(found: Any) -> bool:
     """Whether a function, the functions that it wraps, or a class's `__init__` is marked."""
-    found = found.__init__ if isinstance(found, type) else found
+    found = vars(found).get("__init__") if isinstance(found, type) else found
     while found is not None:
         if hasattr(found, "__tidalctl_init__"):
             return True

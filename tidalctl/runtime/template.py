@@ -16,6 +16,7 @@ from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
 from tidalctl.artifacts.bundle.provenance import changed_sources, folder_of, home_of, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.target import Handler
 from tidalctl.function.working_environment import environ_changes
@@ -116,7 +117,8 @@ class Template:
         self.imports.install(
             self._home() if strategy.may_need_project else self.imports.code, argv, strategy.changed_packages, plain=eager
         )
-        if answer_inits_with(None if eager else self.answer) is not None:  # before the import, which may call init itself
+        provider = None if eager else filling_objects(self.answer)
+        if answer_inits_with(provider) is not None:  # before the import, which may call init itself
             raise TidalError(
                 "another bundle runs in this process already", "one bundle a process: its modules are the process's"
             )
