@@ -38,7 +38,7 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     """
     first = traces[0]
     varied = tuple(dict.fromkeys([*(field for trace in traces for field in trace.header.vary), *vary]))
-    header = msgspec.structs.replace(first.header, vary=varied)
+    header = msgspec.structs.replace(first.header, vary=varied, once=any(trace.header.once for trace in traces))
     if len(traces) == 1:
         return Trace(header, first.records, first.complete)
     for trace, path in zip(traces[1:], paths[1:], strict=True):

@@ -1,8 +1,9 @@
-"""Runs a plain function with nothing of tidalctl around it but the clock. Executed by its path, never imported.
+"""Runs a plain function with nothing of tidalctl around it but the clock and its context. Executed by its path, never imported.
 
-    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT [ARGUMENT …]
+    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT CONTEXT ENCODE [ARGUMENT …]
 
-EVENT is a JSON object or the path of a file with one. Once the function is done, its marks (nanoseconds of the monotonic clock)
+EVENT is a JSON object or the path of a file with one, CONTEXT the JSON of all fields of the handler's context, ENCODE empty unless
+outputs are converted to JSON. Once the function is done, its marks (nanoseconds of the monotonic clock)
 and its output go to the file descriptor FD as JSON.
 """
 
@@ -15,8 +16,8 @@ import sys  # noqa: E402 - the clock comes first
 
 def main() -> None:
     """What `python app.py` does for a user who has a handler: import, call, print."""
-    fd, root, source, module, handler_name, event_text = sys.argv[1:7]
-    sys.argv[:] = [f"{root}/{source}", *sys.argv[7:]]
+    fd, root, source, module, handler_name, event_text, context_text, encode = sys.argv[1:9]
+    sys.argv[:] = [f"{root}/{source}", *sys.argv[9:]]
     if not sys.flags.safe_path:
         sys.path.pop(0)
     sys.path.insert(0, root)
@@ -24,6 +25,9 @@ def main() -> None:
     import json
     import os
     from collections.abc import Iterator
+
+    from tidalctl.function.context import Context
+    from tidalctl.function.outputs import answer_of, json_text
 
     if not event_text.startswith("{"):
         with open(event_text, encoding="utf-8") as file:
@@ -34,12 +38,14 @@ def main() -> None:
         handler = getattr(handler, part)
     imported = time.monotonic_ns()
     first = 0
-    result = handler(event, None)  # type: ignore[operator]
+    result = handler(event, Context(json.loads(context_text)))  # type: ignore[operator]
     streams = isinstance(result, Iterator)
-    output = []
+    output: list[object] = []
     for piece in result if streams else (result,):
+        number = len(output) if streams else None
+        piece = answer_of(piece, number, encode=bool(encode))
         first = first or time.monotonic_ns()
-        text = piece if streams and isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) + "\n"
+        text = piece if streams and isinstance(piece, str) else json_text(piece, number) + "\n"
         print(text, end="", flush=True)
         output.append(piece)
     done = time.monotonic_ns()
@@ -53,6 +59,11 @@ if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # noqa: BLE001 - shown without the frames on the way to the user's, which are ours and importlib's
+        from tidalctl.artifacts.errors import TidalError, print_error
+
+        if isinstance(error, TidalError):  # an output that is not JSON
+            print_error(error)
+            sys.exit(1)
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_globals["__name__"].partition(".")[0] in ("__main__", "importlib"):
             frames = frames.tb_next

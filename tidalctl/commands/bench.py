@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tidalctl.commands.context_option import CONTEXT
 from tidalctl.runtime.options import Require
 
 
@@ -23,6 +24,7 @@ def bench(
         list[str],
         typer.Option("--event", "-e", metavar="JSON|FILE|-", help="The event that every run answers.", show_default=False),
     ],
+    fields: Annotated[str | None, CONTEXT] = None,
     rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
     cache: Annotated[
         CacheChoice, typer.Option("--cache", help="Whether files are in memory before a run (checked with mincore).")
@@ -37,7 +39,8 @@ def bench(
     """Measure the first token, plain and from the bundle.
 
     Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
-    differ. Arguments after -- reach the function's sys.argv.
+    differ. The handler is called twice a round, once plainly and once from the bundle, and twice more to warm up. Arguments after
+    -- reach the function's sys.argv.
     """
     from tidalctl.artifacts.bundle.output_paths import refuse_files
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
@@ -45,12 +48,13 @@ def bench(
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.commands.one_event import one_event
+    from tidalctl.function.context import parse_context
     from tidalctl.function.event import parse_event
 
     if report:
         refuse_files({"report": str(report)})
     given = one_event(event)
-    subject = open_subject(bundle, context.args)
+    subject = open_subject(bundle, context.args, parse_context(fields) if fields is not None else "")
     request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
