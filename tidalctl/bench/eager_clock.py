@@ -13,6 +13,10 @@ ENTERED = time.monotonic_ns()
 
 import sys  # noqa: E402 - the clock comes first
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def main() -> None:
     """What `python app.py` does for a user who has a handler: import, call, print."""
@@ -26,26 +30,25 @@ def main() -> None:
     import os
     from collections.abc import Iterator
 
-    from tidalctl.function.context import Context
-    from tidalctl.function.outputs import answer_of, json_text
-
     if not event_text.startswith("{"):
         with open(event_text, encoding="utf-8") as file:
             event_text = file.read()
     event = json.loads(event_text)
+    make_context = _loaded("context").Context
+    encoded = _loaded("encoding").encoded if encode else None
     handler = importlib.import_module(module)
     for part in handler_name.split("."):
         handler = getattr(handler, part)
     imported = time.monotonic_ns()
     first = 0
-    result = handler(event, Context(json.loads(context_text)))  # type: ignore[operator]
+    result = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
     streams = isinstance(result, Iterator)
     output: list[object] = []
     for piece in result if streams else (result,):
-        number = len(output) if streams else None
-        piece = answer_of(piece, number, encode=bool(encode))
+        if encoded is not None:
+            piece = encoded(piece)
         first = first or time.monotonic_ns()
-        text = piece if streams and isinstance(piece, str) else json_text(piece, number) + "\n"
+        text = piece if streams and isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) + "\n"
         print(text, end="", flush=True)
         output.append(piece)
     done = time.monotonic_ns()
@@ -55,15 +58,21 @@ def main() -> None:
         report = report[os.write(int(fd), report) :]
 
 
+def _loaded(name: str) -> "Any":
+    """Return the module of tidalctl/function that the context, or the conversion of outputs, is of: by its path, without the package."""
+    import importlib.util
+
+    path = f"{__file__.rpartition('/')[0]}/../function/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tidalctl.function.{name}", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
+
+
 if __name__ == "__main__":
     try:
         main()
     except Exception as error:  # noqa: BLE001 - shown without the frames on the way to the user's, which are ours and importlib's
-        from tidalctl.artifacts.errors import TidalError, print_error
-
-        if isinstance(error, TidalError):  # an output that is not JSON
-            print_error(error)
-            sys.exit(1)
         frames = error.__traceback__
         while frames is not None and frames.tb_frame.f_globals["__name__"].partition(".")[0] in ("__main__", "importlib"):
             frames = frames.tb_next

@@ -24,7 +24,6 @@ def bench(
         list[str],
         typer.Option("--event", "-e", metavar="JSON|FILE|-", help="The event that every run answers.", show_default=False),
     ],
-    fields: Annotated[str | None, CONTEXT] = None,
     rounds: Annotated[int, typer.Option("-n", "--rounds", min=1, help="Pairs of runs for each state of the page cache.")] = 5,
     cache: Annotated[
         CacheChoice, typer.Option("--cache", help="Whether files are in memory before a run (checked with mincore).")
@@ -35,6 +34,7 @@ def bench(
         Require | None,
         typer.Option("--require", help="Fail unless the state is made from the bundle by this strategy."),
     ] = None,
+    fields: Annotated[str | None, CONTEXT] = None,
 ) -> None:
     """Measure the first token, plain and from the bundle.
 

@@ -1,7 +1,8 @@
 """The `context` of `handler(event, context)`: an object as AWS Lambda's Python runtime gives it.
 
 Nothing of it is random, so that two runs of one event can be compared: the request's id is derived from the event. Fields that
-`--context` gives take the place of the defaults.
+`--context` gives take the place of the defaults. What imports more of tidalctl does so late, since the plain arm of a bench loads this
+module alone.
 """
 
 import json
@@ -105,7 +106,7 @@ def parse_context(text: str) -> str:
 
 def _check(place: str, fields: Mapping[str, Any], kinds: Mapping[str, type]) -> None:
     """Raise TidalError for a field that a context has not, and for a value of another kind."""
-    from tidalctl.artifacts.errors import TidalError  # late: the plain arm of a bench imports this module, and needs no errors
+    from tidalctl.artifacts.errors import TidalError
 
     for name, value in fields.items():
         if name not in kinds:

@@ -1,7 +1,7 @@
 """What a handler may give that is no JSON: told with its path and a remedy, or converted, as `--encode` asks.
 
 Which library a value is of is told by the modules that the function itself has imported; none is imported for it. The table in
-docs/handler.md lists the kinds; a test compares the two.
+docs/handler.md lists the kinds; a test compares the two. The plain arm of a bench loads this module alone.
 """
 
 import base64
@@ -16,8 +16,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import PurePath
 from typing import Any, NamedTuple, NoReturn
-
-from tidalctl.artifacts.errors import FunctionError
 
 ALWAYS = "return or yield strings, numbers, lists, dicts"
 OR_ENCODE = "or trace with --encode, which converts it"
@@ -109,6 +107,8 @@ class _Walk:
             self._fail(path, Kind(f"{kind.words}, which can't be converted ({type(error).__name__}: {error})", ALWAYS))
 
     def _fail(self, path: str, kind: Kind) -> NoReturn:
+        from tidalctl.artifacts.errors import FunctionError
+
         place = "".join(f"{part}: " for part in (self._where, path.removeprefix(".")) if part)
         hint = kind.remedy if self._convert or kind.convert is None else f"{kind.remedy}; {OR_ENCODE}"
         raise FunctionError(f"the handler gave a value that is not JSON: {place}{kind.words}", hint)
