@@ -20,6 +20,7 @@ from tidalctl.artifacts.bundle.manifest import (
     BundleWeight,
     Fallback,
     Manifest,
+    NeededFile,
     encode_manifest,
     seal,
 )
@@ -50,7 +51,14 @@ from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.compiler.traced_files import named_by_events
 
 
-def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], reproducible: bool, partial: Path) -> Manifest:
+def write_files(
+    trace: Trace,
+    made: Attempt,
+    fallbacks: tuple[Fallback, ...],
+    reproducible: bool,
+    needs: tuple[NeededFile, ...],
+    partial: Path,
+) -> Manifest:
     """Write everything but the snapshot, which is there already, and the manifest over all of it."""
     header, init = trace.header, made.report.init or _init_name(trace)
     function = f"{header.function.module}:{header.function.handler}"
@@ -89,6 +97,7 @@ def write_files(trace: Trace, made: Attempt, fallbacks: tuple[Fallback, ...], re
         fallbacks=fallbacks,
         dynamic=made.dynamic,
         answers=made.answers,
+        needs=needs,
         pack=pack,
     )
     sealed = seal(manifest)

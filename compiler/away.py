@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.bundle.manifest import CODE
-from tidalctl.artifacts.project import inside, installed, is_own
+from tidalctl.artifacts.project import inside, installed
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Header
-from tidalctl.compiler.code.shipment import SYSTEM, Shipment
-from tidalctl.compiler.traced_files import event_texts, named_by_events, phases_of_use
+from tidalctl.compiler.code.shipment import Shipment
+from tidalctl.compiler.traced_files import event_texts, lies_outside, named_by_events, phases_of_use
 from tidalctl.function.project_places import marked
 
 
@@ -105,8 +105,7 @@ def _kept(trace: Trace) -> Iterator[str]:
 def _hidden(trace: Trace) -> Iterator[str]:
     """Yield files outside the project that init alone has used, and that no event names."""
     used, of_an_event = phases_of_use(trace), named_by_events(trace)
-    begin, root = inside(trace.header.root), trace.header.root
     for record in trace.of(FileOpened):
-        elsewhere = not record.path.startswith((*installed(), *SYSTEM, begin)) and not is_own(record.path, root)
+        elsewhere = lies_outside(record.path, trace.header.root)
         if used.get(record.path) == {"init"} and elsewhere and not of_an_event(record) and os.path.isfile(record.path):
             yield record.path

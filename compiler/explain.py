@@ -5,6 +5,7 @@ from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.snapshot.records import RNG
+from tidalctl.report.needs import file_text, needs_text
 from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import count_text, size_text
 
@@ -50,6 +51,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     parts = shipped_parts(manifest).items()
     ships = [f"{part} {count_text(len(sizes), 'file')}, {size_text(sum(sizes))}" for part, sizes in parts if sizes]
     lines.append(f"  ships     {'; '.join(ships)}")
+    if needs := needs_text(manifest.needs, manifest.strategy):
+        lines.append(f"  needs     {needs}")
     if pinned := pinned_by(manifest.guard):
         lines.append(f"  pinned by {', '.join(pinned)}")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
@@ -102,6 +105,12 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
     lines += [f"  {fallback}" for fallback in manifest.fallbacks] or ["  nothing"]
     lines += ["", "ships:"]
     lines += [f"  {file.size:>10,}  {name}" for name, file in manifest.files.items() if name.startswith(f"{CODE}/")]
+    if manifest.needs:
+        lines += ["", "needs, where it runs:"]
+        lines += [
+            f"  {needed.phase:<8} {file_text(needed)}{' (may be absent)' if needed.optional else ''}"
+            for needed in manifest.needs
+        ]
     written = [weight.name for weight in manifest.weights if weight.written]
     if written:
         lines += ["", f"written to by the handler, each time in a copy of its own: {', '.join(written)}"]

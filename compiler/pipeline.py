@@ -26,6 +26,7 @@ from tidalctl.artifacts.trace.records import FileOpened, InitCall
 from tidalctl.compiler.assemble import add_start_times, first_use_times, write_files
 from tidalctl.compiler.attempt import Workplace, attempt, clear
 from tidalctl.compiler.away import Away, lay_away
+from tidalctl.compiler.code.needed_files import needed_files
 from tidalctl.compiler.code.project_files import changed_since
 from tidalctl.compiler.code.secret_values import refuse_secrets
 from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
@@ -144,7 +145,7 @@ def _build(
         failure = made.cause or (written_file(call.name, trace.of(FileOpened)) if made.kind != "replay" else None)
         if failure is None:
             made = msgspec.structs.replace(made, guard=with_left_out(made.guard, shipment, root))
-            manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
+            manifest = write_files(trace, made, tuple(fallbacks), reproducible, needed_files(trace, shipment), partial)
             away = lay_away(partial, place.work, trace, shipment, hide=kind != "replay")
             difference, times = prove(place, away, manifest, made.report, checks, say)
             if difference is None:
@@ -157,7 +158,7 @@ def _build(
         made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
         copy_files(shipment.checkpoints, root, code)  # every start reads them
         shipment = msgspec.structs.replace(shipment, checkpoints=(), data=(*shipment.data, *shipment.checkpoints))
-        manifest = write_files(trace, made, tuple(fallbacks), reproducible, partial)
+        manifest = write_files(trace, made, tuple(fallbacks), reproducible, needed_files(trace, shipment), partial)
         away = lay_away(partial, place.work, trace, shipment, hide=False)
         difference, _ = prove(place, away, manifest, made.report, checks, say)
         if difference is not None:

@@ -1,14 +1,21 @@
-"""What a trace tells of a file: in which phases it was used, and whether it is an event's own."""
+"""What a trace tells of a file: where it lies, in which phases it was used, and whether it is an event's own."""
 
 import json
 import os
 from collections.abc import Callable
 
+from tidalctl.artifacts.project import inside, installed, is_own
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, PathAsked
 from tidalctl.compiler.dynamic.answers import texts_in
 
 UsedFile = FileOpened | PathAsked
+SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
+
+
+def lies_outside(path: str, root: str) -> bool:
+    """Whether a file is neither the project's, nor installed with Python, nor the system's."""
+    return not path.startswith((*installed(), *SYSTEM, inside(root))) and not is_own(path, root)
 
 
 def event_texts(trace: Trace) -> set[str]:

@@ -99,6 +99,21 @@ class Answer(Record, frozen=True):
     stride: tuple[int, ...]
 
 
+class NeededFile(Record, frozen=True):
+    """A file that the traced function opened and that the bundle does not hold.
+
+    Attributes:
+        file: Absolute, below `~/`, or a path in the project after `project:`.
+        phase: When it was opened: import, init or handler.
+        optional: The function may do without it, or look elsewhere: it asked first whether the file is there, or the path lies below
+            the user's own folder or holds a text of the event.
+    """
+
+    file: str
+    phase: str
+    optional: bool
+
+
 class Fallback(Record, frozen=True):
     """A part that is done the plain way, and why: the text of the cause in this case, and the code of the `Cause`."""
 
@@ -142,6 +157,7 @@ class Manifest(Record, frozen=True):
         str, ...
     ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
     answers: tuple[Answer, ...] = ()
+    needs: tuple[NeededFile, ...] = ()
     pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
     format: str = FORMAT
     digest: str = ""

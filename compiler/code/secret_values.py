@@ -2,7 +2,6 @@
 
 import json
 import mmap
-import pickletools
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, SKELETON
 from tidalctl.artifacts.errors import CheckFailed
+from tidalctl.compiler.code.pickle_paths import path_in_skeleton
 from tidalctl.compiler.dynamic.answers import texts_in
 
 SHORTEST = 8  # bytes of a value that is looked for
@@ -55,7 +55,7 @@ def _values(content: bytes) -> Iterator[bytes]:
 
 
 def _place_of(value: bytes, path: Path) -> str | None:
-    """Return where in a file a value stands: a line, or the name that stands before it in a pickle. None where it does not."""
+    """Return where in a file a value stands: a line, or the path to the object that holds it. None where it does not."""
     if path.stat().st_size < len(value):
         return None
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -65,15 +65,5 @@ def _place_of(value: bytes, path: Path) -> str | None:
         if path.suffix == ".py":
             line = content[:at].count(b"\n") + 1
             return f":{line}"
-        return _name_before(content[:], value, at) if path.name == SKELETON else ""
-
-
-def _name_before(pickled: bytes, value: bytes, at: int) -> str:
-    """Return the last text before a value in a pickle: the key, or the attribute, that it belongs to."""
-    last = ""
-    for _, argument, position in pickletools.genops(pickled):
-        if position is not None and position >= at:
-            break
-        if isinstance(argument, str) and value not in argument.encode(errors="surrogateescape"):
-            last = argument
-    return f", behind {last!r}," if last else ""
+        holder = path_in_skeleton(content[:], value) if path.name == SKELETON else None
+        return f", {holder}," if holder else ""

@@ -13,12 +13,11 @@ from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Import, PathAsked
 from tidalctl.compiler.code.secrets import looks_secret
-from tidalctl.compiler.traced_files import event_texts, named_by_events, phases_of_use
+from tidalctl.compiler.traced_files import SYSTEM, event_texts, named_by_events, phases_of_use
 from tidalctl.report.terminal import size_text
 
 IGNORE_FILE = ".tidalignore"
 CHECKPOINT = 64 * 2**20  # bytes; what only init reads and is larger is shipped where a start needs it
-SYSTEM = ("/usr/", "/lib/", "/lib64/", "/etc/", "/proc/", "/sys/", "/dev/", "/tmp/torchinductor")
 
 
 class ShippingRules(Record, frozen=True):
@@ -58,10 +57,6 @@ def plan_shipment(trace: Trace, rules: ShippingRules) -> Shipment:
     only_init = _only_init(trace, root)
     large = {name for name in shipped & only_init if (root / name).stat().st_size > CHECKPOINT}
     checkpoints = set() if rules.checkpoint else {name for name in large if not explicit.match_file(name)}
-    for record in trace.of(Import):
-        elsewhere = record.file.startswith("/") and not record.file.startswith((*installed(), *SYSTEM, _OURS, str(root)))
-        if record.file.endswith(".py") and elsewhere:  # a name that is not absolute (torch.ops has one) is no file's
-            warnings.add(f"the module {record.name} lies outside the project: the bundle imports {record.file} where it is")
     for name in sorted(secrets):
         warnings.add(
             f"{name} looks like a secret and is not shipped: the function reads it where it runs; --include {name} ships it"
@@ -75,9 +70,6 @@ def plan_shipment(trace: Trace, rules: ShippingRules) -> Shipment:
         notes=tuple(_notes(trace, root, shipped - checkpoints, checkpoints)),
         warnings=tuple(sorted(warnings)),
     )
-
-
-_OURS = str(Path(__file__).parents[2])
 
 
 def copy_shipment(shipment: Shipment, root: Path, code: Path) -> None:
@@ -163,12 +155,9 @@ def _used(trace: Trace, root: Path, sources: set[str]) -> tuple[set[str], set[st
         path = Path(record.path)
         if record.mapped or record.path.startswith((*installed(), *SYSTEM)) or of_an_event(record):
             continue
-        if record.path in made:
+        if record.path in made or not is_own(str(path), str(root)):
             continue
-        if not is_own(str(path), str(root)):
-            if record.phase != "init":
-                warnings.add(f"{path} lies outside the project: the bundle reads it where it is")
-        elif not path.is_file():
+        if not path.is_file():
             if record.phase != "init":
                 warnings.add(f"{path} is gone or is no regular file, and can't be shipped")
         else:

@@ -83,7 +83,7 @@ def test_a_file_that_is_not_shipped_counts_where_it_is(made: Chain) -> None:
         assert report["cause"] == "file-differs" and ".env" in report["fallback"]
         file.unlink()
         done = made.start({"x": 1.0}, "--json").ok()
-        assert done.report["strategy"] == "snapshot" and "note: .env, which the bundle leaves out, is not here" in done.err
+        assert done.report["strategy"] == "snapshot" and not done.err, "python-dotenv asks whether it is there"
     finally:
         file.write_text("SHIFT=1\n")
 

@@ -133,6 +133,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "reproducible": manifest.reproducible,
         "ships": {part: {"files": len(sizes), "bytes": sum(sizes)} for part, sizes in shipped_parts(manifest).items()},
         "pinned_by": pinned_by(manifest.guard),
+        "needs": msgspec.to_builtins(manifest.needs),
         "events": compiled.verdict.events,
         "handler_runs": compiled.runs.plain + compiled.runs.bundle,
         "weights": len(weights),

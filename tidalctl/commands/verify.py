@@ -18,6 +18,7 @@ from tidalctl.function.child_process import answer_from_bundle
 from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
 from tidalctl.function.output_comparison import first_difference, same_output
+from tidalctl.report.needs import file_text
 from tidalctl.report.terminal import count_text, printable, seconds_text, size_text, transfer_progress
 from tidalctl.runtime.here import Here, look_here
 
@@ -68,6 +69,8 @@ def verify(
     spoiled = bool(differences)
     differences += [{"where": "here", "what": text} for text in (place.refused if place is not None else ())]
     differences += [{"where": where, "what": str(reason)} for where, reason in unmet]
+    missing = [file_text(needed) for needed in place.missing if not needed.optional] if place is not None else []
+    differences += [{"where": name, "what": "is not here, and the traced function read it"} for name in missing]
     if as_json:
         document = {
             "schema": SCHEMA,
@@ -95,7 +98,7 @@ def verify(
         if runs:
             print(f"the handler ran {count_text(handler_runs, 'time')}")
     if place is not None and differences and not spoiled:
-        raise _verdict_here(bundle, place, unmet)
+        raise _verdict_here(bundle, place, unmet, missing)
     if differences:
         raise _verdict(bundle, checked.differences, list(parted.values()))
     if missed:
@@ -179,10 +182,12 @@ def _unmet(place: Here, runs: list[Comparison]) -> list[tuple[str, Reason]]:
     return found
 
 
-def _verdict_here(bundle: Path, place: Here, unmet: list[tuple[str, Reason]]) -> CheckFailed:
-    """What is told where the bundle is right and its state is not used here."""
+def _verdict_here(bundle: Path, place: Here, unmet: list[tuple[str, Reason]], missing: list[str]) -> CheckFailed:
+    """What is told where the bundle is right, and its state is not used here or a start lacks files."""
     if place.refused:
         return CheckFailed(f"{bundle} can't start here: {place.refused[0]}", "trace and compile the function here")
+    if not unmet:
+        return CheckFailed(f"{bundle} would not find what the traced function read", f"put here: {', '.join(missing)}")
     more = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
     return CheckFailed(f"{bundle} would run init here: {unmet[0][1]}{more}", remedy(unmet[0][1]))
 
@@ -225,6 +230,11 @@ def _show_here(place: Here, manifest: Manifest | None) -> None:
         print(f"{'DIFFERS':<8}here: a start would run init")
     else:
         print(f"{'ok':<8}here: a start uses the bundle's state ({place.strategy})")
+    for needed in place.missing:
+        if needed.optional:
+            print(
+                f"{'note':<8}{printable(file_text(needed))} is not here: the function may do without it, or find it elsewhere"
+            )
     if place.checked_at_init:
         print(f"{'':<8}checked by a start, where {manifest.init if manifest else 'init'} is called:")
     for text in place.checked_at_init:

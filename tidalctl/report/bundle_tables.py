@@ -9,9 +9,10 @@ import msgspec
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
-from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest
+from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest, NeededFile
 from tidalctl.artifacts.bundle.provenance import Observed, provenance_fields
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
+from tidalctl.report.needs import needs_text
 from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import count_text, print_facts, print_paragraph, print_table, printable, seconds_text, size_text
 from tidalctl.report.trace_tables import environment_text, function_text, plain, shape_text
@@ -111,6 +112,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
             ("digest", document["digest"]),
             ("strategy", document["strategy"]),
             ("serves", _serves_text(document)),
+            ("needs", needs_text(msgspec.convert(document["needs"], tuple[NeededFile, ...]), document["strategy"])),
             ("pinned by", ", ".join(document["pinned_by"])),
             *_part_facts(document),
             *_pack_fact(document["code_pack"]),

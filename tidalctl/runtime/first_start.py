@@ -36,6 +36,7 @@ class FirstStart:
         self._threads = {threading.current_thread().name}
         self._begun_ns: int | None = None
         template.on_over = self._over
+        template.on_missing = self._missing
 
     def begun(self) -> None:
         """The handler begins to compute, in the thread that has imported it, or in another one."""
@@ -58,6 +59,11 @@ class FirstStart:
         self._log(self.record)
         if self._on_start is not None:
             self._on_start(self.record)
+
+    def _missing(self, names: list[str]) -> None:
+        logging.getLogger(LOGGER).warning(
+            "%s: the traced function read files that are not here: %s", self._template.path, names
+        )
 
     def _log(self, start: Start) -> None:
         logger, bundle, took = logging.getLogger(LOGGER), self._template.path, seconds_text(sum(start.phases.values()))

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.manifest import CODE, Manifest
+from tidalctl.artifacts.bundle.manifest import CODE, Manifest, NeededFile
 from tidalctl.artifacts.bundle.provenance import home_of, provenance_fields
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import WrongFingerprint
 from tidalctl.artifacts.records import Record
 from tidalctl.runtime import conditions
+from tidalctl.runtime.needed_files import missing_files
 from tidalctl.runtime.template import Origin
 
 
@@ -22,12 +23,14 @@ class Here(Record, frozen=True):
         refused: Why no start is possible here, not even with init running; empty if one is.
         mismatches: All reasons for which init would run.
         checked_at_init: In words, the conditions that only a start can compare.
+        missing: Files that a start looks for and that are not here.
     """
 
     strategy: str
     refused: tuple[str, ...]
     mismatches: tuple[Reason, ...]
     checked_at_init: tuple[str, ...]
+    missing: tuple[NeededFile, ...]
 
 
 def look_here(bundle: Path, manifest: Manifest, argv: tuple[str, ...]) -> Here:
@@ -56,9 +59,11 @@ def look_here(bundle: Path, manifest: Manifest, argv: tuple[str, ...]) -> Here:
         conditions.machine_mismatches(manifest),
     )
     found = [reason for check in checks for reason in collect(check)]
+    init_runs = bool(found) or manifest.strategy == "replay"
     return Here(
         strategy=manifest.strategy,
         refused=tuple(refused),
         mismatches=tuple(dict.fromkeys(found)),
         checked_at_init=tuple(conditions.checked_at_init(manifest)) if manifest.strategy != "eager" else (),
+        missing=tuple(missing_files(manifest, roots, init_runs=init_runs)),
     )

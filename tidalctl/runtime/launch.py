@@ -20,6 +20,8 @@ from tidalctl.runtime.start_report import phase_table, start_report, write_page
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.weights.weight_stream import StreamOptions
 
+NAMED = 20  # missing files in one hint
+
 
 class RunOptions(msgspec.Struct, frozen=True):
     """What `tidalctl run` was asked for."""
@@ -65,12 +67,13 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
     template.wants_digests = options.state
+    template.on_missing = _tell_missing
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)
     try:
         output, streams = _answer(options, template, event, given)
     except FunctionError:
-        _tell_differences(template)
+        _tell_changes(template)
         if "timeline" in files:
             files["timeline"].write_bytes(timeline.chrome_trace())
         if "report" in files:
@@ -83,7 +86,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         template.over()
     if not options.json and streams and output and isinstance(output[-1], str) and not output[-1].endswith("\n"):
         print(flush=True)
-    _tell_differences(template)
+    _tell_changes(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
     report = start_report(options.bundle, template, output if streams else output[0], streamed=streams)
@@ -138,16 +141,19 @@ def _answer(options: RunOptions, template: Template, event: Any, given: str) -> 
     return output, streams
 
 
-def _tell_differences(template: Template) -> None:
-    """Tell, once the answer is out, which files are missing here, and what of the project has changed since compile."""
-    missing, changed = template.missing_files(), template.changed_sources()
-    if not missing and not changed:
-        return
+def _tell_missing(names: list[str]) -> None:
+    """Tell, before the import, which files that the traced function read are not here."""
     from tidalctl.artifacts.bundle.provenance import names_text
 
-    if missing:
-        print(f"note: {names_text(missing)}, which the bundle leaves out, is not here", file=sys.stderr)
+    print(f"note: the traced function read files that are not here: {names_text(names)}", file=sys.stderr)
+
+
+def _tell_changes(template: Template) -> None:
+    """Tell, once the answer is out, what of the project has changed since compile."""
+    changed = template.changed_sources()
     if changed:
+        from tidalctl.artifacts.bundle.provenance import names_text
+
         print(
             f"note: {names_text(changed)} changed in the project: the bundle runs the code as it was compiled",
             file=sys.stderr,
@@ -191,6 +197,11 @@ def _show(piece: Any, text: str, streams: bool) -> None:
 def _hint(template: Template, options: RunOptions) -> str | None:
     if options.eager:
         return None
+    if missing := template.missing_files(optional=True):
+        more = (
+            f" and {len(missing) - NAMED} more (all: tidalctl verify {options.bundle} --here)" if len(missing) > NAMED else ""
+        )
+        return f"put here what the traced function read: {', '.join(missing[:NAMED])}{more}"
     if template.fallback is None:
         return "whether it does so without the bundle's state, too: the same command with --eager"
     return f"init ran the ordinary way: {template.fallback}"

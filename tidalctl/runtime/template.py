@@ -76,6 +76,7 @@ class Template:
             with timeline.span("check"):
                 self._check_files()
         self.collector = CollectorPaused()
+        self.on_missing: Callable[[list[str]], None] = lambda names: None  # called before the import, where files are not here
         self.on_over: Callable[[], None] | None = None  # called each time that `over` is
         self._noted: Origin | None = None
         self._found_home: Path | None = None
@@ -110,6 +111,8 @@ class Template:
         strategy.look_at_process(argv, eager=eager)
         self.begin(event)
         self.requirement.check(strategy.reason)
+        if not eager and (missing := self.missing_files(optional=False)):
+            self.on_missing(missing)
         self.imports.install(
             self._home() if strategy.may_need_project else self.imports.code, argv, strategy.changed_packages, plain=eager
         )
@@ -153,9 +156,18 @@ class Template:
         self._noted = self._noted or provenance_fields(self.path, Origin)
         return self._noted
 
-    def missing_files(self) -> list[str]:
-        """Return files that were read in the trace, are not shipped, and lie nowhere that the function looks."""
-        return [name for name in self.manifest.guard.left_out if not any(Path(root, name).exists() for root in self._roots())]
+    def missing_files(self, *, optional: bool) -> list[str]:
+        """Return files that the traced function opened, that are not shipped, and that lie nowhere that this start looks.
+
+        With `optional` those, too, that the function may do without.
+        """
+        if not self.manifest.needs:
+            return []
+        from tidalctl.runtime.needed_files import missing_files
+
+        init_runs = self.strategy in ("eager", "replay")
+        found = missing_files(self.manifest, self._roots(), init_runs=init_runs)
+        return [needed.file.removeprefix("project:") for needed in found if optional or not needed.optional]
 
     def changed_sources(self) -> list[str]:
         """Return the project's sources that are not what the bundle holds of them, where the project is there.
