@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _loaded(name: str) -> "Any":
-    """Return the module of tidalctl/function that the context, or the conversion of outputs, is of: by its path, without the package."""
+    """Return a module of tidalctl/function, loaded by its path, without the package."""
     import importlib.util
 
     path = f"{__file__.rpartition('/')[0]}/../function/{name}.py"
