@@ -115,7 +115,7 @@ def test_the_page_lists_what_is_converted() -> None:
         (torch.ones(2).to_sparse(), "a float32 tensor, which can't be converted"),
         (np.longdouble(1), "which can't be converted"),
     ],
-    ids=str,
+    ids=["nan", "infinity", "surrogate", "object", "key", "sparse", "long double"],
 )
 def test_what_json_can_not_hold_is_an_error_when_converted_too(value: Any, told: str) -> None:
     with pytest.raises(FunctionError, match=re.escape(told)) as caught:

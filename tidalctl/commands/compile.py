@@ -77,8 +77,8 @@ def compile(  # noqa: A001 - the verb's own name
     It is proved before it gets its name: a fresh process answers the traced events, and those of
     --check-event, from it as the plain function does. So the handler is called twice for each of
     these events, once plainly and once from the bundle, and again where an answer or a state
-    differs, for times to plan with (bundles over 64 MB), and for each strategy that fails; after
-    trace --once, only for the latter.
+    differs, for times to plan with (bundles over 64 MB), and for each strategy that fails. After
+    trace --once it is called as often as the proof needs, and no more.
     """
     for trace in traces:
         _refuse_missing(trace)
