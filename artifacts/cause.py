@@ -73,7 +73,7 @@ class Cause(enum.Enum):
 
     # -- a start that is not as the trace was
     EAGER_ASKED_FOR = "--eager was given"
-    PACKAGES_DIFFER = "the bundle was made with {packages}, which is not installed here"
+    PACKAGES_DIFFER = "packages are not as they were: {packages}"
     ARGUMENTS_DIFFER = "the function was traced with other arguments"
     CPU_DIFFERS = "the CPU offers {here}, the bundle was made with {traced}, and {computed}"
     DEVICE_DIFFERS = "the device is {here}, the bundle was made on {traced}"
@@ -95,7 +95,7 @@ class Cause(enum.Enum):
     OTHER_BYTECODE = "the code pack's bytecode is of another Python"
     OTHER_OPTIMIZATION = "the code pack was made under optimization level {level}"
     IMPORT_SYSTEM_PATCHED = "the import system is patched"
-    PACK_PACKAGES_DIFFER = "the code pack was made with {packages}, which is not installed here"
+    PACK_PACKAGES_DIFFER = "packages are not those that the code pack was made with: {packages}"
 
     @property
     def code(self) -> str:

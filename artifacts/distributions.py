@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 
 RECORD = "RECORD"
+Distribution = tuple[str, str]  # the name of the folder of its metadata, and the digest of its RECORD's rows
 
 
 def rows_digest(record: bytes) -> str:

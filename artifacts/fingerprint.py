@@ -13,13 +13,18 @@ from pathlib import Path
 
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import WrongFingerprint
+from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.records import Fingerprint
 
+_METADATA = ".dist-info"
 CAPABILITY_VARIABLE = b"ATEN_CPU_CAPABILITY"  # by which torch is told to use fewer vector instructions than there are
 
 
-def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
-    """The fingerprint of this process, with the distributions that the `imported` top-level modules belong to. Imports torch."""
+def read_fingerprint(imported: Iterable[str], device: str, root: str) -> Fingerprint:
+    """The fingerprint of this process, with the distributions that the `imported` top-level modules belong to. Imports torch.
+
+    Those in the project, which is at `root`, are not among them: the bundle ships what it needs of them.
+    """
     import platform
 
     import torch
@@ -34,7 +39,7 @@ def read_fingerprint(imported: Iterable[str], device: str) -> Fingerprint:
         device=device,
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         cpu_flags=cpu_flags(_asked_at_start()),
-        distributions=dict(sorted(_distributions(imported))),
+        distributions=dict(sorted(_distributions(imported, root))),
     )
 
 
@@ -58,19 +63,33 @@ def cpu_flags(asked: bytes | None = None) -> str:
     return ""
 
 
-def _distributions(imported: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """(name, version) as they stand in the names of `.dist-info` folders; one without such a folder, or vendored, is left out."""
+def _distributions(imported: Iterable[str], root: str) -> Iterable[tuple[str, str]]:
+    """Names and versions of distributions; one that says nothing of its version, is vendored, or lies in the project is left out."""
     import importlib.metadata
 
     wanted = set(imported)
     owners = importlib.metadata.packages_distributions()
     names = {name for module, names in owners.items() if module in wanted for name in names}
     for name in names - {"tidalctl"}:
-        folder = getattr(importlib.metadata.distribution(name), "_path", None)
-        if folder is not None and folder.name.endswith(".dist-info") and not _is_vendored(Path(folder), sys.path):
-            stem, _, version = folder.name.removesuffix(".dist-info").partition("-")
-            if version:
-                yield stem, version
+        distribution = importlib.metadata.distribution(name)
+        folder = Path(str(getattr(distribution, "_path", "")))  # in a zip file it is no Path
+        if is_own(str(folder), root) or _is_vendored(folder, sys.path):
+            continue
+        if not _lists_folders(str(folder.parent)):
+            yield name, distribution.version
+        elif (found := _in_name(folder.name)) is not None:
+            yield found
+
+
+def _in_name(folder: str) -> tuple[str, str] | None:
+    """Name and version of a distribution, as they stand in the name of its `.dist-info` folder."""
+    stem, _, version = folder.removesuffix(_METADATA).partition("-")
+    return (stem, version) if version and folder.endswith(_METADATA) else None
+
+
+def _lists_folders(entry: str) -> bool:
+    """Whether the names in an entry of sys.path tell which distributions are there: in a zip file, or an egg, they do not."""
+    return os.path.isdir(entry) and not entry.endswith(".egg")
 
 
 def _is_vendored(folder: Path, path: Sequence[str]) -> bool:
@@ -104,12 +123,38 @@ def refuse_other_python(fingerprint: Fingerprint) -> None:
 
 
 def changed_distributions(fingerprint: Fingerprint, path: Sequence[str]) -> list[str]:
-    """Distributions that are not here in the version that the bundle was made with; a look at folder names, no import."""
+    """Say which distributions are here in another version than in the trace, or not at all. A look at names of folders, no import."""
+    here: dict[str, list[str]] = {}  # versions in the first entry of sys.path that has any
+    for entry in path:
+        found: dict[str, list[str]] = {}
+        for name, version in _installed(entry or "."):
+            found.setdefault(_normal(name), []).append(version)
+        here = found | here
+    compared = ((name, here.get(_normal(name), []), traced) for name, traced in fingerprint.distributions.items())
     return [
-        f"{name} {version}"
-        for name, version in fingerprint.distributions.items()
-        if not any(os.path.isdir(f"{entry or '.'}/{name}-{version}.dist-info") for entry in path)
+        f"{name} {' and '.join(sorted(versions)) or 'not'} here, {traced} in the trace"
+        for name, versions, traced in compared
+        if traced not in versions
     ]
+
+
+def _installed(entry: str) -> Iterable[tuple[str, str]]:
+    """Yield names and versions of the distributions in an entry of sys.path; none where nobody may look."""
+    try:
+        if _lists_folders(entry):
+            yield from filter(None, map(_in_name, os.listdir(entry)))
+        elif os.path.exists(entry):
+            import importlib.metadata
+
+            for distribution in importlib.metadata.distributions(path=[entry]):
+                yield distribution.name, distribution.version
+    except OSError:
+        return
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as all its spellings have it."""
+    return name.lower().replace("-", "_").replace(".", "_")
 
 
 def refuse_missing_device(fingerprint: Fingerprint) -> None:

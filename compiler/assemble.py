@@ -44,9 +44,10 @@ from tidalctl.artifacts.trace.records import (
 )
 from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.attempt import Attempt
-from tidalctl.compiler.code.code_pack import pack_code, source_times
+from tidalctl.compiler.code.code_pack import pack_code
 from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
+from tidalctl.compiler.code.source_times import source_times
 from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.compiler.traced_files import named_by_events
 
@@ -66,7 +67,7 @@ def write_files(
     (partial / DYNAMIC_INIT).write_text(source, encoding="utf-8")
     (partial / PREWARM).write_bytes(_prewarm(trace))
     pack = pack_code(trace, partial)
-    scanned = write_import_cache(trace, partial) if pack else {}
+    scanned = write_import_cache(trace, partial) if pack else []
     shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(
@@ -93,7 +94,7 @@ def write_files(
         weights=(*_weights(trace, made), *_answer_weights(trace, made)) if made.kind != "eager" else (),
         globals=made.report.globals if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
-        readahead=readahead_of(trace, header.root, bool(pack), scanned),
+        readahead=readahead_of(trace, header.root, bool(pack), [folder.name for folder in scanned]),
         fallbacks=fallbacks,
         dynamic=made.dynamic,
         answers=made.answers,
@@ -101,7 +102,7 @@ def write_files(
         pack=pack,
     )
     sealed = seal(manifest)
-    times = {**source_times(trace, partial), "scanned": scanned}
+    times = source_times(trace, partial, scanned)
     (partial / MANIFEST).write_bytes(encode_manifest(sealed))
     (partial / PROVENANCE).write_bytes(_provenance(trace, made, sealed, partial, times))
     return sealed

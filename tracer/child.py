@@ -120,9 +120,9 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     writer.write(work.work())
     for opened in files.files():
         writer.write(opened)
-    for looked_up in asked.paths():
+    for looked_up in (*asked.paths(), *files.missing()):
         writer.write(looked_up)
-    writer.write(environment(records, watched[0].state))
+    writer.write(environment(records, watched[0].state, request.root))
     cost = clock.cost
     writer.write(
         t.TracingCost(

@@ -235,11 +235,11 @@ class _Call(NamedTuple):
     output: str
 
 
-def environment(imports: list[t.Import], state: Any) -> t.Environment:
+def environment(imports: list[t.Import], state: Any, root: str) -> t.Environment:
     """The fingerprint of this process, with the device that the state's weights live on."""
     tops = {record.name.partition(".")[0] for record in imports} | {"torch"}
     devices = {str(s.device) for _, tensor in tensors_of(state) if (s := storage_of(tensor)) is not None} - {"cpu"}
     device = "cpu"
     if devices:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else sorted(devices)[0]
-    return t.Environment(fingerprint=read_fingerprint(tops, device))
+    return t.Environment(fingerprint=read_fingerprint(tops, device, root))

@@ -2,7 +2,7 @@
 
 Three kinds. Source texts that `dataclasses` and `collections.namedtuple` compile, and patterns that `re` compiles: their outcome hangs
 on the text and the interpreter alone. And what a library's function makes of the sources in a folder that it looks through: that hangs
-on those files as well, whose sizes and times the provenance holds.
+on those files as well, whose sizes and digests are kept here. When they were written, the provenance says.
 
 The file is a magic number, that of the interpreter's bytecode, the length of a summary (4 bytes, little-endian), the summary in
 JSON, and what `marshal` (version 2) writes of three dicts, whose values are such bytes again: a start needs them one at a time. The
@@ -13,16 +13,16 @@ import functools
 import importlib.util
 import marshal
 import os
-import stat
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
+from tidalctl.artifacts.distributions import Distribution, source_digest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 
-MAGIC = b"tidalrc2"
+MAGIC = b"tidalrc3"
 MODES = ("exec", "eval")
 # functions, each cached by functools, which make plain data of what lies below the path that is their only argument
 SCANS = {"transformers.utils.import_utils": "create_import_structure_from_path"}
@@ -35,14 +35,22 @@ Pattern = tuple[str | bytes, int]  # and its flags
 Automaton = tuple[int, list[int], int, dict[str, int], tuple[str | None, ...]]  # what _sre.compile takes besides the pattern
 
 
+Contents = Mapping[str, tuple[int, str]]  # of a folder: size and digest of sources below it. Names that end in "/" are folders
+FolderContent = Mapping[Distribution | None, Contents]  # the same, by the distribution that sources belong to
+
+
 class Scan(NamedTuple):
-    """What `function` of `module` made of `path`, which is relative to the module's sys.path entry, and a Path where `pathlike`."""
+    """What `function` of `module` made of `path`, a Path where `pathlike`, by looking through `folder`.
+
+    Both are relative to the module's sys.path entry.
+    """
 
     module: str
     function: str
     path: str
     pathlike: bool
     made: Any
+    folder: str
 
 
 class CachedImports(NamedTuple):
@@ -53,16 +61,32 @@ class CachedImports(NamedTuple):
     scans: dict[str, bytes]
 
 
-def encode_import_cache(texts: Mapping[Text, bytes], patterns: Mapping[Pattern, Automaton], scans: Iterable[Scan]) -> bytes:
-    """The same bytes in every process, for the same texts (in bytecode), patterns and scans."""
-    found: dict[str, list[tuple[Any, ...]]] = {}
+def encode_import_cache(
+    texts: Mapping[Text, bytes],
+    patterns: Mapping[Pattern, Automaton],
+    scans: Iterable[Scan],
+    folders: Mapping[str, FolderContent],
+) -> bytes:
+    """The same bytes in every process, for the same texts (in bytecode), patterns, scans, and content of scanned folders."""
+    found: dict[str, list[Scan]] = {}
     for scan in sorted(scans, key=lambda scan: scan[:4]):
-        found.setdefault(scan.module, []).append((*scan[:4], from_plain(to_plain(scan.made))))
+        found.setdefault(scan.module, []).append(scan._replace(made=from_plain(to_plain(scan.made))))
     automata = {key: _dump(patterns[key]) for key in sorted(patterns, key=repr)}
-    places = [_Place(module=module, path=scan[2]) for module, known in found.items() for scan in known]
+    places = [_Place(module=module, path=scan.path) for module, known in found.items() for scan in known]
     summary = msgspec.json.encode(_Summary(texts=len(texts), patterns=len(patterns), scans=places))
-    body = _dump((dict(sorted(texts.items())), automata, {module: _dump(known) for module, known in found.items()}))
+    dumped = {module: _dump(_with_folders(known, folders)) for module, known in found.items()}
+    body = _dump((dict(sorted(texts.items())), automata, dumped))
     return _HEAD + len(summary).to_bytes(_LENGTH, "little") + summary + body
+
+
+def _with_folders(scans: Iterable[Scan], folders: Mapping[str, FolderContent]) -> tuple[Any, ...]:
+    """Scans, and the content of the folders that they looked through."""
+    contents = {
+        folder: {its: dict(sorted(content[its].items())) for its in sorted(content, key=repr)}
+        for folder, content in sorted(folders.items())
+        if any(scan.folder == folder for scan in scans)
+    }
+    return [tuple(scan) for scan in scans], contents
 
 
 def decode_import_cache(data: bytes, where: Path) -> CachedImports | None:
@@ -127,9 +151,10 @@ def load(data: bytes | memoryview, where: Path) -> Any:
         raise _corrupt(where, str(error)) from None
 
 
-def scans_in(known: bytes, where: Path) -> list[Scan]:
-    """What `CachedImports.scans` holds for a module. Raises Corrupt."""
-    return [Scan(*scan) for scan in load(known, where)]
+def scans_in(known: bytes, where: Path) -> tuple[list[Scan], dict[str, FolderContent]]:
+    """What `CachedImports.scans` holds for a module, and the content of the folders that were looked through. Raises Corrupt."""
+    scans, folders = load(known, where)
+    return [Scan(*scan) for scan in scans], folders
 
 
 def _dump(value: Any) -> bytes:
@@ -175,8 +200,6 @@ _KINDS: dict[str, Any] = {"list": list, "tuple": tuple, "set": set, "frozenset":
 # -- what a scan hangs on
 
 CACHES = "__pycache__"
-# by path below the folder, that of folders ending in "/": size (0 of folders) and time in ns
-Stamp = Mapping[str, tuple[int, int]]
 
 
 def scanned_folder(path: str) -> str:
@@ -184,50 +207,34 @@ def scanned_folder(path: str) -> str:
     return path if os.path.isdir(path) else os.path.dirname(path)
 
 
-def read_stamp(folder: str) -> Stamp:
-    """Of a folder, and of all folders and Python sources below it, with the caches of bytecode left out. Raises OSError."""
-    found = {"/": (0, os.stat(folder).st_mtime_ns)}
-    for name, entry in _walk(folder, ""):
-        status = entry.stat()
-        if stat.S_ISDIR(status.st_mode):
-            found[f"{name}/"] = (0, status.st_mtime_ns)
-        elif name.endswith(".py"):
-            found[name] = (status.st_size, status.st_mtime_ns)
-    return dict(sorted(found.items()))
+def read_contents(folder: str) -> Contents:
+    """Of a folder ("/"), and of all folders and Python sources below it, with the caches of bytecode left out. Raises OSError."""
+    return dict(sorted({"/": (0, ""), **dict(_walk(folder, ""))}.items()))
 
 
-def _walk(folder: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    for name, entry in _entries(folder, below):
-        yield name, entry
-        if entry.is_dir():
-            yield from _walk(folder, f"{name}/")
+def _walk(folder: str, below: str) -> Iterator[tuple[str, tuple[int, str]]]:
+    for name in names_in(f"{folder}/{below}"):
+        if name.endswith("/"):
+            yield below + name, (0, "")
+            yield from _walk(folder, below + name)
+        else:
+            source = Path(folder, below, name).read_bytes()
+            yield below + name, (len(source), source_digest(source))
 
 
-def _entries(folder: str, below: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """What lies right in a folder below the stamped one, by its path from there."""
-    with os.scandir(f"{folder}/{below}") as entries:
-        for entry in entries:
-            if entry.name != CACHES:
-                yield below + entry.name, entry
+def names_in(folder: str) -> set[str]:
+    """The sources and folders right in a folder. Raises OSError."""
+    with os.scandir(folder) as entries:
+        found = {f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry.name != CACHES}
+    return {name for name in found if name.endswith(("/", ".py"))}
 
 
-def is_as_stamped(folder: str, stamp: Stamp) -> bool:
-    """Whether no source below a folder has changed, come or gone since it was stamped. Bytecode that was cached there is none."""
-    try:
-        for name, (size, time_ns) in stamp.items():
-            status = os.stat(f"{folder}/{name}")
-            if not name.endswith("/"):
-                if (status.st_size, status.st_mtime_ns) != (size, time_ns) or not stat.S_ISREG(status.st_mode):
-                    return False
-            elif status.st_mtime_ns != time_ns and not _holds_the_same(folder, name.lstrip("/"), stamp):
-                return False
-    except OSError:
-        return False
-    return True
-
-
-def _holds_the_same(folder: str, below: str, stamp: Stamp) -> bool:
-    """Whether a folder has the folders and sources that it had, whatever else was written into it."""
-    here = {f"{name}/" if entry.is_dir() else name for name, entry in _entries(folder, below)}
-    known = {name for name in stamp if name != "/" and os.path.dirname(name.rstrip("/")) == below.rstrip("/")}
-    return {name for name in here if name.endswith(("/", ".py"))} == known
+def names_of(content: Iterable[str]) -> dict[str, set[str]]:
+    """The same of every folder of some content, by its name there."""
+    names = list(content)
+    found: dict[str, set[str]] = {name: set() for name in names if name.endswith("/")}
+    for name in names:
+        if name != "/":
+            parent, _, last = name.rstrip("/").rpartition("/")
+            found[f"{parent}/"].add(last + name[len(name.rstrip("/")) :])
+    return found

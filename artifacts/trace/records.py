@@ -124,7 +124,7 @@ class SourcesRead(Record, frozen=True, tag="sources"):
 class FolderScan(Record, frozen=True):
     """What a cached function of a library made of the sources that it found at `path`: see import_cache.SCANS and to_plain.
 
-    `stamp` is the digest of what the folder held afterwards.
+    `contents` is the digest of what the folder held afterwards, as read_contents gives it.
     """
 
     module: str
@@ -132,7 +132,7 @@ class FolderScan(Record, frozen=True):
     path: str  # absolute
     pathlike: bool  # given as a Path, and not as a string
     made: Any
-    stamp: str
+    contents: str
 
 
 class ImportWork(Record, frozen=True, tag="work"):

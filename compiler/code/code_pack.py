@@ -1,21 +1,21 @@
-"""The code pack's content: bytecode that comes out byte for byte the same in every process, and when its sources were written."""
+"""The code pack's content: bytecode that comes out byte for byte the same in every process."""
 
 import _imp
 import importlib.machinery
 import importlib.util
 import marshal
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile, file_of, head_digest, write_pack
+from tidalctl.artifacts.bundle.code_pack import PackedModule, file_of, head_digest, write_pack
 from tidalctl.artifacts.bundle.manifest import CODE, PACK
-from tidalctl.artifacts.distributions import RECORD, files_of, rows_digest, source_digest
+from tidalctl.artifacts.distributions import source_digest
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import
+from tidalctl.compiler.code.installed_records import InstalledRecords
 from tidalctl.compiler.code.pure_modules import pure_for_torch
 
 FIRST, LONGEST = 2**20, 2**23  # bytes of a segment: as many at least as it takes to be full
@@ -32,11 +32,11 @@ def pack_code(trace: Trace, partial: Path) -> str:
     """Write the code pack into the bundle, where it is not there yet. Returns the digest for the manifest, empty without modules."""
     path = partial / PACK
     if not path.exists():
-        records = _Records()
+        records = InstalledRecords()
         parts = list(_segments(_modules(trace, partial / CODE, records)))
         if not parts:
             return ""
-        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, parts, records.digests)
+        write_pack(path, importlib.util.MAGIC_NUMBER.hex(), sys.flags.optimize, parts, records.numbered)
     return head_digest(path)
 
 
@@ -57,29 +57,7 @@ def _segments(modules: Iterable[tuple[PackedModule, CodeType]]) -> Iterator[tupl
         yield listed, _steady(tuple(codes))
 
 
-class _Records:
-    """The distributions that modules belong to, numbered as they are asked for: name of the metadata's folder, digest of the rows."""
-
-    def __init__(self) -> None:
-        self.digests: list[tuple[str, str]] = []
-        self._owners: dict[str, dict[str, Path]] = {}  # by folder on sys.path: its files' RECORDs
-        self._numbers: dict[Path, int] = {}
-
-    def number(self, folder: str, file: str) -> int:
-        """Return the number of the distribution that `file` in `folder` belongs to, or -1."""
-        if folder not in self._owners:
-            found = sorted(Path(folder).glob(f"*.dist-info/{RECORD}"))
-            self._owners[folder] = {name: record for record in found for name in files_of(record.read_bytes())}
-        record = self._owners[folder].get(file)
-        if record is None:
-            return -1
-        if record not in self._numbers:
-            self._numbers[record] = len(self.digests)
-            self.digests.append((record.parent.name, rows_digest(record.read_bytes())))
-        return self._numbers[record]
-
-
-def _modules(trace: Trace, code: Path, records: _Records) -> Iterator[tuple[PackedModule, CodeType]]:
+def _modules(trace: Trace, code: Path, records: InstalledRecords) -> Iterator[tuple[PackedModule, CodeType]]:
     """What can be packed of the modules that a trace lists: plain ones whose file is where their name says."""
     root = Path(trace.header.root)
     pure = pure_for_torch(trace)
@@ -156,43 +134,4 @@ def _strings_of(code: CodeType | tuple[CodeType, ...]) -> list[str]:
             found.append(value)
         elif isinstance(value, tuple | frozenset):
             waiting.extend(value)
-    return found
-
-
-def source_times(trace: Trace, partial: Path) -> dict[str, dict[str, int]]:
-    """For the provenance: when packed sources were written (whole seconds), and the folders that they lie in (nanoseconds).
-
-    The project's own are not among them, since the bundle holds their sources.
-    """
-    modules: dict[str, int] = {}
-    folders: dict[str, int] = {}
-    if (partial / PACK).exists():
-        packed = PackFile(partial / PACK, head_digest(partial / PACK))
-        packed.close()
-        sources = {record.name: record.file for record in trace.of(Import)}
-        for module in packed.index.modules:
-            if module.own:
-                continue
-            root = sources[module.name].removesuffix(module.file)
-            try:
-                modules[module.file] = int(os.stat(root + module.file).st_mtime)
-            except OSError:
-                continue
-            folders |= _folder_times(root, _watched(module))
-    return {"module_times": modules, "folder_times": dict(sorted(folders.items()))}
-
-
-def _watched(module: PackedModule) -> Iterable[str]:
-    """The folders in which something could come to stand before a module: its own, and one of its name beside it."""
-    own = os.path.dirname(module.file)
-    return (own,) if module.package else (own, module.file.removesuffix(".py"))
-
-
-def _folder_times(root: str, folders: Iterable[str]) -> dict[str, int]:
-    found = {}
-    for folder in folders:
-        try:
-            found[folder] = os.stat(root + folder).st_mtime_ns
-        except OSError:  # no folder beside the module: if one comes, the folder that holds both changes
-            continue
     return found

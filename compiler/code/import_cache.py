@@ -7,31 +7,41 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from re import _compiler  # type: ignore[attr-defined]
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from tidalctl.artifacts.bundle.code_pack import file_of
 from tidalctl.artifacts.bundle.import_cache import (
     MODES,
     SCANS,
     Automaton,
+    FolderContent,
     Scan,
-    Stamp,
     encode_import_cache,
     from_plain,
-    read_stamp,
+    read_contents,
     scanned_folder,
 )
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE
+from tidalctl.artifacts.distributions import Distribution
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import, ImportWork
 from tidalctl.compiler.code.code_pack import steady_bytes
+from tidalctl.compiler.code.installed_records import InstalledRecords
 
 _TEXT = "<string>"  # what the builtins call a text that they compile
 
 
-def write_import_cache(trace: Trace, partial: Path) -> dict[str, Stamp]:
-    """Write the import cache into the bundle, where it is not there yet. Returns the stamps of the folders that it hangs on."""
+class ScannedFolder(NamedTuple):
+    """A folder that the import cache hangs on: its name below an entry of sys.path, which ends in "/", and its content."""
+
+    entry: str
+    name: str
+    content: FolderContent
+
+
+def write_import_cache(trace: Trace, partial: Path) -> list[ScannedFolder]:
+    """Write the import cache into the bundle, where it is not there yet. Returns what it hangs on."""
     work = trace.one(ImportWork) or ImportWork()
     here = _places(trace)
     patterns = [
@@ -39,8 +49,8 @@ def write_import_cache(trace: Trace, partial: Path) -> dict[str, Stamp]:
         for text, is_bytes, flags in work.patterns
         if not _names(text, here)
     ]
-    stamps: dict[str, Stamp] = {}
-    scans = list(_scans(trace, work, stamps))
+    scanned: dict[str, ScannedFolder] = {}
+    scans = list(_scans(trace, work, scanned))
     if not (partial / IMPORT_CACHE).exists():
         texts = {
             (mode, text): code
@@ -49,8 +59,10 @@ def write_import_cache(trace: Trace, partial: Path) -> dict[str, Stamp]:
         }
         automata = {key: found for key in patterns if (found := automaton(*key)) is not None}
         if texts or automata or scans:
-            (partial / IMPORT_CACHE).write_bytes(encode_import_cache(texts, automata, scans))
-    return stamps
+            (partial / IMPORT_CACHE).write_bytes(
+                encode_import_cache(texts, automata, scans, {name: folder.content for name, folder in scanned.items()})
+            )
+    return list(scanned.values())
 
 
 def _places(trace: Trace) -> frozenset[str]:
@@ -98,19 +110,24 @@ def automaton(pattern: str | bytes, flags: int) -> Automaton | None:
     return made if unwatched.compile(pattern, *made) == re.compile(pattern, flags) else None
 
 
-def _scans(trace: Trace, work: ImportWork, stamps: dict[str, Stamp]) -> Iterator[Scan]:
-    """Scans of folders that are as they were when they were scanned; their stamps, by the folders' names, are put into `stamps`."""
+def _scans(trace: Trace, work: ImportWork, scanned: dict[str, ScannedFolder]) -> Iterator[Scan]:
+    """Scans of folders that are as they were when they were scanned; the folders are put into `scanned`, by their names."""
+    records = InstalledRecords()
     files = {record.name: record.file for record in trace.of(Import) if record.plain}
     for scan in work.scans:
         entry = files.get(scan.module, "").removesuffix(file_of(scan.module, package=False))
         if SCANS.get(scan.module) != scan.function or not entry.endswith("/") or not scan.path.startswith(entry):
             continue
         folder = scanned_folder(scan.path)
+        name = folder.removeprefix(entry)
         try:
-            stamp = read_stamp(folder)
+            contents = read_contents(folder)
             made = from_plain(scan.made)
         except (OSError, ValueError, TypeError, RecursionError):
             continue
-        if digest_json(stamp) == scan.stamp:
-            stamps[folder.removeprefix(entry)] = stamp
-            yield Scan(scan.module, scan.function, scan.path.removeprefix(entry), scan.pathlike, made)
+        if digest_json(contents) == scan.contents:
+            content: dict[Distribution | None, dict[str, tuple[int, str]]] = {}
+            for below, known in contents.items():
+                content.setdefault(records.distribution(entry, f"{name}/{below}"), {})[below] = known
+            scanned[name] = ScannedFolder(entry, name, content)
+            yield Scan(scan.module, scan.function, scan.path.removeprefix(entry), scan.pathlike, made, name)

@@ -217,13 +217,22 @@ def _patterns(root: Path, exclude: Sequence[str]) -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines([*lines, *exclude])
 
 
+def _missed(trace: Trace, root: Path) -> set[str]:
+    """Return files of the project that the program looked for and did not find, but for an event's own."""
+    of_an_event = named_by_events(trace)
+    asked = [record for record in trace.of(PathAsked) if is_own(record.path, str(root))]
+    return {
+        Path(question.path).relative_to(root).as_posix() for question in asked if not (question.found or of_an_event(question))
+    }
+
+
 def _notes(trace: Trace, root: Path, data: set[str], checkpoints: set[str]) -> Iterator[str]:
     """Yield what the user may want to ship besides."""
     for name in sorted(checkpoints):
         size = size_text((root / name).stat().st_size)
         yield f"{name} ({size}) is read by init alone and is not shipped: a start that has to run init needs it; --checkpoint ships it"
     texts = {text for text in event_texts(trace) if len(text) > 1}
-    for name in sorted(data):
+    for name in sorted(data | _missed(trace, root)):
         path = Path(name)
         alike = {other.relative_to(root).as_posix() for other in (root / path.parent).glob(f"*{path.suffix}")}
         if path.suffix and path.stem in texts and alike - data:

@@ -18,8 +18,10 @@ from tidalctl.artifacts.bundle.import_cache import (
     decode_import_cache,
     encode_import_cache,
     from_plain,
-    is_as_stamped,
-    read_stamp,
+    names_in,
+    names_of,
+    read_contents,
+    scans_in,
     summary_of,
     to_plain,
 )
@@ -35,7 +37,7 @@ def test_bytes_that_are_nothing_of_the_kind_are_corrupt(data: bytes) -> None:
 
 
 def test_what_is_cut_short_anywhere_is_corrupt() -> None:
-    whole = encode_import_cache({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [])
+    whole = encode_import_cache({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [], {})
     assert decode_import_cache(whole, Path(IMPORT_CACHE))
     for length in range(len(MAGIC) + 4, len(whole)):
         with pytest.raises(Corrupt):
@@ -50,10 +52,12 @@ def test_what_another_python_made_is_let_be() -> None:
 
 def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bundles of strangers are looked at, and marshal is not made for their bytes."""
-    scan = Scan("m", "f", "m/folder", False, {})
-    whole = encode_import_cache({("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [scan])
+    scan = Scan("m", "f", "m/path", False, {}, "m")
+    whole = encode_import_cache(
+        {("exec", "x = 1"): b"code"}, {("a+", 0): automaton("a+", 0) or pytest.fail()}, [scan], {"m": {}}
+    )
     monkeypatch.setattr(marshal, "loads", lambda data: pytest.fail("decoded"))
-    told = {"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "m/folder"}]}
+    told = {"texts": 1, "patterns": 1, "scans": [{"module": "m", "path": "m/path"}]}
     assert summary_of(whole, Path(IMPORT_CACHE)) == told
 
 
@@ -68,14 +72,14 @@ def test_the_summary_is_read_without_anything_else_being_decoded(monkeypatch: py
     ],
 )
 def test_a_summary_of_something_else_is_corrupt(summary: bytes) -> None:
-    head = encode_import_cache({}, {}, [])[: len(MAGIC) + 4]
+    head = encode_import_cache({}, {}, [], {})[: len(MAGIC) + 4]
     with pytest.raises(Corrupt):
         summary_of(head + len(summary).to_bytes(4, "little") + summary, Path(IMPORT_CACHE))
 
 
 @given(st.binary(max_size=60), st.integers(0, 70))
 def test_a_summary_of_hostile_bytes_is_corrupt(summary: bytes, length: int) -> None:
-    head = encode_import_cache({}, {}, [])[: len(MAGIC) + 4]
+    head = encode_import_cache({}, {}, [], {})[: len(MAGIC) + 4]
     with pytest.raises(Corrupt):
         summary_of(head + length.to_bytes(4, "little") + summary, Path(IMPORT_CACHE))
 
@@ -90,7 +94,8 @@ patterns = [(r"[^\\W\\d_]+|(?P<n>[a-zA-Z\\u0400-\\u04ff])", 2), (b"a|b|c", 0)]
 made = {frozenset(("a", "b", "c")): {"x": {"one", "two", "three"}}, "z": [1, (2, None)]}
 data = encode_import_cache(
     {("exec", text): _bytecode("exec", text) for text in texts}, {key: automaton(*key) for key in patterns},
-    [Scan("m", "f", path, False, made) for path in ("two", "one")],
+    [Scan("m", "f", path, False, made, path) for path in ("two", "one")],
+    {path: {None: {"/": (0, "")}, ("n", "r"): {"x.py": (1, "d")}} for path in ("one", "two")},
 )
 print(hashlib.sha256(data).hexdigest())
 """
@@ -151,18 +156,24 @@ def test_what_is_more_than_plain_data_is_refused(value: Any) -> None:
         to_plain(value)
 
 
-def test_a_stamp_is_of_the_sources_and_folders_alone(tmp_path: Path) -> None:
-    folder = write_project(tmp_path / "models", {"a.py": "a", "one/b.py": "b", "one/note.txt": "text"})
-    stamp = read_stamp(str(folder))
-    assert set(stamp) == {"/", "a.py", "one/", "one/b.py"}
-    (folder / "one/note.txt").write_text("another text")
-    write_project(folder, {"one/new.txt": "text", "__pycache__/a.pyc": "c"})
-    assert is_as_stamped(str(folder), stamp)
-    assert not is_as_stamped(str(tmp_path / "elsewhere"), stamp)
-    (folder / "one/c.py").write_text("c")
-    assert not is_as_stamped(str(folder), stamp)
-    (folder / "one/c.py").unlink()
-    assert is_as_stamped(str(folder), stamp)
-    (folder / "a.py").unlink()
-    write_project(folder / "a.py", {"b.txt": "a folder of a source's name"})
-    assert not is_as_stamped(str(folder), stamp)
+def test_contents_are_those_of_sources_and_folders_alone(tmp_path: Path) -> None:
+    folder = write_project(
+        tmp_path / "models", {"a.py": "a", "one/b.py": "b", "one/note.txt": "text", "__pycache__/a.pyc": "c"}
+    )
+    found = read_contents(str(folder))
+    assert set(found) == {"/", "a.py", "one/", "one/b.py"}
+    assert names_of(found) == {"/": {"a.py", "one/"}, "one/": {"b.py"}}
+    assert names_in(str(folder)) == {"a.py", "one/"}
+    (folder / "a.py").write_text("b")
+    assert read_contents(str(folder)) != found
+    (folder / "a.py").write_text("a")
+    assert read_contents(str(folder)) == found
+
+
+def test_folders_come_back_with_the_distributions_of_their_sources() -> None:
+    its = ("one-1.0.dist-info", "digest")
+    folder = {its: {"a.py": (1, "x")}, None: {"/": (0, ""), "b.py": (2, "y")}}
+    whole = encode_import_cache({}, {}, [Scan("m", "f", "m/path", False, {"a": 1}, "m")], {"m": folder, "unused": {}})
+    decoded = decode_import_cache(whole, Path(IMPORT_CACHE))
+    assert decoded is not None
+    assert scans_in(decoded.scans["m"], Path(IMPORT_CACHE)) == ([Scan("m", "f", "m/path", False, {"a": 1}, "m")], {"m": folder})

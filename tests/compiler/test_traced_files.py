@@ -8,13 +8,14 @@ from sample_artifacts import sample_records
 
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Event, FileOpened, Header, PathAsked
+from tidalctl.compiler.code.shipment import ShippingRules, plan_shipment
 from tidalctl.compiler.traced_files import named_by_events, phases_of_use
 
 
-def trace_of(*records: FileOpened | PathAsked, event: str = "{}") -> Trace:
+def trace_of(*records: FileOpened | PathAsked, event: str = "{}", **more: str) -> Trace:
     header = sample_records()[0]
     assert isinstance(header, Header)
-    return Trace(msgspec.structs.replace(header, events=(Event(digest="", text=event),)), list(records), complete=True)
+    return Trace(msgspec.structs.replace(header, events=(Event(digest="", text=event),), **more), list(records), complete=True)
 
 
 def opened(path: str, given: str = "", phase: str = "init", mapped: bool = False) -> FileOpened:
@@ -52,3 +53,15 @@ def test_a_file_is_used_where_it_is_opened_asked_about_or_listed() -> None:
     used = phases_of_use(trace)
     assert used["/app/a"] == {"init", "import", "handler"}
     assert (used["/app/in/b"], used["/app/in/c"]) == ({"init"}, {"handler"})
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_of_a_file_that_the_event_names_those_of_other_events_are_told(tmp_path: Path, there: bool) -> None:
+    for name in ("app.py", "words/other.txt", *["words/this.txt"] * there):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    path = f"{tmp_path}/words/this.txt"
+    asked = PathAsked(path=path, given=path, phase="handler", kind="exists", found=there)
+    shipment = plan_shipment(trace_of(asked, event='{"word": "this"}', root=str(tmp_path)), ShippingRules())
+    assert shipment.data == ("words/this.txt",) * there
+    assert [note for note in shipment.notes if "words/this.txt is named by the event: --include 'words/*.txt'" in note]

@@ -111,7 +111,7 @@ def test_another_version_of_a_distribution_puts_the_pack_aside(whole: Chain) -> 
     info.rename(info.with_name("shelf-1.1.dist-info"))
     report = whole.run({})
     counts = report["modules"]
-    assert "shelf 1.0" in counts["unusable"]
+    assert "shelf 1.1 here, 1.0 in the trace" in counts["unusable"]
     assert (report["cause"], counts["cause"]) == ("packages-differ", "pack-packages-differ")
     assert counts["packed"] == 2  # the project's own
     assert counts["ordinary"] > 500

@@ -1,6 +1,7 @@
 """What imports work out anew each time: the outcome that a bundle holds is the one that Python would come to."""
 
 import json
+import os
 import shutil
 import sys
 import types
@@ -162,6 +163,14 @@ def test_a_folder_that_has_changed_is_looked_through_again(made: Chain) -> None:
     report = made.run({})
     assert report["output"] == made.plain({})
     assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (0, 1)
+
+
+def test_a_folder_of_another_environment_is_served(made: Chain) -> None:
+    for path in (made.folder / "site-packages").rglob("*"):
+        os.utime(path, (2_000_000_000, 2_000_000_000))
+    report = made.run({})
+    assert report["output"] == made.plain({})
+    assert (report["import_cache"]["scans"], report["import_cache"]["changed"]) == (2, 0)
 
 
 def test_a_changed_function_looks_through_its_folder_itself(made: Chain) -> None:

@@ -13,7 +13,8 @@ from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE
 from tidalctl.artifacts.records import Function
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import SCHEMA, Header, Import
-from tidalctl.compiler.code.code_pack import pack_code, source_times
+from tidalctl.compiler.code.code_pack import pack_code
+from tidalctl.compiler.code.source_times import source_times
 
 BULKY = "BULK = b'{fill}'\nprint('{name} runs')\nNAME = {name!r}\n"  # alone in a segment
 
@@ -113,7 +114,7 @@ def pack_library(folder: Path) -> Packed:
     bundle.mkdir()
     trace = trace_of(folder / "project", library_imports(library))
     assert pack_code(trace, bundle)
-    (bundle / PROVENANCE).write_text(json.dumps(source_times(trace, bundle)))
+    (bundle / PROVENANCE).write_text(json.dumps(source_times(trace, bundle, ())))
     return Packed(library, bundle)
 
 

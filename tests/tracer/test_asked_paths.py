@@ -98,7 +98,9 @@ import os
 import tidalctl
 import torch
 
-os.path.exists(os.path.join(os.path.dirname(__file__), "at import"))
+HERE = os.path.dirname(__file__)
+os.path.exists(os.path.join(HERE, "at import"))
+os.listdir(HERE)
 
 
 @tidalctl.init
@@ -107,6 +109,10 @@ def load(event):
 
 
 def handler(event, context):
+    try:
+        open(os.path.join(HERE, "tried"))
+    except FileNotFoundError:
+        pass
     return [load(event)["weight"].sum().item(), sorted(os.listdir("project"))]
 """
 
@@ -118,6 +124,8 @@ def test_a_trace_holds_them_by_phase(tmp_path: Path) -> None:
     noted = [(os.path.basename(record.given), record.phase, record.kind, record.found) for record in found]
     assert [note for note in noted if note[0] != "app.py"] == [
         ("at import", "import", "exists", False),
+        ("project", "import", "listed", True),
         ("in init", "init", "exists", False),
         ("project", "handler", "listed", True),
+        ("tried", "handler", "exists", False),
     ]

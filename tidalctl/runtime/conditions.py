@@ -31,7 +31,7 @@ def process_mismatches(
         reasons = [Reason(code=lost.code, text=lost.cause) for lost in manifest.fallbacks if lost.strategy == "eager"]
         yield reasons[-1] if reasons else Cause.EVENT_NOT_SERVED.of(what="it holds no state")
     for begin in range(0, len(changed_packages), NAMED):
-        yield Cause.PACKAGES_DIFFER.of(packages=", ".join(changed_packages[begin : begin + NAMED]))
+        yield Cause.PACKAGES_DIFFER.of(packages="; ".join(changed_packages[begin : begin + NAMED]))
     if argv is not None and argv_digest(argv, roots() if argv else ()) != manifest.guard.argv:
         yield Cause.ARGUMENTS_DIFFER.of()
     yield from environ_mismatches(manifest)

@@ -81,7 +81,7 @@ class PathRecorder:
             return
         given = os.fsdecode(path)
         absolute = os.path.abspath(given)
-        if phase == "import" and not absolute.startswith(self._root):
+        if phase == "import" and not (f"{absolute}/" if kind == "listed" else absolute).startswith(self._root):
             return  # of libraries there are thousands
         if not f"{absolute}/".startswith(_IGNORED):
             asked = PathAsked(path=absolute, given=given, phase=phase, kind=kind, found=found)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.project import is_own
-from tidalctl.artifacts.trace.records import DIGESTED, FileOpened
+from tidalctl.artifacts.trace.records import DIGESTED, FileOpened, PathAsked
 from tidalctl.tracer.process.clock import TraceClock
 from tidalctl.tracer.process.touched_pages import touched_parts
 
@@ -97,6 +97,12 @@ class FileRecorder:
                 mapped=True,
                 touched=touched.get(path, ()),
             )
+
+    def missing(self) -> Iterable[PathAsked]:
+        """Files of the project that were to be opened and are not there: whoever tries that asks whether they are."""
+        for (path, phase), given in self._opened.items():
+            if is_own(path, self._root) and not os.path.lexists(path):
+                yield PathAsked(path=path, given=given, phase=phase, kind="exists", found=False)
 
     def sources(self) -> tuple[str, ...]:
         """Python files that were opened outside init, in order, without the bytecode of modules that are there to be seen.

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FunctionType, ModuleType, TracebackType
 from typing import Any
 
-from tidalctl.artifacts.bundle.import_cache import CACHED, MODES, SCANS, NotPlain, Text, read_stamp, scanned_folder, to_plain
+from tidalctl.artifacts.bundle.import_cache import CACHED, MODES, SCANS, NotPlain, Text, read_contents, scanned_folder, to_plain
 from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace.records import FolderScan, ImportWork
 
@@ -125,12 +125,12 @@ class WorkRecorder:
         if type(path) not in (str, type(Path())) or not given.startswith("/"):
             return
         try:
-            plain, stamp = to_plain(made), digest_json(read_stamp(scanned_folder(given)))
+            plain, contents = to_plain(made), digest_json(read_contents(scanned_folder(given)))
         except (OSError, NotPlain):
             return
         pathlike = not isinstance(path, str)
         self._scans[given, pathlike] = FolderScan(
-            module=module, function=name, path=given, pathlike=pathlike, made=plain, stamp=stamp
+            module=module, function=name, path=given, pathlike=pathlike, made=plain, contents=contents
         )
 
 

@@ -24,13 +24,14 @@ from tidalctl.artifacts.bundle.code_pack import PackedModule, PackFile
 from tidalctl.artifacts.bundle.manifest import PACK, Manifest
 from tidalctl.artifacts.bundle.provenance import provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.artifacts.distributions import Distribution
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.runtime.imports.unchanged_sources import UnchangedSources
 from tidalctl.runtime.process.timeline import Timeline
 
 
-class PackTimes(msgspec.Struct, frozen=True):
-    """What the provenance says of packed sources (seconds) and of the folders that they lie in (nanoseconds)."""
+class SourceTimes(msgspec.Struct, frozen=True):
+    """What the provenance says of packed and scanned sources (seconds) and of the folders that they lie in (nanoseconds)."""
 
     module_times: dict[str, int] = {}
     folder_times: dict[str, int] = {}
@@ -45,8 +46,9 @@ class PackReader:
 
     def __init__(self, bundle: Path, manifest: Manifest, verify: bool, timeline: Timeline) -> None:
         self.modules: dict[str, PackedModule] = {}
-        self.times = PackTimes()
-        self.sources = UnchangedSources({}, ())
+        self.times = SourceTimes()
+        self._distributions: Sequence[Distribution | None] = ()
+        self.sources = UnchangedSources({}, {})
         self.unusable: Reason | None = None
         self.error: TidalError | None = None
         self.served: set[str] = set()
@@ -70,9 +72,10 @@ class PackReader:
         self._decoded = [None] * len(index.segments)
         self._read = [threading.Event() for _ in index.segments]
         threading.Thread(target=self._read_all, name="reader: pack", daemon=True).start()
-        self.times = provenance_fields(bundle, PackTimes)
+        self.times = provenance_fields(bundle, SourceTimes)
+        self._distributions = (*index.records, None)  # None has number -1
         self._own = {module.file: module for module in index.modules if module.own}
-        self.sources = UnchangedSources(self.times.module_times, index.records)
+        self.sources = UnchangedSources(self.times.module_times, self.times.folder_times)
         self.modules = {module.name: module for module in index.modules if not module.own}
 
     def _read_all(self) -> None:
@@ -129,6 +132,12 @@ class PackReader:
     def _no_bytecode(self, what: str) -> TidalError:
         self.error = Corrupt(f"{self._path} holds no bytecode: {what}", COMPILE_AGAIN)
         return self.error
+
+    def is_unchanged(self, module: PackedModule, place: str) -> bool:
+        """Whether the source at `place` is the one that a module was packed from."""
+        number = module.record
+        distribution = self._distributions[number] if -1 <= number < len(self._distributions) else None
+        return self.sources.holds(place, module.file, module.size, module.digest, distribution)
 
     def own_code(self, file: str, path: str) -> CodeType | None:
         """The code of one of the project's files, `code/…`; None where the pack has none."""
@@ -248,15 +257,11 @@ class PackFinder:
         """Whether nothing has come into a folder, or gone from it, since compile."""
         alike = self._alike.get(folder)
         if alike is None:
-            try:
-                alike = os.stat(folder).st_mtime_ns == self._pack.times.folder_times.get(relative)
-            except OSError:
-                alike = False
-            self._alike[folder] = alike
+            alike = self._alike[folder] = self._pack.sources.is_as_before(folder, relative)
         return alike
 
     def _fresh(self, module: PackedModule, place: str) -> bool:
-        if self._pack.sources.holds(module, place):
+        if self._pack.is_unchanged(module, place):
             return True
         self.changed.add(module.name)
         return False

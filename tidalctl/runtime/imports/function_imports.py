@@ -25,7 +25,7 @@ class FunctionImports:
     def __init__(self, bundle: Path, manifest: Manifest, timeline: Timeline, *, verify: bool) -> None:
         self.read_ahead = CodeReadAhead(bundle, manifest, timeline)
         self.pack = PackReader(bundle, manifest, verify, timeline)
-        self.import_cache = ImportCache(bundle, manifest)
+        self.import_cache = ImportCache(bundle, manifest, self.pack.sources)
         self.code = bundle / CODE
         self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
         self._files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
@@ -45,7 +45,7 @@ class FunctionImports:
         sys.path keeps its first entry. Raise TidalError where one of the function's modules is imported already.
         """
         if changed_packages:
-            self.pack.put_aside(Cause.PACK_PACKAGES_DIFFER.of(packages=", ".join(changed_packages[:3])))
+            self.pack.put_aside(Cause.PACK_PACKAGES_DIFFER.of(packages="; ".join(changed_packages[:3])))
         for name in module_names(self._files):
             if name in sys.modules:
                 there = getattr(sys.modules[name], "__file__", None) or "this process"

@@ -11,30 +11,28 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-import msgspec
-
 from tidalctl.artifacts.bundle.directory import read_checked
 from tidalctl.artifacts.bundle.import_cache import (
     CACHED,
     CachedImports,
+    FolderContent,
     Scan,
     decode_import_cache,
-    is_as_stamped,
     load,
-    scanned_folder,
     scans_in,
 )
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, Manifest
-from tidalctl.artifacts.bundle.provenance import provenance_fields
+from tidalctl.runtime.imports.unchanged_sources import UnchangedSources
 
 
 class ImportCache:
     """What a bundle holds of this; nothing before `begin`, and where the bundle is of another Python. Raises Corrupt or Truncated."""
 
-    def __init__(self, bundle: Path, manifest: Manifest) -> None:
+    def __init__(self, bundle: Path, manifest: Manifest, sources: UnchangedSources) -> None:
         self._bundle = bundle
         self._file = bundle / IMPORT_CACHE
         self._manifest = manifest
+        self._sources = sources
         self._undo: list[Callable[[], None]] = []
         self.texts = self.patterns = self.scans = 0  # uses of each kind
         self.changed: set[str] = set()  # folders that are not as they were
@@ -53,7 +51,7 @@ class ImportCache:
         self._stand_in(vars(collections), "eval", self._compiled(cached, "eval", eval))
         self._stand_in(vars(_compiler), "compile", self._automaton(cached, _compiler.compile, _compiler._sre.compile))
         return {
-            name: lambda module, known=known: self._fill(module, scans_in(known, self._file))  # type: ignore[misc]
+            name: lambda module, known=known: self._fill(module, *scans_in(known, self._file))  # type: ignore[misc]
             for name, known in cached.scans.items()
         }
 
@@ -107,7 +105,7 @@ class ImportCache:
 
         return automaton
 
-    def _fill(self, module: ModuleType, scans: list[Scan]) -> None:
+    def _fill(self, module: ModuleType, scans: list[Scan], folders: dict[str, FolderContent]) -> None:
         """Have a function's cache filled, as long as it is empty, and the folders are as they were."""
         cached: Any = vars(module).get(scans[0].function)
         function = getattr(cached, "__wrapped__", None)
@@ -116,18 +114,16 @@ class ImportCache:
         if cached.cache_info().currsize:
             return  # it has been asked already
         entry = str(module.__file__).removesuffix(f"{module.__name__.replace('.', '/')}.py")
-        stamps = provenance_fields(self._bundle, _Scanned).scanned
         answers: dict[Any, Any] = {}
         alike: dict[str, bool] = {}
+        for name, content in sorted(folders.items()):  # what lies in one that is as it was is, too
+            inside = any(same and name.startswith(f"{outer}/") for outer, same in alike.items())
+            alike[name] = inside or self._sources.holds_folder(entry, name, content)
         for scan in scans:
-            path = entry + scan.path
-            folder = scanned_folder(path).removeprefix(entry)
-            if folder not in alike:
-                alike[folder] = folder in stamps and is_as_stamped(entry + folder, stamps[folder])
-            if alike[folder]:
+            if alike[scan.folder]:
+                path = entry + scan.path
                 answers[Path(path) if scan.pathlike else path] = scan.made
-            else:
-                self.changed.add(folder)
+        self.changed.update(name for name, same in alike.items() if not same)
         code, defaults = function.__code__, function.__defaults__
         function.__code__, function.__defaults__ = _answer.__code__, (answers,)
         try:
@@ -140,9 +136,3 @@ class ImportCache:
 
 def _answer(path: Any, answers: Any) -> Any:
     return answers[path]
-
-
-class _Scanned(msgspec.Struct, frozen=True):
-    """What the provenance says of the folders: sizes and times of the files in them, at compile."""
-
-    scanned: dict[str, dict[str, tuple[int, int]]] = {}
