@@ -19,6 +19,7 @@ class Function(Record, frozen=True):
     source: str  # path of the module's file, relative to root, with forward slashes
     init: str = ""  # "module:attribute" given by --init; empty where @tidalctl.init marks it
     static: bool = False  # --static: the promise of @tidalctl.init(static=True), for that function
+    encode: bool = False  # --encode: outputs that are not JSON are converted: see tidalctl.function.encoding
 
 
 class Fingerprint(Record, frozen=True):

@@ -14,6 +14,7 @@ from tidalctl.artifacts.trace.file import Trace
 from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.conditions import guard_of, refusal
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
+from tidalctl.compiler.handler_runs import HandlerRuns
 from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
 from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
@@ -37,11 +38,15 @@ class Attempt(Record, frozen=True):
 
 
 class Workplace(Record, frozen=True):
-    """Where an attempt works: the bundle in the making, a folder that is thrown away, and how much goes into a file."""
+    """Where an attempt works: the bundle in the making, a folder that is thrown away, and how much goes into a file.
+
+    `runs` counts the calls of the handler that it all takes.
+    """
 
     trace: Trace
     partial: Path
     work: Path
+    runs: HandlerRuns
     shard_size: int | None = None
 
 
@@ -56,6 +61,7 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
 
 def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
     """The whole state, for every event, or for those that agree with the traced one in what init read."""
+    place.runs.plain += len(place.trace.header.events)
     report = take_snapshot(place.trace.header, _request(strategy, place), progress)
     cause = refusal("snapshot", strategy, report)
     return Attempt(
@@ -80,7 +86,7 @@ def _request(strategy: Strategy, place: Workplace) -> SnapshotRequest:
         function=header.function,
         root=header.root,
         argv=header.argv,
-        events=tuple(event.text for event in header.events),
+        events=header.events,
         report=str(place.work / "snapshot.json"),
         folder=str(place.partial),
         order=tuple(access_order(place.trace)),
@@ -102,6 +108,7 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         again = _not_again(strategy) if captured is None else None
         bases = str(place.work / captured.shards[0].file) if captured is not None else ""
         request = msgspec.structs.replace(request, bases=bases, store=captured is not None)
+    place.runs.plain += len(place.trace.header.events)
     report = take_snapshot(place.trace.header, request, progress)
     return Attempt(
         kind="script",
@@ -127,6 +134,7 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     if not answers and len(inits) == 1 and not strategy.request_files and not writes_of(inits):
         return _snapshot(strategy, place, progress)
     request = msgspec.structs.replace(_request(strategy, place), store=False)
+    place.runs.plain += len(header.events)
     report = take_snapshot(header, request, progress)
     made = Attempt(kind="replay", guard=guard_of("replay", strategy, report, place.trace), report=report)
     if not answers:
@@ -148,13 +156,14 @@ def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, fold
         function=header.function,
         root=header.root,
         argv=header.argv,
-        events=tuple(header.events[init.call.event].text for init in strategy.inits),
+        events=tuple(header.events[init.call.event] for init in strategy.inits),
         wanted=wanted,
         folder=str(folder),
         stem=stem,
         report=str(place.work / f"{stem}.json"),
         shard_size=place.shard_size if stem != "bases" else None,
     )
+    place.runs.until_init += len(request.events)
     return take_capture(header, request)
 
 

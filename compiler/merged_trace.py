@@ -39,8 +39,8 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     """
     first = traces[0]
     varied = tuple(dict.fromkeys([*(field for trace in traces for field in trace.header.vary), *vary]))
-    header = msgspec.structs.replace(first.header, vary=varied)
-    header = msgspec.structs.replace(header, function=_with_init_that_runs(first))
+    once = any(trace.header.once for trace in traces)
+    header = msgspec.structs.replace(first.header, vary=varied, once=once, function=_with_init_that_runs(first))
     if len(traces) == 1:
         return Trace(header, first.records, first.complete)
     for trace, path in zip(traces[1:], paths[1:], strict=True):

@@ -32,6 +32,7 @@ from tidalctl.compiler.code.secret_values import refuse_secrets
 from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
 from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out, written_file
 from tidalctl.compiler.explain import Verdict
+from tidalctl.compiler.handler_runs import HandlerRuns
 from tidalctl.compiler.merged_trace import merge_traces
 from tidalctl.compiler.notes import notes_of
 from tidalctl.compiler.proof import compare_plain_runs, prove, run_plainly, steadier_times
@@ -53,6 +54,7 @@ class Compiled(Record, frozen=True):
     call: InitCall
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    runs: HandlerRuns
     secrets: tuple[str, ...] = ()  # files that are not shipped
 
 
@@ -93,7 +95,7 @@ def compile_traces(
     partial.mkdir()
     try:
         work.mkdir()
-        place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size)
+        place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size, runs=HandlerRuns())
         compiled = _build(place, rules, check_events, progress, say)
         refuse_secrets(partial, Path(trace.header.root), compiled.secrets, os.environ)
         sync_tree(partial)
@@ -177,7 +179,15 @@ def _build(
         traced_init_s=call.duration_s,
         first_uses=first_use_times(trace, manifest),
     )
-    return Compiled(manifest=manifest, verdict=verdict, call=call, notes=notes, warnings=warnings, secrets=shipment.secrets)
+    return Compiled(
+        manifest=manifest,
+        verdict=verdict,
+        call=call,
+        notes=notes,
+        warnings=warnings,
+        runs=place.runs,
+        secrets=shipment.secrets,
+    )
 
 
 def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:

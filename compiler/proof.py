@@ -14,7 +14,7 @@ from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import FunctionError
 from tidalctl.artifacts.records import Record, digest_json
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import InitCall, Invocation
+from tidalctl.artifacts.trace.records import Event, InitCall, Invocation
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.away import Away
 from tidalctl.compiler.snapshot.processes import first_outline_difference, plain_run, run_from_bundle
@@ -24,6 +24,7 @@ from tidalctl.function.output_comparison import first_difference, same_output
 Say = Callable[[str], None]
 
 DIFFERS = "the answer differs"
+UNKNOWN_PART = "what the state holds besides tensors, or how it is built"
 SHOWN = 80  # characters of an event that a message shows
 PLANNED = 64 * 2**20  # bytes of weights from which on it is worth two more starts to plan their loading well
 
@@ -32,41 +33,56 @@ class Expected(Record, frozen=True):
     """What the plain function makes of an event: its answer as JSON, and the digests of its state's weights by name."""
 
     name: str  # of the event, in messages
-    event: str
+    event: Event
     output: str
     state: dict[str, str]
     traced: int | None = None  # the number of a traced event, which the bundle must answer by its strategy
 
 
 def run_plainly(place: Workplace, events: Sequence[str]) -> list[Expected]:
-    """Run the plain function on each event of `--check-event`, in a process of its own. Raises FunctionError where it fails."""
+    """Run the plain function on each event of `--check-event`, in a process of its own, with the first traced one's context.
+
+    Raises FunctionError where it fails.
+    """
     found = []
-    for index, event in enumerate(events):
-        name = f"--check-event {event[:SHOWN]}"
+    for index, text in enumerate(events):
+        name = f"--check-event {text[:SHOWN]}"
+        event = msgspec.structs.replace(place.trace.header.events[0], digest=digest_json(json.loads(text)), text=text)
         try:
-            found.append(_expected(f"check event {index}", event, plain_run(place.trace.header, [event], place.work)))
+            found.append(_expected(f"check event {index}", event, _plain_run(place, [event])))
         except FunctionError as error:
             raise FunctionError(f"{name}: {error.message}", "name events that the function answers") from None
     return found
 
 
-def _expected(name: str, event: str, report: SnapshotReport, index: int = 0, traced: int | None = None) -> Expected:
+def _plain_run(place: Workplace, events: Sequence[Event], outline: str = "") -> SnapshotReport:
+    place.runs.plain += len(events)
+    return plain_run(place.trace.header, events, place.work, outline)
+
+
+def _expected(name: str, event: Event, report: SnapshotReport, index: int = 0, traced: int | None = None) -> Expected:
     return Expected(name=name, event=event, output=report.outputs[index], state=report.states.get(index, {}), traced=traced)
 
 
 def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say) -> tuple[bool, Attempt]:
     """Return whether two plain runs answer alike, and the attempt, with a cause where they do not build alike.
 
-    The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason.
+    The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason. Under `--once`
+    there is no third one, and what differs counts as different each time.
     """
     trace, report = place.trace, made.report
     traced = [invocation.output for invocation in trace.of(Invocation)]
     alike = [digest_json(json.loads(text)) for text in report.outputs] == traced
     if alike and (made.cause or call.skeleton == report.skeleton):
         return True, made
-    say(f"its {'state' if alike else 'answer'} is not the traced one; running it again to see whether it ever is the same")
-    events = [event.text for event in trace.header.events]
-    again = plain_run(trace.header, events, place.work, "one.json")
+    what = f"its {'state' if alike else 'answer'} is not the traced one"
+    if trace.header.once:
+        say(f"{what}; under --once it is not run again to see whether it ever is the same: it counts as another each time")
+        if call.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
+            made = msgspec.structs.replace(made, cause=Cause.NOT_REPRODUCIBLE.of(init=call.name, what=UNKNOWN_PART))
+        return alike, made
+    say(f"{what}; running it again to see whether it ever is the same")
+    again = _plain_run(place, trace.header.events, "one.json")
     if again.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
         differs = Cause.NOT_REPRODUCIBLE.of(init=call.name, what=_what_differs(place))
         made = msgspec.structs.replace(made, cause=differs)
@@ -76,10 +92,9 @@ def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say
 
 def _what_differs(place: Workplace) -> str:
     """Return in what the states of two plain runs differ besides tensors: a path, where another run shows one."""
-    header = place.trace.header
-    plain_run(header, [header.events[0].text], place.work, "other.json")
+    _plain_run(place, place.trace.header.events[:1], "other.json")
     path = first_outline_difference(place.work, "one.json", "other.json")
-    return path or "what the state holds besides tensors, or how it is built"
+    return path or UNKNOWN_PART
 
 
 def prove(
@@ -91,9 +106,10 @@ def prove(
     """
     say(f"answering the traced events{' and the check events' if checks else ''} from the bundle in a fresh process")
     events = enumerate(place.trace.header.events)
-    traced = [_expected(f"event {index}", event.text, report, index, traced=index) for index, event in events]
+    traced = [_expected(f"event {index}", event, report, index, traced=index) for index, event in events]
     times = None
     for expected in (*traced, *checks):
+        place.runs.bundle += 1
         answer = run_from_bundle(Path(away.bundle), away.header(place.trace.header), expected.event, command=away.command)
         if "output" in answer:
             answer["output"] = away.at_home(answer["output"])
@@ -120,7 +136,7 @@ def _difference(place: Workplace, manifest: Manifest, expected: Expected, answer
         return None
     found = _unlike(manifest, answer, expected)
     if found and index:  # the plain run answered all events in one process, and the function may remember
-        alone = plain_run(place.trace.header, [expected.event], place.work)
+        alone = _plain_run(place, [expected.event])
         expected = _expected(expected.name, expected.event, alone)
         found = _unlike(manifest, answer, expected)
     if found == DIFFERS:  # how is said, and not kept: a bundle holds no answers
@@ -138,11 +154,15 @@ def _unlike(manifest: Manifest, answer: dict[str, Any], expected: Expected) -> s
 
 
 def steadier_times(place: Workplace, manifest: Manifest, first: StartTimes | None, say: Say) -> StartTimes | None:
-    """Return medians of three starts, where there are weights enough to plan for: a machine's times vary by a tenth and more."""
-    if first is None or sum(weight.nbytes for weight in manifest.weights) < PLANNED:
+    """Return medians of three starts, where there are weights enough to plan for: a machine's times vary by a tenth and more.
+
+    Under `--once` the first one has to do.
+    """
+    if first is None or place.trace.header.once or sum(weight.nbytes for weight in manifest.weights) < PLANNED:
         return first
     say("starting it twice more, for the times that plan goes by")
-    event = place.trace.header.events[0].text
+    event = place.trace.header.events[0]
+    place.runs.bundle += 2
     answers = [run_from_bundle(place.partial, place.trace.header, event, state=False) for _ in range(2)]
     again = [_start_times(place.trace, answer) for answer in answers]
     starts = [first, *(times for times in again if times is not None)]

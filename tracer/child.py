@@ -10,7 +10,7 @@ import msgspec
 
 from tidalctl import __version__
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.artifacts.records import Function, Record, digest_json
+from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.child_process import end_child, read_request
@@ -23,21 +23,10 @@ from tidalctl.tracer.process.environment import EnvironRecorder
 from tidalctl.tracer.process.files import FileRecorder
 from tidalctl.tracer.process.import_work import WorkRecorder
 from tidalctl.tracer.process.imports import ImportRecorder
+from tidalctl.tracer.request import Request
 
 if TYPE_CHECKING:
     from tidalctl.tracer.session import Session
-
-
-class Request(Record, frozen=True):
-    """What the parent asks to be traced. `events` are JSON texts; `partial` is where the trace grows."""
-
-    function: Function
-    root: str
-    argv: tuple[str, ...]
-    events: tuple[str, ...]
-    partial: str
-    vary: tuple[str, ...] = ()
-    tensorboard: str = ""
 
 
 def main(path: str) -> None:
@@ -60,6 +49,7 @@ def _write_trace(request: Request) -> int:
                 argv=request.argv,
                 events=tuple(t.Event(digest=digest_json(event)) for event in events),
                 vary=request.vary,
+                once=request.once,
             )
         )
         return _trace(request, events, writer)
@@ -100,7 +90,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                     if not watched:
                         from tidalctl.tracer.session import Session
 
-                        watched.append(Session(writer, clock, request.root, files.note))
+                        watched.append(Session(writer, clock, request, files.note))
                         watching.enter_context(watched[0].watch)
                     return watched[0]
 
@@ -114,7 +104,7 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                 answer_inits_with(filling_objects(answer))
                 handler = import_handler(request.function)
                 for index, event in enumerate(events):
-                    session().invoke(handler, event, index, request.tensorboard)
+                    session().invoke(handler, event, index)
             files.stop()
     except TidalError:
         raise

@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from tidalctl.artifacts.bundle.directory import clear_stale_partials
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, try_to_write
 from tidalctl.artifacts.errors import FunctionError, TidalError
@@ -12,7 +14,7 @@ from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import Failure
 from tidalctl.function.child_process import run_child
 from tidalctl.function.target import locate
-from tidalctl.tracer.child import Request
+from tidalctl.tracer.request import Request
 
 
 def record_trace(
@@ -26,9 +28,14 @@ def record_trace(
     argv: Sequence[str] = (),
     tensorboard: Path | None = None,
     force: bool = False,
+    context: str = "",
+    encode: bool = False,
+    once: bool = False,
 ) -> Trace:
     """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
 
+    `context` is the JSON text of fields of the context. With `encode`, outputs are converted to JSON; with `once`, the handler is
+    called once for each event.
     While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
     The events go to `NAME.events` beside it, once the trace is whole.
     Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
@@ -41,6 +48,7 @@ def record_trace(
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
     function, root = locate(target, init, static)
+    function = msgspec.structs.replace(function, encode=encode)
     try_to_write(partial, str(output))
     clear_stale_partials(beside)
     request = Request(
@@ -49,6 +57,8 @@ def record_trace(
         argv=tuple(argv),
         events=tuple(events),
         partial=str(partial.absolute()),
+        context=context,
+        once=once,
         vary=tuple(vary),
         tensorboard=str(tensorboard.absolute()) if tensorboard else "",
     )
@@ -64,7 +74,7 @@ def record_trace(
         raise _failed(partial, kept)
     trace = read_trace(partial)
     try:
-        write_events(beside, events)
+        write_events(beside, events, context)
         os.replace(partial, output)
     except BaseException:  # raised again: an interrupt, too, must not leave them
         if not output.exists():  # events of no trace are of no use, and nobody's to read

@@ -1,4 +1,7 @@
-"""The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes."""
+"""The traced process: imports the function, runs init once and the handler twice for each event, and writes records as it goes.
+
+Under `--once` the handler runs once.
+"""
 
 import copy
 import functools
@@ -20,8 +23,9 @@ from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.state.storages import modules_of, storage_of, tensors_of
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
+from tidalctl.function.context import Context, make_context
 from tidalctl.function.init_mark import Init
-from tidalctl.function.outputs import json_text, pieces
+from tidalctl.function.outputs import answer_of, json_text, pieces
 from tidalctl.function.process_settings import FirstGenerators
 from tidalctl.function.target import Handler
 from tidalctl.lineage.dispatch import on_every_thread
@@ -32,18 +36,20 @@ from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleS
 from tidalctl.tracer.handler.kernels import kernel_signatures, without_inductor
 from tidalctl.tracer.init.call import RecordedInit, peak_rss, record_init
 from tidalctl.tracer.process.clock import TraceClock
+from tidalctl.tracer.request import Request
 
 
 class Session:
     """One traced process. The weights are the storages of the states that init gave, numbered as they were found."""
 
-    def __init__(self, writer: TraceWriter, clock: TraceClock, root: str, note_file: Callable[[str], None]) -> None:
+    def __init__(self, writer: TraceWriter, clock: TraceClock, request: Request, note_file: Callable[[str], None]) -> None:
         self.writer = writer
         self.clock = clock
         self.watch = LoaderWatch(note_file)
         self.executed: set[str] = set()
         self.state: Any = None
-        self._root = root
+        self._request = request
+        self._root = request.root
         self._digests = SourceDigests()
         self._inits: list[RecordedInit] = []
         self._event: dict[str, Any] = {}
@@ -112,16 +118,16 @@ class Session:
 
     # -- the handler
 
-    def invoke(self, handler: Handler, event: dict[str, Any], index: int, tensorboard: str) -> None:
+    def invoke(self, handler: Handler, event: dict[str, Any], index: int) -> None:
         """Run the handler twice on one event, alike instrumented, and write what the first call did."""
         self._event_index = index
         self._generators.put_back()
         again = copy.deepcopy(event)  # the first call may write to its event
-        first = self._timed_call(handler, event, tensorboard)
+        first = self._timed_call(handler, event, self._request.tensorboard)
         record, profile = first.record, first.profile
         with self.clock.charging("profiler"):
             signatures = kernel_signatures(record, profile)
-        second = self._called_again(handler, again)
+        second = None if self._request.once else self._called_again(handler, again)
         for use in sorted(record.first_uses.values(), key=lambda use: use.ordinal):
             self.writer.write(use)
         for weight, operator in sorted(record.written.items()):
@@ -167,26 +173,28 @@ class Session:
             with without_inductor():
                 profile.start()
         output: list[Any] = []
-        first_piece = 0.0
+        first_piece, encode = 0.0, self._request.function.encode
         mode = functools.partial(AccessMode, record, self._stack)
         self._watch_code(True)
         try:
             with self.clock.entering("handler"), self._stack, on_every_thread(mode):
+                context = make_context(self._request.function.module, event, self._request.context)
                 record.began = time.perf_counter()
                 # as the interpreter would: the mode is on while the generator runs, not only while it is made
-                result = _called(handler, event)
+                result = _called(handler, event, context)
                 streams = hasattr(result, "__next__")
                 for piece in pieces(result):
                     first_piece = first_piece or record.elapsed_s()
                     with torch.profiler.record_function("tidalctl: first piece" if not output else "tidalctl: piece"):
-                        output.append(piece)
+                        output.append(answer_of(piece, len(output) if streams else None, encode=encode))
                 seconds = record.elapsed_s()
         finally:
             self._watch_code(False)
             with self.clock.charging("profiler"):
                 profile.stop()
             self.clock.cost["hooks"] += record.hooks_s
-        value = json.loads(json_text(output if streams else output[0]))
+        values = [json.loads(json_text(piece, number if streams else None)) for number, piece in enumerate(output)]
+        value = values if streams else values[0]
         return _Call(record, profile, seconds, first_piece, len(output) if streams else 0, digest_json(value))
 
     def _watch_code(self, on: bool) -> None:
@@ -199,10 +207,10 @@ class Session:
             self.executed.add(frame.f_code.co_filename)
 
 
-def _called(handler: Handler, event: dict[str, Any]) -> Any:
+def _called(handler: Handler, event: dict[str, Any], context: Context) -> Any:
     """What the handler gives. Raises TidalError where it is none that can be called, or is async."""
     try:
-        result = handler(event, None)
+        result = handler(event, context)
     except TypeError as error:
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
             raise  # by the function itself

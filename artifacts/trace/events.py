@@ -1,6 +1,7 @@
 """The events of a trace, which lie beside it: `NAME.events`, for its owner's eyes, while the trace holds their digests.
 
-JSON lines, one an event, in the trace's order: `{"digest": "…", "event": {…}}`. `compile` needs them; no bundle contains them.
+JSON lines, one an event, in the trace's order: `{"digest": "…", "event": {…}, "context": {…}}`, the latter where `--context` gave one.
+`compile` needs them; no bundle contains them.
 """
 
 import json
@@ -25,11 +26,14 @@ def events_path(trace: Path) -> Path:
     return trace.with_name(trace.name.removesuffix(".trace") + ".events")
 
 
-def write_events(path: Path, texts: Sequence[str]) -> None:
-    """Write the events, given as JSON texts, in one step. What has the name is replaced."""
+def write_events(path: Path, texts: Sequence[str], context: str = "") -> None:
+    """Write the events and their context's fields, given as JSON texts, in one step. What has the name is replaced."""
     partial = partial_name(path)
     remove(partial)
-    lines = "".join(json.dumps({"digest": digest_json(event), "event": event}) + "\n" for event in map(json.loads, texts))
+    more = {"context": json.loads(context)} if context else {}
+    lines = "".join(
+        json.dumps({"digest": digest_json(event), "event": event, **more}) + "\n" for event in map(json.loads, texts)
+    )
     try:
         with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE), "wb") as file:
             file.write(lines.encode())
@@ -61,7 +65,7 @@ def with_events(trace: Trace, path: Path) -> Trace:
 
 def _event(line: Any) -> Event:
     """Return the event of a line, with the digest that it has and not the one that the line states."""
-    event = line["event"]
-    if not isinstance(event, dict):
+    event, context = line["event"], line.get("context")
+    if not isinstance(event, dict) or not isinstance(context, dict | None):
         raise TypeError("an event is an object")
-    return Event(digest=digest_json(event), text=json.dumps(event))
+    return Event(digest=digest_json(event), text=json.dumps(event), context=json.dumps(context) if context else "")

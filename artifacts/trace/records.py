@@ -10,7 +10,7 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 8
+SCHEMA = 9
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
@@ -18,15 +18,20 @@ DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was 
 class Event(Record, frozen=True):
     """One traced request: the digest of its canonical form, and its JSON text where that was read from NAME.events.
 
-    In a trace's file there is no text: see artifacts.trace.events.
+    `context` is the JSON text of the fields that `--context` gave, empty without any. In a trace's file there are neither of the two:
+    see artifacts.trace.events.
     """
 
     digest: str
     text: str = ""
+    context: str = ""
 
 
 class Header(Record, frozen=True, tag="header"):
-    """`vary` are fields of the event for any value of which init takes the same steps, as the user says."""
+    """`vary` are fields of the event for any value of which init takes the same steps, as the user says.
+
+    With `once` (`--once`) the handler is called no more often than needed.
+    """
 
     schema: int
     tidalctl: str
@@ -36,6 +41,7 @@ class Header(Record, frozen=True, tag="header"):
     argv: tuple[str, ...]
     events: tuple[Event, ...]
     vary: tuple[str, ...] = ()
+    once: bool = False
     format: str = FORMAT
 
 
@@ -216,14 +222,17 @@ class Kernel(Record, frozen=True, tag="kernel"):
 
 
 class Invocation(Record, frozen=True, tag="invocation"):
-    """One event's two calls of the handler. Their difference is the first-launch tax, instrumentation cancelling out."""
+    """One event's two calls of the handler. Their difference is the first-launch tax, instrumentation cancelling out.
+
+    Under `--once` there is one call.
+    """
 
     event: int
     pieces: int  # values yielded; 0 where the handler returned one
     output: str  # digest of the output's canonical JSON
     first_call_s: float
     first_piece_s: float
-    second_call_s: float | None  # None where the handler can't be called twice on one state
+    second_call_s: float | None  # None under --once, and where the handler can't be called twice on one state
     operators: int
     peak_rss: int
     repeatable: bool  # both calls gave the same output, as far as there were two

@@ -11,6 +11,7 @@ from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.side_effects.watches import after_imports
 from tidalctl.compiler.snapshot.records import CaptureRequest
 from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.context import make_context
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.outputs import pieces
@@ -63,10 +64,11 @@ def _run(request: CaptureRequest) -> int:
     generators = FirstGenerators()
     answer_inits_with(filling_objects(capturer.answer))
     handler = import_handler(request.function)
-    for text in request.events:
+    for asked in request.events:
         generators.put_back()
+        event = json.loads(asked.text)
         try:
-            for _ in pieces(handler(json.loads(text), None)):
+            for _ in pieces(handler(event, make_context(request.function.module, event, asked.context))):
                 pass
         except _Enough:
             continue

@@ -7,9 +7,10 @@ import msgspec
 from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
 from tidalctl.function.child_process import end_child, read_request
+from tidalctl.function.context import make_context
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import answer_inits_with
-from tidalctl.function.outputs import is_stream, json_text, pieces
+from tidalctl.function.outputs import answer_of, is_stream, json_text, pieces
 from tidalctl.function.target import enter_project, import_handler
 
 
@@ -25,16 +26,22 @@ def _run(request: SnapshotRequest) -> int:
     handler = import_handler(request.function)
     snapshotter.imported()
     outputs = []
-    for index, text in enumerate(request.events):
+    for index, asked in enumerate(request.events):
         snapshotter.begin(index)
+        event = msgspec.json.decode(asked.text)
         try:
-            result = handler(msgspec.json.decode(text), None)
-            value = list(pieces(result)) if is_stream(result) else result
+            result = handler(event, make_context(request.function.module, event, asked.context))
+            streams = is_stream(result)
+            found = [
+                answer_of(piece, number if streams else None, encode=request.function.encode)
+                for number, piece in enumerate(pieces(result))
+            ]
         finally:
             if snapshotter.error is not None:
                 raise snapshotter.error
-        outputs.append(json_text(value))
-        del result, value
+        texts = [json_text(piece, number if streams else None) for number, piece in enumerate(found)]
+        outputs.append(f"[{', '.join(texts)}]" if streams else texts[0])
+        del result, found
     snapshotter.report["outputs"] = tuple(outputs)
     report = SnapshotReport(**snapshotter.report)
     Path(request.report).write_bytes(msgspec.json.encode(report))

@@ -9,7 +9,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.errors import FunctionError
-from tidalctl.artifacts.trace.records import Header
+from tidalctl.artifacts.trace.records import Event, Header
 from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.function.child_process import answer_from_bundle, run_child
 
@@ -56,18 +56,19 @@ def take_capture(header: Header, request: CaptureRequest) -> StoredWeights | Non
 
 
 def run_from_bundle(
-    bundle: Path, header: Header, event: str, *, state: bool = True, command: Sequence[str] = ()
+    bundle: Path, header: Header, event: Event, *, state: bool = True, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said.
 
     With `state` the report holds the digests of the state's weights besides, as `--state` has them. `command` is another way to run
     tidalctl.
     """
-    options = (*["--state"] * state, *(("--", *header.argv) if header.argv else ()))
-    return answer_from_bundle(bundle, event, *options, directory=working_directory(header), command=command)
+    context = ("--context", event.context) if event.context else ()
+    options = (*["--state"] * state, *context, *(("--", *header.argv) if header.argv else ()))
+    return answer_from_bundle(bundle, event.text, *options, directory=working_directory(header), command=command)
 
 
-def plain_run(header: Header, events: Sequence[str], folder: Path, outline: str = "") -> SnapshotReport:
+def plain_run(header: Header, events: Sequence[Event], folder: Path, outline: str = "") -> SnapshotReport:
     """What the plain function builds and answers in one more fresh process; nothing is written but `outline`, a file in `folder`."""
     report = folder / "plain.json"
     request = SnapshotRequest(

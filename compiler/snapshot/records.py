@@ -4,6 +4,7 @@ from tidalctl.artifacts.bundle.manifest import LaterCalls
 from tidalctl.artifacts.bundle.weights_file import Placement, ShardFile
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.records import Function, Record
+from tidalctl.artifacts.trace.records import Event
 
 RNG = ".torch.rng"  # what init left of torch's generator lies among the weights under this name
 
@@ -20,7 +21,7 @@ class SnapshotRequest(Record, frozen=True):
     function: Function
     root: str
     argv: tuple[str, ...]
-    events: tuple[str, ...]
+    events: tuple[Event, ...]
     report: str
     folder: str = ""
     order: tuple[str, ...] = ()
@@ -72,7 +73,7 @@ class CaptureRequest(Record, frozen=True):
     function: Function
     root: str
     argv: tuple[str, ...]
-    events: tuple[str, ...]
+    events: tuple[Event, ...]
     wanted: dict[str, str]
     folder: str
     stem: str

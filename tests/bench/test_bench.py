@@ -90,7 +90,7 @@ def test_the_eager_clock_has_nothing_of_ours_in_it() -> None:
     tree = ast.parse(processes.CLOCK.read_text())
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert names <= {"time", "sys", "os", "json", "importlib", "collections.abc"}
+    assert names <= {"time", "sys", "os", "json", "importlib", "importlib.util", "collections.abc", "typing"}
 
 
 def test_the_plain_function_sees_what_python_app_py_would_show_it(tmp_path: Path) -> None:
@@ -98,11 +98,17 @@ def test_the_plain_function_sees_what_python_app_py_would_show_it(tmp_path: Path
     import sys
     def handler(event, context):
         ours = sorted(name for name in sys.modules if name.startswith("tidalctl"))
-        return [event, context, sys.argv, sys.path[0], ours, any(p.endswith("bench") for p in sys.path)]
+        return [event, context.function_name, sys.argv, sys.path[0], ours, any(p.endswith("bench") for p in sys.path)]
     """
     run = processes.run_eager(plain_of(tmp_path, app, "--size", "3"), '{"x": "ü"}')
-    assert run.output == [{"x": "ü"}, None, [f"{tmp_path}/app.py", "--size", "3"], str(tmp_path), [], False]
+    assert run.output == [{"x": "ü"}, "app", [f"{tmp_path}/app.py", "--size", "3"], str(tmp_path), [], False]
     assert run.strategy == "plain" and run.own_s is None
+
+
+def test_the_plain_function_has_the_given_context_and_its_output_is_converted(tmp_path: Path) -> None:
+    plain = plain_of(tmp_path, "def handler(event, context): yield {event['n'], context.client_context.custom['tenant']}")
+    plain = msgspec.structs.replace(plain, context='{"client_context": {"custom": {"tenant": "a"}}}', encode=True)
+    assert processes.run_eager(plain, '{"n": 1}').output == [[1, "a"]]
 
 
 def test_the_first_token_the_end_and_the_exit_are_told_apart(tmp_path: Path) -> None:
@@ -182,6 +188,7 @@ def test_runs_are_paired_and_change_places(tmp_path: Path) -> None:
     assert said[:2] == ["warm-up: eager", "warm-up: bundle"]
     assert [s.variant for s in result.samples] == ["eager", "bundle", "bundle", "eager", "eager", "bundle"]
     assert all(s.output_equal and s.cache_proved for s in result.samples)
+    assert "the handler ran 8 times" in result.remarks
     for s in result.samples:
         assert 0 < s.ttft_s <= s.total_s and s.exit_s > 0 and s.idle_s is not None
 

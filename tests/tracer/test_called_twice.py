@@ -30,6 +30,7 @@ def test_a_handler_that_uses_its_state_up_and_a_lazy_module_in_it_are_traced(cha
     assert made.traced is not None
     assert "the handler raised KeyError: no first-launch tax is known" in made.traced.err
     assert "once only: first-launch tax unknown" in made.traced.err
+    assert "the handler ran 2 times" in made.traced.err
     assert made.run({})["output"] == made.plain({})
 
 

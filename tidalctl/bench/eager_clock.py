@@ -1,8 +1,9 @@
-"""Runs a plain function with nothing of tidalctl around it but the clock. Executed by its path, never imported.
+"""Runs a plain function with nothing of tidalctl around it but the clock and its context. Executed by its path, never imported.
 
-    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT [ARGUMENT …]
+    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT CONTEXT ENCODE [ARGUMENT …]
 
-EVENT is a JSON object or the path of a file with one. Once the function is done, its marks (nanoseconds of the monotonic clock)
+EVENT is a JSON object or the path of a file with one, CONTEXT the JSON of all fields of the handler's context, ENCODE empty unless
+outputs are converted to JSON. Once the function is done, its marks (nanoseconds of the monotonic clock)
 and its output go to the file descriptor FD as JSON.
 """
 
@@ -12,11 +13,15 @@ ENTERED = time.monotonic_ns()
 
 import sys  # noqa: E402 - the clock comes first
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 
 def main() -> None:
     """What `python app.py` does for a user who has a handler: import, call, print."""
-    fd, root, source, module, handler_name, event_text = sys.argv[1:7]
-    sys.argv[:] = [f"{root}/{source}", *sys.argv[7:]]
+    fd, root, source, module, handler_name, event_text, context_text, encode = sys.argv[1:9]
+    sys.argv[:] = [f"{root}/{source}", *sys.argv[9:]]
     if not sys.flags.safe_path:
         sys.path.pop(0)
     sys.path.insert(0, root)
@@ -29,15 +34,19 @@ def main() -> None:
         with open(event_text, encoding="utf-8") as file:
             event_text = file.read()
     event = json.loads(event_text)
+    make_context = _loaded("context").Context
+    encoded = _loaded("encoding").encoded if encode else None
     handler = importlib.import_module(module)
     for part in handler_name.split("."):
         handler = getattr(handler, part)
     imported = time.monotonic_ns()
     first = 0
-    result = handler(event, None)  # type: ignore[operator]
+    result = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
     streams = isinstance(result, Iterator)
-    output = []
+    output: list[object] = []
     for piece in result if streams else (result,):
+        if encoded is not None:
+            piece = encoded(piece)
         first = first or time.monotonic_ns()
         text = piece if streams and isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) + "\n"
         print(text, end="", flush=True)
@@ -47,6 +56,17 @@ def main() -> None:
     report = json.dumps({**marks, "output": output if streams else output[0]}).encode()
     while report:
         report = report[os.write(int(fd), report) :]
+
+
+def _loaded(name: str) -> "Any":
+    """Return a module of tidalctl/function, loaded by its path, without the package."""
+    import importlib.util
+
+    path = f"{__file__.rpartition('/')[0]}/../function/{name}.py"
+    spec = importlib.util.spec_from_file_location(f"tidalctl.function.{name}", path)
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    return module
 
 
 if __name__ == "__main__":

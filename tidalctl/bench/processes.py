@@ -19,6 +19,7 @@ import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.function.child_process import last_report
+from tidalctl.function.context import context_fields
 
 PLAIN = "the plain function"
 CLOCK = Path(__file__).with_name("eager_clock.py")
@@ -26,7 +27,10 @@ TAIL = 20  # lines of a failed child's stderr that are shown
 
 
 class PlainFunction(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the function lies and how it is called without tidalctl. `argv` are the arguments after the script's name."""
+    """Where the function lies and how it is called without tidalctl. `argv` are the arguments after the script's name.
+
+    `context` is the JSON text of fields of its context; with `encode`, what it gives is converted to JSON.
+    """
 
     root: str
     cwd: str
@@ -34,6 +38,8 @@ class PlainFunction(msgspec.Struct, frozen=True, kw_only=True):
     module: str
     handler: str
     argv: tuple[str, ...] = ()
+    context: str = ""
+    encode: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +69,10 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
     """
     with tempfile.TemporaryFile() as marks_file:
         fd = marks_file.fileno()
-        spec = (str(fd), plain.root, plain.source, plain.module, plain.handler, event)
+        value = json.loads(event if event.startswith("{") else Path(event).read_bytes())
+        context = json.dumps(context_fields(plain.module, value, plain.context))
+        place = (plain.root, plain.source, plain.module, plain.handler)
+        spec = (str(fd), *place, event, context, "encode" if plain.encode else "")
         ended = _run([sys.executable, str(CLOCK), *spec, *plain.argv], plain.cwd, PLAIN, (fd,))
         marks_file.seek(0)
         written = marks_file.read()
@@ -89,6 +98,8 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
 def run_bundle(bundle: Path, plain: PlainFunction, event: str, *options: str) -> Run:
     """The same from the bundle, by `tidalctl run` as a user would call it. Raises FunctionError or TidalError."""
     command = [sys.executable, "-P", "-m", "tidalctl", "run", str(bundle), "--event", event, "--json", *options]
+    if plain.context:
+        command += ["--context", plain.context]
     if plain.argv:
         command += ["--", *plain.argv]
     ended = _run(command, plain.cwd, "the bundle", ())

@@ -21,6 +21,7 @@ from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with
 from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
 from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
 from tidalctl.report.machine import describe_machine
+from tidalctl.report.terminal import count_text
 
 Say = Callable[[str], None]
 
@@ -37,9 +38,10 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     everything: tuple[Path, ...]  # what a cold start must find on disk only
 
 
-def open_subject(path: Path, argv: Sequence[str] = ()) -> Subject:
+def open_subject(path: Path, argv: Sequence[str] = (), context: str = "") -> Subject:
     """Open the bundle and find its plain function, which is called with the arguments `argv`, as the bundle is.
 
+    `context` is the JSON text of fields of the context.
     Raises TidalError where the function is no longer where it was traced, or is another one now.
     """
     manifest = open_bundle(path)
@@ -54,6 +56,8 @@ def open_subject(path: Path, argv: Sequence[str] = ()) -> Subject:
         module=manifest.function.module,
         handler=manifest.function.handler,
         argv=tuple(argv),
+        context=context,
+        encode=manifest.function.encode,
     )
     weights = dict.fromkeys(bundle / weight.file for weight in manifest.weights)
     parts = [bundle / name for name in (*manifest.files, MANIFEST)]
@@ -109,7 +113,7 @@ def measure(
             "function": f"{subject.manifest.function.module}:{subject.manifest.function.handler}",
         },
         samples=tuple(session.samples),
-        remarks=(*_remarks(subject), *session.remarks),
+        remarks=(*_remarks(subject), *session.remarks, f"the handler ran {count_text(session.runs, 'time')}"),
     )
 
 
@@ -122,6 +126,7 @@ class _Session:
         self._event = event
         self._expected: str | None = None
         self._ended_ns = 0
+        self.runs = 0  # of the handler, the warm-up's included
         self.samples: list[Sample] = []
         self.remarks: dict[str, None] = {}
 
@@ -131,6 +136,7 @@ class _Session:
             self._expected = self._expected or comparable(run.output)
         else:
             run = run_bundle(self._subject.path, self._subject.plain, self._event, *self._options)
+        self.runs += 1
         self._ended_ns = run.ended_ns
         return run
 

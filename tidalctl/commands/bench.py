@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tidalctl.commands.context_option import CONTEXT
 from tidalctl.runtime.options import Require
 
 
@@ -33,11 +34,13 @@ def bench(
         Require | None,
         typer.Option("--require", help="Fail unless the state is made from the bundle by this strategy."),
     ] = None,
+    fields: Annotated[str | None, CONTEXT] = None,
 ) -> None:
     """Measure the first token, plain and from the bundle.
 
     Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
-    differ. Arguments after -- reach the function's sys.argv.
+    differ. The handler is called twice a round, once plainly and once from the bundle, and twice more to warm up. Arguments after
+    -- reach the function's sys.argv.
     """
     from tidalctl.artifacts.bundle.output_paths import refuse_files
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
@@ -45,12 +48,13 @@ def bench(
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.commands.one_event import one_event
+    from tidalctl.function.context import parse_context
     from tidalctl.function.event import parse_event
 
     if report:
         refuse_files({"report": str(report)})
     given = one_event(event)
-    subject = open_subject(bundle, context.args)
+    subject = open_subject(bundle, context.args, parse_context(fields) if fields is not None else "")
     request, _ = parse_event(given)
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:

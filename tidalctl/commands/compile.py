@@ -75,7 +75,10 @@ def compile(  # noqa: A001 - the verb's own name
     """Turn traces of a function into a template bundle.
 
     It is proved before it gets its name: a fresh process answers the traced events, and those of
-    --check-event, from it as the plain function does.
+    --check-event, from it as the plain function does. So the handler is called twice for each of
+    these events, once plainly and once from the bundle, and again where an answer or a state
+    differs, for times to plan with (bundles over 64 MB), and for each strategy that fails. After
+    trace --once it is called as often as the proof needs, and no more.
     """
     for trace in traces:
         _refuse_missing(trace)
@@ -102,6 +105,7 @@ def compile(  # noqa: A001 - the verb's own name
     typer.echo(f"compiled {', '.join(map(str, traces))} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
+    typer.echo(f"  {compiled.runs}", err=True)
     if explain:
         typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)), err=as_json)
     if as_json:
@@ -131,6 +135,7 @@ def _report(compiled: Compiled, output: Path) -> dict[str, Any]:
         "pinned_by": pinned_by(manifest.guard),
         "needs": msgspec.to_builtins(manifest.needs),
         "events": compiled.verdict.events,
+        "handler_runs": compiled.runs.plain + compiled.runs.bundle,
         "weights": len(weights),
         "weights_bytes": sum(weight.nbytes for weight in weights),
         "fallbacks": msgspec.to_builtins(manifest.fallbacks),

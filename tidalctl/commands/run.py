@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from tidalctl.commands.context_option import CONTEXT
 from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
@@ -23,6 +24,7 @@ def run(
             help="The request: a JSON object, a file with one, or - for standard input.",
         ),
     ],
+    fields: Annotated[str | None, CONTEXT] = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON report, the output in it, instead of the output.")
     ] = False,
@@ -62,6 +64,7 @@ def run(
         {
             "bundle": str(bundle),
             "event": one_event(event),
+            "context": fields,
             "json": json,
             "timeline": str(timeline) if timeline else None,
             "report": str(report) if report else None,

@@ -15,6 +15,7 @@ FLAGS = {
 }
 VALUES = {
     "--event": "event",
+    "--context": "context",
     "-e": "event",
     "--timeline": "timeline",
     "--report": "report",

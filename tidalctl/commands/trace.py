@@ -10,6 +10,8 @@ import typer
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight
+from tidalctl.commands.context_option import CONTEXT
+from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
 from tidalctl.function.target import refuse_unknown_fields
 from tidalctl.report.terminal import count_text, size_text
@@ -31,6 +33,7 @@ def trace(
             help="The request: a JSON object, a file with one, or - for standard input. Repeatable.",
         ),
     ],
+    fields: Annotated[str | None, CONTEXT] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
     init: Annotated[
         str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
@@ -47,13 +50,25 @@ def trace(
             "--vary", metavar="FIELD", help="Init takes the same steps for any value of this field of the event. Repeatable."
         ),
     ] = None,
+    encode: Annotated[
+        bool,
+        typer.Option(
+            "--encode",
+            help="Convert outputs that are not JSON (tensors, arrays, dataclasses, dates), in all runs of the bundle, too.",
+        ),
+    ] = False,
+    once: Annotated[
+        bool,
+        typer.Option("--once", help="Call the handler once for each event, and in compile no more often than needed."),
+    ] = False,
     tensorboard: Annotated[Path | None, typer.Option("--tensorboard", help="Keep the raw profiles in this folder.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a trace that exists.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object: the trace and each event's times.")] = False,
 ) -> None:
     """Run a function once and record its execution path.
 
-    It runs under the profiler, in a process of its own. Arguments after -- reach the function's sys.argv.
+    It runs under the profiler, in a process of its own. The handler is called twice for each event, with --once once. Arguments
+    after -- reach the function's sys.argv.
     """
     place = target.partition(":")[0]
     stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
@@ -72,6 +87,9 @@ def trace(
         argv=context.args,
         tensorboard=tensorboard,
         force=force,
+        context=parse_context(fields) if fields is not None else "",
+        encode=encode,
+        once=once,
     )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:
@@ -84,10 +102,15 @@ def _report(recorded: Trace, output: Path) -> dict[str, Any]:
         "schema": 1,
         "trace": str(output),
         "complete": recorded.complete,
+        "handler_runs": _handler_runs(recorded),
         "init": None if call is None else {"name": call.name, "static": call.static, "duration_s": call.duration_s},
         "events": [msgspec.to_builtins(invocation) for invocation in recorded.of(Invocation)],
         "cost": None if cost is None else msgspec.to_builtins(cost),
     }
+
+
+def _handler_runs(recorded: Trace) -> int:
+    return len(recorded.header.events) * (1 if recorded.header.once else 2)
 
 
 def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
@@ -106,6 +129,7 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
             + _tax_text(tax)
             + f"; {invocation.operators} operators"
         )
+    lines.append(f"  the handler ran {count_text(_handler_runs(recorded), 'time')}")
     lines.append(f"  imports   {len(imports)} modules, {sum(record.self_s for record in imports):.1f} s")
     if cost is not None:
         hooks = cost.hooks_s + cost.digests_s + cost.profiler_s

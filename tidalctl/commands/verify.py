@@ -13,7 +13,9 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.remedy import remedy
+from tidalctl.commands.context_option import CONTEXT
 from tidalctl.function.child_process import answer_from_bundle
+from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
 from tidalctl.function.output_comparison import first_difference, same_output
 from tidalctl.report.needs import file_text
@@ -31,6 +33,7 @@ def verify(
         list[str] | None,
         typer.Option("--event", "-e", metavar="JSON|FILE|-", help="Compare a run of it with the plain function. Repeatable."),
     ] = None,
+    fields: Annotated[str | None, CONTEXT] = None,
     here: Annotated[
         bool, typer.Option("--here", help="Tell whether a start in this place uses the bundle's state, and all that differs.")
     ] = False,
@@ -38,12 +41,13 @@ def verify(
 ) -> None:
     """Check a bundle's files and, with --event, its answers.
 
-    Files are held against the manifest, answers against the plain function's. Exit code 1: something differs. Arguments after --
-    are the function's, for --here and --event.
+    Files are held against the manifest, answers against the plain function's: the handler is called twice for each event. Exit
+    code 1: something differs. Arguments after -- are the function's, for --here and --event.
     """
     argv = tuple(context.args)
     if argv and not here and not event:
         raise TidalError(f"arguments for the function ({argv[0]} …), and nothing runs it", "give --here or --event, too")
+    given_context = parse_context(fields) if fields is not None else ""
     texts = [parse_event(given)[1] for given in event or ()]  # before the files are read, which can take a while
     with transfer_progress("checking") as progress:
         checked = check_bundle(bundle, progress)
@@ -55,7 +59,8 @@ def verify(
         except TidalError as error:  # there is no project to compare with
             gone = error
             changed = [checked.manifest.function.source] if isinstance(error, ProjectChanged) else []
-        runs = [compare_event(bundle, checked.manifest, text, gone, argv, here=here) for text in texts]
+        runs = [compare_event(bundle, checked.manifest, text, gone, argv, given_context, here=here) for text in texts]
+    handler_runs = sum(len(run.runs) for run in runs)
     place = look_here(bundle, checked.manifest, argv) if here and checked.manifest is not None else None
     unmet = _unmet(place, runs) if place is not None else []
     missed = gone if any(run.what and run.equal is None for run in runs) else None
@@ -76,6 +81,7 @@ def verify(
             "changed": changed,
             "here": place,
             "events": runs,
+            "handler_runs": handler_runs,
             "differences": differences,
         }
         print(msgspec.json.format(msgspec.json.encode(document), indent=1).decode())
@@ -89,6 +95,8 @@ def verify(
         if changed:
             what = "compared with the code as it was compiled" if texts else "the bundle runs the code as it was compiled"
             print(f"{'note':<8}{printable(names_text(changed))} changed in the project: {what}")
+        if runs:
+            print(f"the handler ran {count_text(handler_runs, 'time')}")
     if place is not None and differences and not spoiled:
         raise _verdict_here(bundle, place, unmet, missing)
     if differences:
@@ -132,6 +140,7 @@ def compare_event(
     text: str,
     gone: TidalError | None = None,
     argv: tuple[str, ...] = (),
+    context: str = "",
     *,
     here: bool = False,
 ) -> Comparison:
@@ -140,7 +149,7 @@ def compare_event(
     A plain run that fails where its project is `gone` says nothing about the bundle, nor does one of a function whose plain runs
     differ among themselves; that is run from the bundle alone where somebody asks how it starts `here`.
     """
-    arguments = ("--", *argv) if argv else ()
+    arguments = (*(("--context", context) if context else ()), *(("--", *argv) if argv else ()))
     if not manifest.reproducible:
         alone = {"bundle": _answer(bundle, text, *arguments)} if here else {}
         return Comparison(compared=False, equal=None, runs=alone, what="")

@@ -10,9 +10,16 @@ from typing import Any
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import digest_json
 
+EXAMPLE = """for example: --event '{"prompt": "Hello"}'"""
+
 
 def parse_event(text: str) -> tuple[dict[str, Any], str]:
     """An event from `--event`: JSON, a file that holds JSON, or `-` for standard input. Returns it and its JSON text."""
+    return read_object("--event", text, EXAMPLE)
+
+
+def read_object(option: str, text: str, example: str) -> tuple[dict[str, Any], str]:
+    """Return the JSON object that an option gives, as `--event` does, and its text. `example` is the hint where there is none."""
     shown = "standard input" if text == "-" else text
     path = Path(text)
     try:
@@ -21,15 +28,15 @@ def parse_event(text: str) -> tuple[dict[str, Any], str]:
         elif not text.lstrip().startswith(("{", "[", '"')):
             if not _is_file(path):
                 what = "is a folder" if os.path.isdir(text) else "no such file"
-                raise TidalError(f"--event {shown[:80]}: {what}, and not a JSON object", _near_events(path))
+                raise TidalError(f"{option} {shown[:80]}: {what}, and not a JSON object", _near_files(path) or example)
             text = path.read_text(encoding="utf-8")
-        event = json.loads(text)
-        digest_json(event)  # Python reads NaN and halves of characters, which no other reader of JSON does
+        found = json.loads(text)
+        digest_json(found)  # Python reads NaN and halves of characters, which no other reader of JSON does
     except (ValueError, RecursionError) as error:
-        raise TidalError(f"--event {shown} is not JSON: {error}", """for example: --event '{"prompt": "Hello"}'""") from None
-    if not isinstance(event, dict):
-        raise TidalError(f"--event {shown} is not a JSON object", """for example: --event '{"prompt": "Hello"}'""")
-    return event, text
+        raise TidalError(f"{option} {shown} is not JSON: {error}", example) from None
+    if not isinstance(found, dict):
+        raise TidalError(f"{option} {shown} is not a JSON object", example)
+    return found, text
 
 
 def _is_file(path: Path) -> bool:
@@ -39,10 +46,10 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _near_events(path: Path) -> str:
+def _near_files(path: Path) -> str | None:
     try:
         names = sorted(p.name for p in path.absolute().parent.glob("*.json"))
     except OSError:
         names = []
     near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
-    return f"did you mean: {', '.join(near)}" if near else """for example: --event '{"prompt": "Hello"}'"""
+    return f"did you mean: {', '.join(near)}" if near else None

@@ -10,6 +10,7 @@ from pathlib import PurePath
 from types import CodeType, FrameType
 from typing import Any
 
+from tidalctl.function.context import context_argument
 from tidalctl.function.project_places import marked, project_marks
 
 ABSENT = {"absent": True}  # digested for a key that was asked for and not there
@@ -147,7 +148,9 @@ def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:
 
 
 def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str] = ()) -> str | None:
-    """Return a digest of how init was called, with a mark for the event itself. None where an argument is neither JSON nor a path.
+    """Return a digest of how init was called, with a mark for the event itself.
+
+    None where an argument is neither JSON, nor a path, nor a handler's context.
 
     `roots` are folders in which the project, or its copy, lies: paths in one of them count as what they are to it.
     """
@@ -156,6 +159,8 @@ def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str,
     def shown(value: Any) -> Any:
         if value is event:
             return {"the event": True}
+        if (context := context_argument(value)) is not None:
+            return {"context": context}
         return {"path": marked(os.fspath(value), marks)} if isinstance(value, PurePath) else {"value": relative(value)}
 
     def relative(value: Any) -> Any:

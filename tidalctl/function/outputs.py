@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from types import GeneratorType
 from typing import Any
 
-from tidalctl.artifacts.errors import FunctionError
-
 
 def pieces(result: Any) -> Iterator[Any]:
     """What a handler gave, piece by piece: the values that it yields, or the one that it returned."""
@@ -20,13 +18,34 @@ def is_stream(result: Any) -> bool:
     return isinstance(result, Iterator)
 
 
-def json_text(value: Any, handler: str = "the handler") -> str:
-    """A piece of output as JSON. Raises FunctionError where it is none, since no two runs of it could be compared."""
+def answer_of(piece: Any, number: int | None, *, encode: bool) -> Any:
+    """Return a piece of output as the answer has it: as it is, or with `encode` converted to JSON (see encoding.py).
+
+    `number` counts the pieces of a stream. Raises FunctionError where a piece can't be converted.
+    """
+    if not encode:
+        return piece
+    from tidalctl.function.encoding import encoded
+
+    return encoded(piece, _where(number))
+
+
+def json_text(value: Any, number: int | None = None) -> str:
+    """A piece of output as JSON; `number` counts the pieces of a stream.
+
+    Raises FunctionError where it is none, since no two runs of it could be compared: with the path to what is not, and a remedy.
+    """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False)
         text.encode()
         return text
     except (TypeError, ValueError) as error:
-        raise FunctionError(
-            f"{handler} gave a value that is not JSON: {error}", "return or yield strings, numbers, lists, dicts"
-        ) from None
+        from tidalctl.artifacts.errors import FunctionError
+        from tidalctl.function.encoding import ALWAYS, refuse
+
+        refuse(value, _where(number))
+        raise FunctionError(f"the handler gave a value that is not JSON: {error}", ALWAYS) from None
+
+
+def _where(number: int | None) -> str:
+    return "" if number is None else f"piece {number}"

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
+from tidalctl.function.context import make_context, parse_context
 from tidalctl.function.event import parse_event
-from tidalctl.function.outputs import is_stream, json_text, pieces
+from tidalctl.function.outputs import answer_of, is_stream, json_text, pieces
 from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
@@ -37,6 +38,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     eager: bool = False
     state: bool = False
     require: str | None = None  # snapshot, script or replay: the only strategy by which the state may be made
+    context: str | None = None  # fields of the handler's context: JSON, or a file that holds it
     argv: tuple[str, ...] = ()
 
 
@@ -60,6 +62,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         refuse_files({option: getattr(options, option) for option in files})
     with timeline.span("start"):
         event, _ = parse_event(options.event)
+        given = parse_context(options.context) if options.context is not None else ""
     report_output = ReportOutput() if options.json else None
     streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
     template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
@@ -68,7 +71,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     if options.io != "auto" and not template.weights.on_device:
         print("note: --io is for weights that go to a GPU; this function's are mapped from the page cache", file=sys.stderr)
     try:
-        output, streams = _answer(options, template, event)
+        output, streams = _answer(options, template, event, given)
     except FunctionError:
         _tell_changes(template)
         if "timeline" in files:
@@ -96,20 +99,25 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     return 0
 
 
-def _answer(options: RunOptions, template: Template, event: Any) -> tuple[list[Any], bool]:
-    """Call the handler and print what it gives. Return its pieces, and whether it is a stream of them."""
-    timeline = template.timeline
+def _answer(options: RunOptions, template: Template, event: Any, given: str) -> tuple[list[Any], bool]:
+    """Call the handler and print what it gives. Return its pieces, and whether it is a stream of them.
+
+    `given` are fields of its context.
+    """
+    timeline, function = template.timeline, template.manifest.function
     output: list[Any] = []
     try:
         handler = template.prepare(event, options.argv, options.eager)
         with timeline.span("compute"):
-            result = template.weights.call(handler, event, None)
+            result = template.weights.call(handler, event, make_context(function.module, event, given))
             streams = is_stream(result)
             for piece in guarded(pieces(result), template):
                 if not streams:
                     template.requirement.check_used(state_made=template.state_made)
+                number = len(output) if streams else None
+                piece = answer_of(piece, number, encode=function.encode)
                 timeline.mark("first token")
-                text = json_text(piece)
+                text = json_text(piece, number)
                 with timeline.span("print"):
                     output.append(piece)
                     if not options.json:

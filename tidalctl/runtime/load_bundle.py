@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 
 class BundleFunction:
-    """The function in a bundle. Call it with an event; it gives what the handler gives: a value, or a generator."""
+    """The function in a bundle. Call it with an event, and it gives what the handler gives: a value, or a generator.
+
+    The handler gets `context` as it is given here. Nothing is converted, whatever `--encode` said.
+    """
 
     def __init__(self, template: Template, first_start: "FirstStart") -> None:
         self.template = template
@@ -31,7 +34,7 @@ class BundleFunction:
         """How the first start went; None until it is over."""
         return self._first_start.record
 
-    def __call__(self, event: Any) -> Any:
+    def __call__(self, event: Any, context: Any = None) -> Any:
         template = self.template
         try:
             if self._handler is None:
@@ -41,7 +44,7 @@ class BundleFunction:
                 template.timeline.close()
             template.begin(event)
             self._first_start.begun()
-            result = template.weights.call(self._handler, event, None)
+            result = template.weights.call(self._handler, event, context)
         except BaseException:  # raised again: no output will end the start
             template.over()
             raise
@@ -60,7 +63,7 @@ def load_bundle(
     require: str | None = None,
     on_start: "Callable[[Start], object] | None" = None,
 ) -> BundleFunction:
-    """Return the function in a bundle, a callable `function(event)`.
+    """Return the function in a bundle, a callable `function(event, context=None)`.
 
     `verify`, `io` and `require` are as `tidalctl run` takes them; `on_start` is called once, with the record of the first start.
     Imports the function into this process at the first call; what `tidalctl run` falls back for, this falls back for too, and says so
