@@ -137,7 +137,7 @@ def test_a_function_that_samples_without_a_seed_is_found_and_only_its_weights_ar
 @pytest.mark.parametrize(
     ("changes", "options", "told", "code"),
     [
-        ({"distributions": {"torch": "0.4.1"}}, (), "torch 0.4.1", "packages-differ"),
+        ({"distributions": {"torch": "0.4.1"}}, (), "0.4.1 in the trace", "packages-differ"),
         ({"cpu_capability": "Z80", "cpu_flags": "other"}, (), "Z80", "cpu-differs"),
         ({}, ("--eager",), "--eager", "eager-asked-for"),
     ],
