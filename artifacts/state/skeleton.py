@@ -19,6 +19,7 @@ import torch
 
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt
 from tidalctl.artifacts.state.pickling_loss import order_loss, pickling_loss
+from tidalctl.artifacts.state.project_paths import KIND, path_at, project_path, project_roots
 from tidalctl.artifacts.state.readable_paths import item, readable
 from tidalctl.artifacts.state.storages import storage_names
 
@@ -33,13 +34,21 @@ class SkeletonPickler(pickle.Pickler):
 
     `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
     numbered. `shared` are objects, by identity, that stand in the pickle as a place: globals, and what they hold.
-    `whole` refuses what would be unpickled with less than it has now; where nobody will, there is no need.
+    `whole` refuses what would be unpickled with less than it has now; where nobody will, there is no need. `root` is the project's
+    folder: paths in it stand in the pickle by their place there.
     """
 
     def __init__(
-        self, file: IO[bytes], names: dict[int, str], shared: dict[int, Place] | None = None, *, whole: bool = False
+        self,
+        file: IO[bytes],
+        names: dict[int, str],
+        shared: dict[int, Place] | None = None,
+        *,
+        whole: bool = False,
+        root: str = "",
     ) -> None:
         super().__init__(file, protocol=PROTOCOL)
+        self._roots = project_roots(root) if root else ()
         self._shared = shared or {}
         self._whole = whole
         self._names = names
@@ -50,6 +59,8 @@ class SkeletonPickler(pickle.Pickler):
     def persistent_id(self, value: Any) -> Any:
         if (place := self._shared.get(id(value))) is not None:
             return ("global", *place)
+        if (path := project_path(value, self._roots)) is not None:
+            return path
         if self._whole:
             _refuse_order_loss(value)
         if type(value).__name__ == "ndarray" and value.nbytes:
@@ -160,13 +171,19 @@ def shallow() -> Iterator[None]:
 class SkeletonUnpickler(pickle.Unpickler):
     """Unpickles a skeleton over storages that `storage_of` gives by name.
 
-    Resolves only `allowed` names (any, and notes them in `seen`, where it is None). Raises Corrupt for another name.
+    Resolves only `allowed` names (any, and notes them in `seen`, where it is None). Raises Corrupt for another name. `root` is where
+    the project, or its copy, lies.
     """
 
     def __init__(
-        self, file: IO[bytes], storage_of: Callable[[str], torch.UntypedStorage], allowed: Iterable[str] | None
+        self,
+        file: IO[bytes],
+        storage_of: Callable[[str], torch.UntypedStorage],
+        allowed: Iterable[str] | None,
+        root: str = "",
     ) -> None:
         super().__init__(file)
+        self._root = root
         self._storage_of = storage_of
         self._allowed = None if allowed is None else frozenset(allowed)
         self.seen: set[str] = set()
@@ -181,6 +198,8 @@ class SkeletonUnpickler(pickle.Unpickler):
     def persistent_load(self, pid: Any) -> Any:
         if pid[0] == "global":
             return self._at(*pid[1:])
+        if pid[0] == KIND:
+            return path_at(pid, self._root)
         kind, name, dtype = pid
         storage = self._storage_of(name)
         if kind == "untyped":

@@ -43,7 +43,7 @@ class SnapshotWriter:
         names = {address: names[0] for address, (names, _, _) in found.items()}
         if "torch.rng" in effects.ambient:
             names[effects.ambient["torch.rng"].untyped_storage()._cdata] = RNG
-        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names)
+        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names, self._request.root)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(map(str, effects.slots))
         self._write_weights(found, pickler.storages)
@@ -77,7 +77,9 @@ class SnapshotWriter:
         }
 
 
-def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, str]) -> tuple[SkeletonPickler, tuple[str, ...]]:
+def write_skeleton(
+    path: Path, state: Any, effects: Effects, names: dict[int, str], root: str
+) -> tuple[SkeletonPickler, tuple[str, ...]]:
     """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
     skeleton = {
@@ -90,7 +92,7 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
         "modules": list(effects.modules),
     }
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, effects.paths, whole=True)
+        pickler = SkeletonPickler(file, names, effects.paths, whole=True, root=root)
         try:
             with shallow():
                 pickler.dump(skeleton)
@@ -99,7 +101,7 @@ def write_skeleton(path: Path, state: Any, effects: Effects, names: dict[int, st
     if overlap := pickler.overlap():
         raise NotStored(Cause.NOT_PICKLABLE, what=overlap)
     with open(path, "rb") as file:
-        unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None)
+        unpickler = SkeletonUnpickler(file, pickler.storages.__getitem__, allowed=None, root=root)
         try:
             restored = unpickler.load()
         except Exception as error:  # and built again by such

@@ -81,7 +81,7 @@ def lost(state: Any, tmp_path: Path) -> str | None:
     """Return what a snapshot of a state is refused for."""
     effects = Effects(ambient={}, bound={}, filled={}, modules=(), paths={})
     try:
-        write_skeleton(tmp_path / "skeleton.pickle", state, effects, {})
+        write_skeleton(tmp_path / "skeleton.pickle", state, effects, {}, str(tmp_path))
     except NotStored as refused:
         return refused.reason.text.partition("without loss: ")[2]
     return None

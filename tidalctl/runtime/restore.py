@@ -75,8 +75,11 @@ def unpickle(
     dynamic: types.ModuleType | None,
     event: Any,
     weights: WeightStream,
+    root: str,
 ) -> dict[str, Any]:
     """Return what a skeleton holds: a state, and what init had set besides, which `settle` sets. Raises ScriptFailed.
+
+    `root` is where the function finds its project.
 
     The weights may still be on their way: their memory is not read here, but for those that the dynamic init asks for.
     """
@@ -94,7 +97,7 @@ def unpickle(
         with timeline.span("restore"):
             # checked as it is read: somebody may have spoiled it since the start
             data = read_checked(skeleton_file.parent, manifest, skeleton_file.name, check=weights.options.verify != "off")
-            found: dict[str, Any] = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals).load()
+            found: dict[str, Any] = SkeletonUnpickler(io.BytesIO(data), storage_of, manifest.globals, root).load()
             torch._utils._sparse_tensors_to_validate.clear()  # torch.load empties it, and pickle does not: it keeps what it lists
             return found
 

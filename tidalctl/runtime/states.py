@@ -18,7 +18,7 @@ from tidalctl.runtime.weights.weight_stream import WeightStream
 
 class States:
     """`replayed_files` gives sizes and times of the files that a replay answers for, and where the project lies now. `import_late`
-    imports what the handler will, in the gap before the first weights are in.
+    imports what the handler will, in the gap before the first weights are in. `project` says where the function finds its project.
     """
 
     def __init__(
@@ -30,12 +30,13 @@ class States:
         timeline: Timeline,
         replayed_files: Callable[[], tuple[Mapping[str, Any], Path]],
         import_late: Callable[[], None],
+        project: Callable[[], str],
     ) -> None:
         self.restored = 0  # skeletons read, those made ready included
         self.used_bytes = 0  # of the bundle's weights, that a state was made of
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
-        self._replayed_files, self._import_late = replayed_files, import_late
+        self._replayed_files, self._import_late, self._project = replayed_files, import_late, project
         self._first: Any = None  # the state of all calls, where they give the same one
         self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
         self._replayed = False  # by an earlier call
@@ -95,4 +96,5 @@ class States:
             # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
             mappings = self._weights.mappings(again=bool(self.restored))
         self.restored += 1
-        return unpickle(self._path / SKELETON, self._manifest, mappings, self._timeline, script, event, self._weights)
+        skeleton = self._path / SKELETON
+        return unpickle(skeleton, self._manifest, mappings, self._timeline, script, event, self._weights, self._project())

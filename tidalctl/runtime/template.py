@@ -70,7 +70,14 @@ class Template:
             self.weights = WeightStream(self.path, self.manifest, options, timeline, self.imports.read_ahead.wait)
             self.prewarm = Prewarm(self.path, prewarm, timeline)
             self.states = States(
-                self.path, self.manifest, self.weights, self.prewarm, timeline, self._replayed_files, self._import_late
+                self.path,
+                self.manifest,
+                self.weights,
+                self.prewarm,
+                timeline,
+                self._replayed_files,
+                self._import_late,
+                lambda: str(self.imports.home),
             )
             self.event_strategy = EventStrategy(self.path, self.manifest, timeline, self._roots, verify=verify)
         if verify:

@@ -26,7 +26,7 @@ class FunctionImports:
         self.read_ahead = CodeReadAhead(bundle, manifest, timeline)
         self.pack = PackReader(bundle, manifest, verify, timeline)
         self.import_cache = ImportCache(bundle, manifest, self.pack.sources)
-        self.code = bundle / CODE
+        self.code = self.home = bundle / CODE
         self._bundle, self._manifest, self._timeline, self._verify = bundle, manifest, timeline, verify
         self._files = [name.removeprefix(f"{CODE}/") for name in manifest.files if name.startswith(f"{CODE}/")]
         self._finder: PackFinder | None = None
@@ -56,6 +56,7 @@ class FunctionImports:
             sys.path.append(str(self.code))
         else:
             enter_project(self.code, home / self._manifest.function.source, argv)
+        self.home = home
         import_from(self.code, self._files, home, self.pack.own_code)
         if plain:
             return
