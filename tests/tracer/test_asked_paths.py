@@ -71,6 +71,16 @@ def test_a_folder_that_is_not_there_is_noted_as_that(tmp_path: Path) -> None:
     assert (record.kind, record.found) == ("listed", False)
 
 
+def test_who_lists_a_file_learns_that_it_is_there(tmp_path: Path) -> None:
+    def ask() -> None:
+        with pytest.raises(NotADirectoryError):
+            os.listdir(tmp_path / "file")
+
+    (tmp_path / "file").touch()
+    (record,) = asked(ask)
+    assert (record.kind, record.found) == ("exists", True)
+
+
 def test_what_the_importer_asks_and_what_lies_with_libraries_is_not_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 Questions that native code asks by itself are not seen.
 """
 
+import contextlib
 import os
 import stat
 import sys
@@ -67,12 +68,13 @@ class PathRecorder:
 
     def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
         if event in _LISTS and self._active and self._clock.phase in _PHASES:
-            path = arguments[0] or "."
-            try:
-                found = not isinstance(path, int) and stat.S_ISDIR(self._originals["stat"](path).st_mode)
-            except (OSError, TypeError, ValueError):
-                found = False
-            self._note(path, "listed", found)
+            path: Any = arguments[0] or "."
+            mode = 0
+            with contextlib.suppress(OSError, TypeError, ValueError):
+                mode = 0 if isinstance(path, int) else self._originals["stat"](path).st_mode
+            folder = stat.S_ISDIR(mode)
+            # who lists a file learns that it is there
+            self._note(path, "listed" if folder or not mode else "exists", bool(mode))
 
     def _note(self, path: Any, kind: str, found: bool) -> None:
         phase = self._clock.phase
