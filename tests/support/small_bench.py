@@ -32,7 +32,7 @@ for line in sys.stdin:
         try:
             import app
             told = {"output": json.loads(json.dumps(app.handler(asked["event"], None)))}
-        except BaseException as error:
+        except BaseException as error:  # whatever the function raises is its answer
             told = {"error": "".join(traceback.format_exception_only(error)).strip()}
         os.write(writer, json.dumps(told).encode())
         os._exit(0)
