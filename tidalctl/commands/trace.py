@@ -36,7 +36,10 @@ def trace(
     fields: Annotated[str | None, CONTEXT] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
     init: Annotated[
-        str, typer.Option("--init", help="The function that builds the state, where nothing marks it: app:load.")
+        str,
+        typer.Option(
+            "--init", help="What builds the state, where nothing marks it: app:load, app:Predictor.setup, app:Predictor."
+        ),
     ] = "",
     static: Annotated[
         bool,

@@ -1,7 +1,7 @@
-"""A method as init: its state is what it returns and the attributes of its object, which are restored in place.
+"""A method as init: its state is what it returns and the attributes of its object, which a start restores in place.
 
-To whoever answers calls of an init it is a function as any other, that gives its state. In the place of the object it is given
-what stands for that: attributes as they were before the call, by which a start tells whether the object is the traced one.
+A provider sees an ordinary function that returns this state. In place of the object the function takes a description of it: its class,
+and its attributes before the call. As any argument of init, the description must be the traced one for the state to be used.
 """
 
 import functools
@@ -48,7 +48,7 @@ def _call_method(mark: Init, provider: Provider, arguments: tuple[Any, ...], key
     target, *rest = arguments
 
     @functools.wraps(function)
-    def run(stands_for_target: Any, *arguments: Any, **keywords: Any) -> Any:
+    def run(description: Any, *arguments: Any, **keywords: Any) -> Any:
         returned = function(target, *arguments, **keywords)
         if owner is target:
             return returned
@@ -60,7 +60,7 @@ def _call_method(mark: Init, provider: Provider, arguments: tuple[Any, ...], key
         return provider(mark, arguments, keywords)
     before, _filling.target = getattr(_filling, "target", None), target
     try:
-        state = provider(Init(run, mark.static, target), (_standing_for(target), *rest), keywords)
+        state = provider(Init(run, mark.static, target), (_description(target), *rest), keywords)
         attributes = {name: value for name, value in state.items() if name != RETURNED}
         vars(target).clear()
         vars(target).update(attributes)
@@ -85,7 +85,7 @@ def _is_its_attributes(cls: type) -> bool:
     return all(base.__flags__ & _IN_PYTHON and not vars(base).get("__slots__") for base in bases)
 
 
-def _standing_for(target: Any) -> dict[str, Any]:
+def _description(target: Any) -> dict[str, Any]:
     """Return the class of an object and its attributes: JSON and paths as they are, of anything else a digest."""
     attributes = {name: value if _is_plain(value) else {"digest": _digest(value)} for name, value in vars(target).items()}
     return {"class": f"{type(target).__module__}:{type(target).__qualname__}", "attributes": attributes}

@@ -79,7 +79,7 @@ class PathRecorder:
     def _note(self, path: Any, kind: str, found: bool) -> None:
         phase = self._clock.phase
         named = isinstance(path, str | bytes | os.PathLike)
-        if phase not in _PHASES or self._clock.apart or not named or _not_by_function():
+        if phase not in _PHASES or self._clock.apart or not named or _by_python_or_tidalctl():
             return
         given = os.fsdecode(path)
         absolute = os.path.abspath(given)
@@ -94,7 +94,7 @@ class PathRecorder:
         return self._asked.values()
 
 
-def _not_by_function() -> bool:
+def _by_python_or_tidalctl() -> bool:
     """Whether Python's import machinery asks, or tidalctl itself, and not the function or a library that it calls."""
     frame = sys._getframe(2)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(("<frozen", __file__, _STDLIB)):
