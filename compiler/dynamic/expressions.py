@@ -75,6 +75,7 @@ _ONE: tuple[tuple[str, Callable[..., Any]], ...] = (
 )
 _TWO: tuple[tuple[str, Callable[..., Any]], ...] = (
     ("{} / {}", operator.truediv),
+    ("float({} // {})", lambda x, y: float(x // y)),  # which an exact quotient does not tell from the one above
     ("{} * {}", operator.mul),
     ("{} + {}", operator.add),
     ("{} - {}", operator.sub),

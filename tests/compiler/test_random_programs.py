@@ -98,6 +98,10 @@ WRONG_ONCE = {
         f"return {{'w': {W} * (event['alpha'] / event['r'])}}",
         [{"alpha": 4, "r": 2}, {"alpha": 8, "r": 4}], [{"alpha": 8, "r": 2}],
     ),
+    "a whole quotient that was exact in the traces": (
+        "return {'w': torch.full((4, 8), float(event['alpha'] // event['r']))}",
+        [{"alpha": 32, "r": 2}, {"alpha": 16, "r": 4}], [{"alpha": 4, "r": 8}, {"alpha": 8, "r": 2}],
+    ),
     "an integer where the traces had a float": (
         "return {'w': torch.full((4, 8), float(-event['scale']))}", [{"scale": 2.0}, {"scale": 1.7}], [{"scale": 3}],
     ),
