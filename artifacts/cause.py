@@ -24,6 +24,9 @@ class Reason(Record, frozen=True):
 class Cause(enum.Enum):
     """A reason to run init, or to import modules, the plain way. The value is the text, with fields for the names of a case."""
 
+    # -- there is no state to restore
+    NO_INIT = "the function calls no init: its imports come from the bundle, and what it builds it builds itself"
+
     # -- init did something that no restored state can stand for
     ARGUMENT_WRITTEN = "{init} writes to {what}, which the handler may read"
     ARGUMENTS_NOT_JSON = "{init} was called with an argument that is not JSON, so that no later call can be compared with it"
@@ -105,6 +108,11 @@ class Cause(enum.Enum):
     def of(self, **names: object) -> Reason:
         """The cause in one case, with the names that its text has fields for."""
         return Reason(code=self.code, text=self.value.format(**names))
+
+
+def ordinary_way(cause: str) -> str:
+    """Say of a start that did without a restored state that init ran, for a cause's text, or that there is none."""
+    return cause if cause == Cause.NO_INIT.value else f"init ran the ordinary way: {cause}"
 
 
 class Refused(Exception):

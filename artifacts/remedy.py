@@ -3,6 +3,7 @@
 from tidalctl.artifacts.cause import PAGE, Cause, Reason
 
 _BY_CAUSE = {
+    Cause.NO_INIT: "mark what builds the state with @tidalctl.init, or find it with trace --init auto",
     Cause.EAGER_ASKED_FOR: "leave --eager out",
     Cause.PACKAGES_DIFFER: "install the versions that the bundle was made with, or trace and compile it here",
     Cause.ARGUMENTS_DIFFER: "give the traced arguments after --, or trace with these",

@@ -56,6 +56,8 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
         return _script(strategy, place, progress)
     if kind == "replay":
         return _replay(strategy, place, progress)
+    if kind == "eager":
+        return _plain(strategy, place, progress)
     return _snapshot(strategy, place, progress)
 
 
@@ -71,6 +73,22 @@ def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -
         cause=cause,
         notes=() if cause else _looked_note(strategy),
     )
+
+
+def _plain(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
+    """No state at all, where no init was called: what the plain function answers is all that there is to compare."""
+    header = place.trace.header
+    place.runs.plain += len(header.events)
+    request = SnapshotRequest(
+        function=header.function,
+        root=header.root,
+        argv=header.argv,
+        events=header.events,
+        report=str(place.work / "snapshot.json"),
+    )
+    report = take_snapshot(header, request, progress)
+    guard = guard_of("eager", strategy, report, place.trace)
+    return Attempt(kind="eager", guard=guard, report=report, cause=Cause.NO_INIT.of())
 
 
 def clear(place: Workplace, made: Attempt) -> None:

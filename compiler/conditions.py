@@ -25,7 +25,9 @@ from tidalctl.function.event_probe import digest_value
 
 
 def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace) -> Guard:
-    """What a start must agree in: for `snapshot` also what init read of the event, where it read any."""
+    """What a start must agree in: for `snapshot` also what init read of the event, where it read any. Of no init, in nothing."""
+    if not strategy.inits:
+        return Guard(static=True)
     call, event = strategy.inits[0].call, strategy.inits[0].event
     fields = dict(call.event_reads) if kind == "snapshot" else {}
     whole = digest_value(event) if call.event_whole and kind == "snapshot" else ""
@@ -90,6 +92,8 @@ def written_file(init: str, opened: Sequence[FileOpened]) -> Reason | None:
 
 def not_reproducible(strategy: Strategy, report: SnapshotReport) -> Reason | None:
     """Return the first weight of an event that came out otherwise in the plain run than in the trace."""
+    if not strategy.inits:
+        return None
     recorded = {init.call.event: init for init in strategy.inits}
     first = strategy.inits[0]
     for event, state in sorted(report.states.items()):

@@ -37,6 +37,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     never = sum(weight.nbytes for weight in weights if weight.first_use is None)
     size = size_text(sum(weight.nbytes for weight in weights))
     lines = [f"  state     {_HOW[manifest.strategy]}: {count_text(len(weights), 'weight')}, {size} in access order"]
+    if not manifest.init:
+        lines = ["  state     none from the bundle, which has the function's code and imports"]
     if never:
         lines[0] += f" ({size_text(never)} never used, last)"
     if len(weights) < len(manifest.weights):
@@ -81,7 +83,7 @@ def weights_of(manifest: Manifest) -> list[BundleWeight]:
     return [weight for weight in manifest.weights if weight.name != RNG]
 
 
-def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[str]:
+def explanation(manifest: Manifest, call: InitCall | None, verdict: Verdict) -> list[str]:
     """How each part of the state is made and why, the layout with sizes and first uses, what was folded, and what fell back."""
     lines = ["how the state is made:", *_parts(manifest, call), "", "layout, in the order of first use:"]
     lines.append(f"  {'size':>10}  {'first use':>10}  weight")
@@ -100,7 +102,8 @@ def explanation(manifest: Manifest, call: InitCall, verdict: Verdict) -> list[st
         noun = "weight, " if len(sizes) == 1 else "weights,"
         lines.append(f"  {len(sizes):>5} {noun} {size_text(sum(sizes)):>10}  {how}")
     plainly = f", and {verdict.init_s:.1f} s plainly" if verdict.init_s else ""
-    lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
+    if call is not None:
+        lines.append(f"  {call.name} as a whole took {verdict.traced_init_s:.1f} s in the trace{plainly}")
     lines += ["", "fell back:"]
     lines += [f"  {fallback}" for fallback in manifest.fallbacks] or ["  nothing"]
     lines += ["", "ships:"]
@@ -125,7 +128,7 @@ def _lineage(weight: BundleWeight) -> str:
     return f"{', '.join(files) or 'made by operators'}: {' → '.join(weight.folded) or 'read as it is'}"
 
 
-def _parts(manifest: Manifest, call: InitCall) -> list[str]:
+def _parts(manifest: Manifest, call: InitCall | None) -> list[str]:
     """Each part of the state with its strategy and the reason for it."""
     dynamic = len(manifest.dynamic)
     lines = []
@@ -148,7 +151,7 @@ def _parts(manifest: Manifest, call: InitCall) -> list[str]:
         lines.append(f"  the rest: init as it is, because {why}")
     else:
         lines.append(f"  all of it: eager; cause: {manifest.fallbacks[-1].cause}")
-    if manifest.strategy == "script" or (manifest.strategy == "snapshot" and not manifest.guard.static):
+    if call is not None and (manifest.strategy == "script" or (manifest.strategy == "snapshot" and not manifest.guard.static)):
         lines.append(f"  for other events: eager, {call.name} as it is")
     return lines
 

@@ -51,7 +51,7 @@ class Compiled(Record, frozen=True):
 
     manifest: Manifest
     verdict: Verdict
-    call: InitCall
+    call: InitCall | None
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     runs: HandlerRuns
@@ -110,12 +110,6 @@ def _refuse_unusable(trace: Trace, path: Path) -> None:
     """Raise TidalError unless all is there that a compile needs."""
     if not trace.complete:
         raise TidalError(f"{path} is incomplete: the function raised or was killed", f"what it did: tidalctl inspect {path}")
-    call = trace.one(InitCall)
-    if call is None:
-        raise TidalError(
-            f"{path}: the function called no init, so there is no state to take",
-            "mark the function that builds it with @tidalctl.init, or name it: tidalctl trace … --init app:load",
-        )
     source = Path(trace.header.root, trace.header.function.source)
     if not source.is_file():
         raise TidalError(f"{source}, which was traced, is gone", "trace the function where it is now")
@@ -131,18 +125,18 @@ def _build(
 ) -> Compiled:
     trace, partial = place.trace, place.partial
     strategy = decide(trace)
-    call = strategy.inits[0].call
+    call = trace.one(InitCall)
     root, code = Path(trace.header.root), partial / CODE
     shipment = plan_shipment(trace, rules)
     copy_shipment(shipment, root, code)
     fallbacks = list(strategy.fallbacks)
     checks = run_plainly(place, check_events)
-    for kind in {"script": ("script", "replay"), "replay": ("replay",), "snapshot": ("snapshot",)}[strategy.kind]:
-        say("running the function once more, plainly, to take its state")
+    for kind in ("script", "replay") if strategy.kind == "script" else (strategy.kind,):
+        say(f"running the function once more, plainly{', to take its state' if call is not None else ''}")
         made = attempt(kind, strategy, place, progress)
         _refuse_changed_checkpoint(strategy, trace, made.report)
         reproducible, made = compare_plain_runs(place, call, made, say)
-        failure = made.cause or (written_file(call.name, trace.of(FileOpened)) if made.kind != "replay" else None)
+        failure = made.cause or (written_file(made.report.init, trace.of(FileOpened)) if made.kind != "replay" else None)
         if failure is None:
             made = msgspec.structs.replace(made, guard=with_left_out(made.guard, shipment, root))
             manifest = write_files(trace, made, tuple(fallbacks), reproducible, needed_files(trace, shipment), partial)
@@ -176,7 +170,7 @@ def _build(
         reproducible=reproducible,
         static=strategy.static,
         init_s=made.report.init_s,
-        traced_init_s=call.duration_s,
+        traced_init_s=call.duration_s if call is not None else 0.0,
         first_uses=first_use_times(trace, manifest),
     )
     return Compiled(

@@ -64,7 +64,7 @@ def _expected(name: str, event: Event, report: SnapshotReport, index: int = 0, t
     return Expected(name=name, event=event, output=report.outputs[index], state=report.states.get(index, {}), traced=traced)
 
 
-def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say) -> tuple[bool, Attempt]:
+def compare_plain_runs(place: Workplace, call: InitCall | None, made: Attempt, say: Say) -> tuple[bool, Attempt]:
     """Return whether two plain runs answer alike, and the attempt, with a cause where they do not build alike.
 
     The traced run is the first; only where it differs is a third one needed, since tracing may have been the reason. Under `--once`
@@ -73,17 +73,18 @@ def compare_plain_runs(place: Workplace, call: InitCall, made: Attempt, say: Say
     trace, report = place.trace, made.report
     traced = [invocation.output for invocation in trace.of(Invocation)]
     alike = [digest_json(json.loads(text)) for text in report.outputs] == traced
-    if alike and (made.cause or call.skeleton == report.skeleton):
+    same_state = call is None or call.skeleton == report.skeleton
+    if alike and (made.cause or same_state):
         return True, made
     what = f"its {'state' if alike else 'answer'} is not the traced one"
     if trace.header.once:
         say(f"{what}; under --once it is not run again to see whether it ever is the same: it counts as another each time")
-        if call.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
+        if call is not None and not same_state and made.kind != "replay" and made.cause is None:
             made = msgspec.structs.replace(made, cause=Cause.NOT_REPRODUCIBLE.of(init=call.name, what=UNKNOWN_PART))
         return alike, made
     say(f"{what}; running it again to see whether it ever is the same")
     again = _plain_run(place, trace.header.events, "one.json")
-    if again.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
+    if call is not None and again.skeleton != report.skeleton and made.kind != "replay" and made.cause is None:
         differs = Cause.NOT_REPRODUCIBLE.of(init=call.name, what=_what_differs(place))
         made = msgspec.structs.replace(made, cause=differs)
     pairs = zip(report.outputs, again.outputs, strict=True)

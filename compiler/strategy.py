@@ -17,7 +17,10 @@ from tidalctl.compiler.dynamic.slicing import NotSliced
 
 
 class Strategy(Record, frozen=True):
-    """`kind` is snapshot, script or replay. `request_files` are files of a request, which no snapshot may hold the content of."""
+    """`kind` is snapshot, script, replay, or eager where no init was called.
+
+    `request_files` are files of a request, which no snapshot may hold the content of.
+    """
 
     kind: str
     inits: tuple[EventInit, ...]
@@ -61,6 +64,8 @@ def _saw(init: EventInit) -> str:
 
 def decide(trace: Trace) -> Strategy:
     inits = recorded_inits(trace)
+    if not inits:
+        return Strategy(kind="eager", inits=())
     calls = [init.call for init in inits]
     looked = any(call.event_reads or call.event_whole for call in calls)
     files = request_files(inits)

@@ -17,6 +17,7 @@ from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import answer_inits_with
 from tidalctl.function.target import enter_project, import_handler
+from tidalctl.tracer.init.discovery import Discovery
 from tidalctl.tracer.process.asked_paths import PathRecorder
 from tidalctl.tracer.process.clock import TraceClock
 from tidalctl.tracer.process.environment import EnvironRecorder
@@ -65,10 +66,12 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     clock = TraceClock()
     watched: list[Session] = []
 
+    discovery = Discovery(request)
     work, environ = WorkRecorder(), EnvironRecorder(clock, request.root)
 
     def after_import(module: ModuleType) -> None:
         work.imported(module)
+        discovery.imported(module)
         environ.imported(module)
         for made in watched:
             made.after_import(module)
@@ -102,9 +105,15 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                         work.stop()
 
                 answer_inits_with(filling_objects(answer))
-                handler = import_handler(request.function)
+                with discovery:
+                    handler = import_handler(request.function)
+                if not watched and (lines := discovery.lines()) is not None:
+                    return _discovered(writer, lines)
+                if request.discover:
+                    return _discovered(writer, discovery.function(handler, events[0]))
                 for index, event in enumerate(events):
-                    session().invoke(handler, event, index)
+                    with discovery.of_a_call(index):
+                        session().invoke(handler, event, index)
             files.stop()
     except TidalError:
         raise
@@ -112,6 +121,8 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
         return _failed(writer, error)
     from tidalctl.tracer.session import environment
 
+    if watched[0].state is None and (built := discovery.built()) is not None:
+        writer.write(built)
     records = imports.imports(files.written)
     for record in records:
         writer.write(record)
@@ -135,6 +146,14 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
         )
     )
     writer.close(complete=True)
+    return 0
+
+
+def _discovered(writer: TraceWriter, built: t.WeightsBuilt | None) -> int:
+    """End here, with what could be named as init: the parent traces again."""
+    if built is not None:
+        writer.write(built)
+    writer.close(complete=False)
     return 0
 
 

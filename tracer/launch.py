@@ -1,7 +1,7 @@
 """`trace`: run the function once in a fresh process and leave its execution path in a file."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,8 +11,9 @@ from tidalctl.artifacts.bundle.output_paths import refuse_existing, try_to_write
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.artifacts.trace.events import events_path, write_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
-from tidalctl.artifacts.trace.records import Failure
+from tidalctl.artifacts.trace.records import Failure, WeightsBuilt
 from tidalctl.function.child_process import run_child
+from tidalctl.function.init_mark import as_lines
 from tidalctl.function.target import locate
 from tidalctl.tracer.request import Request
 
@@ -31,11 +32,13 @@ def record_trace(
     context: str = "",
     encode: bool = False,
     once: bool = False,
+    on_init_found: Callable[[WeightsBuilt], None] = lambda built: None,
 ) -> Trace:
     """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
 
     `context` is the JSON text of fields of the context. With `encode`, outputs are converted to JSON; with `once`, the handler is
-    called once for each event.
+    called once for each event. Where `init` is "auto", it is what a first run shows to make the weights; where none is named or marked
+    and weights are made while a module is imported, it is the statements that make them. `on_init_found` is then told of it.
     While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
     The events go to `NAME.events` beside it, once the trace is whole.
     Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
@@ -47,7 +50,8 @@ def record_trace(
         raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
-    function, root = locate(target, init, static)
+    auto = init == "auto"
+    function, root = locate(target, "" if auto else init, static and not auto)
     function = msgspec.structs.replace(function, encode=encode)
     try_to_write(partial, str(output))
     clear_stale_partials(beside)
@@ -61,9 +65,14 @@ def record_trace(
         once=once,
         vary=tuple(vary),
         tensorboard=str(tensorboard.absolute()) if tensorboard else "",
+        discover=auto,
     )
     try:
         code = run_child("tidalctl.tracer.child", request)
+        if code == 0 and not (trace := read_trace(partial)).complete:
+            request, built = _with_init(request, trace.one(WeightsBuilt), static)
+            on_init_found(built)
+            code = run_child("tidalctl.tracer.child", request)
     except (KeyboardInterrupt, SystemExit):
         partial.unlink(missing_ok=True)
         raise
@@ -81,6 +90,21 @@ def record_trace(
             beside.unlink(missing_ok=True)
         raise
     return trace
+
+
+def _with_init(request: Request, built: WeightsBuilt | None, static: bool) -> tuple[Request, WeightsBuilt]:
+    """Return the request with the init that a first run has found. Raises TidalError where it found none and was asked to."""
+    function = request.function
+    if built is None or not built.name:
+        handler = f"{function.module}:{function.handler}"
+        what = f"{handler} itself makes the weights" if built is not None else f"{handler} makes no weights to speak of"
+        raise TidalError(
+            f"--init auto: {what}, so that there is no function to name",
+            "put what makes the state into a function of its own, and name that",
+        )
+    static = static or as_lines(built.name.partition(":")[2]) is not None
+    function = msgspec.structs.replace(function, init=built.name, static=static)
+    return msgspec.structs.replace(request, function=function, discover=False), built
 
 
 def _failed(partial: Path, kept: str | None) -> FunctionError:

@@ -10,7 +10,7 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 9
+SCHEMA = 10
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
@@ -199,6 +199,15 @@ class InitCall(Record, frozen=True, tag="init"):
     first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
 
 
+class WeightsBuilt(Record, frozen=True, tag="built"):
+    """Who makes the weights of a function that called no init: what `--init` would name, empty where it is the handler itself."""
+
+    name: str
+    file: str  # relative to the project
+    line: int
+    nbytes: int
+
+
 class FirstUse(Record, frozen=True, tag="first_use"):
     """The first operator of the handler that read a weight. `time_s` counts from the start of the handler's call."""
 
@@ -278,6 +287,7 @@ AnyRecord = (
     | TapeStep
     | Weight
     | InitCall
+    | WeightsBuilt
     | FirstUse
     | WeightWritten
     | Kernel

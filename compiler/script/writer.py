@@ -97,8 +97,8 @@ def conditions_source(function: str, init: str, strategy: str, guard: Guard) -> 
     """Return the text for a bundle without a dynamic program. It needs nothing but the standard library."""
     answer, refusal = "the snapshot is its state", "event_mismatch(event, EQUAL, WHOLE)"
     if strategy == "eager":
-        refusal = repr(f"there is no snapshot: {init} runs for every event")
-        says = f"There is no snapshot of the state of {function}: {init} runs for every event."
+        why = f"{init} runs for every event" if init else "it calls no init"
+        refusal, says = repr(f"there is no snapshot: {why}"), f"There is no snapshot of the state of {function}: {why}."
     elif strategy == "replay":
         answer = "init runs, with its reads answered from the bundle"
         says = (

@@ -15,6 +15,7 @@ from tidalctl.compiler.side_effects.aliases import object_paths, share_an_object
 from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
 from tidalctl.compiler.side_effects.watches import Threads, noting_imports, noting_seeds
 from tidalctl.function.filled_object import TARGET
+from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import read_ambient, torch_settings
 
 
@@ -37,10 +38,10 @@ class Effects(NamedTuple):
 
 
 class EffectsWatch:
-    """Watches what happens while it is entered, which is while init runs. `target` is the object that init fills, if it is a method."""
+    """Watches what happens while it is entered, which is while the function of `init` runs."""
 
-    def __init__(self, root: str, target: Any = None) -> None:
-        self._target = target
+    def __init__(self, root: str, init: Init) -> None:
+        self._init = init
         self.globals = ProjectGlobals(root)
         self.settings = torch_settings()
         self.before = read_ambient()
@@ -54,18 +55,26 @@ class EffectsWatch:
 
     def __enter__(self) -> "EffectsWatch":
         self._meanwhile.enter_context(noting_imports(self.globals))
+        self._init.defined = lambda module: self.globals.note_new(module, self._init.binds)
         self.seeded = self._meanwhile.enter_context(noting_seeds())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._meanwhile.close()
+        self._init.defined = None
         self.after = read_ambient()
         changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
         self._untouched = self.globals.untouched(changed)
-        self._changed = {slot: value for slot, value in changed.items() if self._target is None or value is not self._target}
+        self._changed = {slot: value for slot, value in changed.items() if not self._is_state(slot, value)}
         self._paths = object_paths(self._untouched)
-        if self._target is not None:
-            self._paths[id(self._target)] = TARGET
+        if self._init.target is not None:
+            self._paths[id(self._init.target)] = TARGET
+
+    def _is_state(self, slot: Slot, value: Any) -> bool:
+        """Whether a slot holds the object that init fills, or is bound to a part of the state."""
+        if self._init.target is not None and value is self._init.target:
+            return True
+        return not slot.owner and (slot.module, slot.name) in self._init.binds
 
     def cause(self, init: str) -> Reason | None:
         """Return the first effect of `init` that no snapshot holds."""

@@ -48,6 +48,13 @@ class ProjectGlobals:
         self.imported.append(name)
         self._before |= {slot: _Noted(_digest(value), value) for slot, value in self._slots() if slot.module == name}
 
+    def note_new(self, name: str, but: Container[tuple[str, str]]) -> None:
+        """Take what a module has got since as it is now, `but` some globals: what its definitions set is set in each start."""
+        new = ((slot, value) for slot, value in self._slots() if slot.module == name and slot not in self._before)
+        self._before |= {
+            slot: _Noted(_digest(value), value) for slot, value in new if slot.owner or (name, slot.name) not in but
+        }
+
     def changed(self) -> dict[Slot, Any]:
         """Return what is new, bound anew or changed in place since, with the values of now."""
         return {

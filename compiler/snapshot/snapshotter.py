@@ -84,7 +84,7 @@ class Snapshotter:
         from tidalctl.compiler.side_effects.effects import EffectsWatch
         from tidalctl.compiler.snapshot.writer import NotStored, SnapshotWriter
 
-        watch = EffectsWatch(self._request.root, mark.target)
+        watch = EffectsWatch(self._request.root, mark)
         self.report |= {"init": mark.name, "settings": watch.settings}
         with watch:
             state = self._timed(mark, arguments, keywords)

@@ -293,6 +293,6 @@ def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:
     done = python(textwrap.dedent(script), cwd=tmp_path, env={"NO_COLOR": "1", "FORCE_COLOR": "1", "COLUMNS": "200"}).ok()
     assert done.err == ""  # progress is for terminals
     shown = re.sub(r"\x1b\[[\d;]*m", "", done.out)
-    assert 'init ran the ordinary way, because state["model"].foo: a lambda' in shown
+    assert 'init ran the ordinary way: state["model"].foo: a lambda' in shown
     assert re.search(r"warm: first token [\d.]+ times (sooner|later) \(.* → .*, one run each\)\s*$", shown)
     assert not re.search(r"\x1b\[[\d;]*3\d", done.out), "colour in spite of NO_COLOR"

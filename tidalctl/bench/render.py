@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from tidalctl.artifacts.cause import ordinary_way
 from tidalctl.bench.samples import (
     CACHES,
     VARIANTS,
@@ -93,9 +94,9 @@ def _doubts(cache: Cache, variant: Variant, samples: list[Sample]) -> Iterator[s
     elif ttft.wide:
         yield f"{who}: first tokens came within {_range(ttft)}; try -n {max(10, 2 * ttft.count)} on an idle machine"
     for cause in dict.fromkeys(
-        s.fallback or "it says no cause" for s in samples if variant == "bundle" and s.strategy == "eager"
+        s.fallback or "no cause is told" for s in samples if variant == "bundle" and s.strategy == "eager"
     ):
-        yield f"{who}: init ran the ordinary way, because {cause}"
+        yield f"{who}: {ordinary_way(cause)}"
 
 
 def _range(ttft: Spread) -> str:

@@ -9,11 +9,12 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight
+from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight, WeightsBuilt
 from tidalctl.commands.context_option import CONTEXT
 from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
 from tidalctl.function.target import refuse_unknown_fields
+from tidalctl.report.built_weights import init_found, what_to_name
 from tidalctl.report.terminal import count_text, size_text
 from tidalctl.tracer.launch import record_trace
 
@@ -38,7 +39,9 @@ def trace(
     init: Annotated[
         str,
         typer.Option(
-            "--init", help="What builds the state, where nothing marks it: app:load, app:Predictor.setup, app:Predictor."
+            "--init",
+            help="What builds the state, where nothing marks it: app:load, app:Predictor.setup, app:Predictor, app:12-14 for lines "
+            "that are run at import; auto for what a first run shows to make the weights.",
         ),
     ] = "",
     static: Annotated[
@@ -93,6 +96,7 @@ def trace(
         context=parse_context(fields) if fields is not None else "",
         encode=encode,
         once=once,
+        on_init_found=lambda built: typer.echo(f"  {init_found(built)}", err=True),
     )
     typer.echo(_summary(recorded, output, tensorboard), err=True)
     if as_json:
@@ -121,9 +125,7 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     lines += [_init_line(recorded, call, len(calls)) for call in calls]
     if not calls:
-        lines.append(
-            "  init      none was called: mark the function that builds the state with @tidalctl.init, or name it with --init"
-        )
+        lines.append(f"  init      none was called{what_to_name(recorded.one(WeightsBuilt))}")
     for invocation in recorded.of(Invocation):
         tax = invocation.first_launch_tax_s
         again = "once only" if invocation.second_call_s is None else f"again {invocation.second_call_s:.2f} s"
@@ -139,8 +141,7 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
         lines.append(f"  tracing   {hooks:.1f} s of {cost.total_s:.1f} s went into tracing itself")
     if tensorboard is not None:
         lines.append(f"profile: tensorboard --logdir {tensorboard}")
-    if calls:
-        lines.append(f"next: tidalctl compile {output}")
+    lines.append(f"next: tidalctl compile {output}")
     return "\n".join(lines)
 
 

@@ -9,7 +9,7 @@ import typer
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.bundle.provenance import ProjectChanged, changed_files, names_text, project_of, read_provenance
 from tidalctl.artifacts.bundle.verification import UNLISTED, Checked, check_bundle
-from tidalctl.artifacts.cause import Reason
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, CheckFailed, TidalError
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.remedy import remedy
@@ -189,7 +189,8 @@ def _verdict_here(bundle: Path, place: Here, unmet: list[tuple[str, Reason]], mi
     if not unmet:
         return CheckFailed(f"{bundle} would not find what the traced function read", f"put here: {', '.join(missing)}")
     more = f", and {len(unmet) - 1} more" if len(unmet) > 1 else ""
-    return CheckFailed(f"{bundle} would run init here: {unmet[0][1]}{more}", remedy(unmet[0][1]))
+    does = "holds no state" if unmet[0][1].code == Cause.NO_INIT.code else "would run init here"
+    return CheckFailed(f"{bundle} {does}: {unmet[0][1]}{more}", remedy(unmet[0][1]))
 
 
 def _verdict(bundle: Path, files: list[dict[str, str]], parted: list[Comparison]) -> CheckFailed:
@@ -227,7 +228,8 @@ def _show_here(place: Here, manifest: Manifest | None) -> None:
     if place.refused:
         print(f"{'DIFFERS':<8}here: nothing can be started from the bundle")
     elif place.mismatches:
-        print(f"{'DIFFERS':<8}here: a start would run init")
+        no_state = place.mismatches[0].code == Cause.NO_INIT.code
+        print(f"{'DIFFERS':<8}here: {'there is no state to restore' if no_state else 'a start would run init'}")
     else:
         print(f"{'ok':<8}here: a start uses the bundle's state ({place.strategy})")
     for needed in place.missing:

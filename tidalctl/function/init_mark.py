@@ -17,8 +17,14 @@ _provider: "Provider | None" = None
 class Init:
     """A function that builds state. `static` promises that it depends neither on the event nor on what the handler did before.
 
-    `target` is the object that a method fills: see filled_object.py.
+    `target` is the object that a method fills: see filled_object.py. Of statements (see module_state.py) `binds` are the globals, as
+    module and name, that are bound to parts of the state. `prepare` is called before it is restored, and makes what it is not to make:
+    imports and definitions. While the function runs, `defined` is called with the module's name after each of these.
     """
+
+    prepare: "Callable[[], None] | None" = None
+    defined: "Callable[[str], None] | None" = None
+    binds: "frozenset[tuple[str, str]]" = frozenset()
 
     def __init__(self, function: "Callable[..., Any]", static: bool, target: "Any" = None) -> None:
         self.function = function
@@ -48,10 +54,7 @@ def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) 
     mark = Init(function, static)
 
     def call(*arguments: "Any", **keywords: "Any") -> "Any":
-        provider = _provider
-        if provider is None:
-            return function(*arguments, **keywords)
-        return provider(mark, arguments, keywords)
+        return answer_init(mark, arguments, keywords)
 
     for name in ("__module__", "__name__", "__qualname__", "__doc__", "__annotations__", "__type_params__"):
         if hasattr(function, name):
@@ -59,6 +62,19 @@ def init(function: "Callable[..., Any] | None" = None, *, static: bool = False) 
     call.__wrapped__ = function  # type: ignore[attr-defined]
     call.__tidalctl_init__ = mark  # type: ignore[attr-defined]
     return call
+
+
+def as_lines(name: str) -> "tuple[int, int] | None":
+    """Return the first and the last line that a name `FIRST-LAST` or `LINE` means, or None where it is another name."""
+    first, dash, last = name.partition("-")
+    last = last if dash else first
+    return (int(first), int(last)) if first.isdecimal() and last.isdecimal() else None
+
+
+def answer_init(mark: Init, arguments: "tuple[Any, ...]", keywords: "dict[str, Any]") -> "Any":
+    """Call an init, or have the call answered."""
+    provider = _provider
+    return mark.function(*arguments, **keywords) if provider is None else provider(mark, arguments, keywords)
 
 
 def answer_inits_with(provider: "Provider | None") -> "Provider | None":

@@ -14,7 +14,7 @@ from typing import Any
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Function
-from tidalctl.function.init_mark import init
+from tidalctl.function.init_mark import as_lines, init
 
 Handler = Callable[[Any, Any], Any]
 
@@ -30,6 +30,8 @@ def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Func
         module = Path(place).stem if place.endswith(".py") else place
         given = init_name.strip(":") or "load"
         raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
+    if as_lines(init_name.partition(":")[2]):
+        static = True  # the import of a module has no event
     if static and not init_name:
         raise TidalError(
             "--static is about the function that --init names, and there is none",
@@ -159,6 +161,9 @@ def _mark_init(name: str, static: bool) -> None:
         raise TidalError(
             f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
         ) from None
+    if as_lines(attribute):
+        _refuse_no_statements(name, module, attribute)
+        return
     found = _attribute(module, attribute, f"--init {name}")
     if _is_marked(found):
         return
@@ -169,6 +174,22 @@ def _mark_init(name: str, static: bool) -> None:
         for key, value in list(getattr(other, "__dict__", {}).items()):
             if value is found:
                 setattr(other, key, marked)
+
+
+def _refuse_no_statements(name: str, module: Any, lines: str) -> None:
+    """Raise TidalError where no whole statements of a module stand on the lines that `--init` names."""
+    import ast
+
+    from tidalctl.function.source_marks import statements_on
+
+    tree = ast.parse(Path(str(module.__file__)).read_bytes())
+    first, last = as_lines(lines) or (0, 0)
+    if not statements_on(tree, first, last):
+        near = next((f"{node.lineno}-{node.end_lineno}" for node in tree.body if (node.end_lineno or 0) >= first), None)
+        raise TidalError(
+            f"--init {name}: no whole statements at the top of {module.__name__} are on lines {first} to {last}",
+            f"the statement there is {module.__name__}:{near}" if near else "name lines that the module has",
+        )
 
 
 def refuse_unknown_fields(vary: Sequence[str], events: Iterable[dict[str, Any]]) -> None:

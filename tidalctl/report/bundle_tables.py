@@ -231,7 +231,8 @@ def _plan(document: dict[str, Any]) -> str:
     modules = count_text(len(document["modules"]), "module")
     if document["strategy"] == "eager":
         cause = next((lost["cause"] for lost in document["fallbacks"] if lost["part"] == "state"), "no snapshot could be taken")
-        return f"A run imports the function's {modules}, reading them ahead, and runs init the ordinary way: {cause}."
+        then = "and runs init the ordinary way" if document["init"] else "and calls the handler"
+        return f"A run imports the function's {modules}, reading them ahead, {then}: {cause}."
     shards = len({weight["file"] for weight in weights})
     used = sum(weight["nbytes"] for weight in weights if weight["first_use"] is not None)
     made = {

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from tidalctl.artifacts.cause import ordinary_way
 from tidalctl.report import markup
 from tidalctl.report.markup import facts, figure, notes, percent, safe, share, swatch, table, tiles
 from tidalctl.report.phases import phase_of
@@ -61,7 +62,7 @@ def _numbers(start: Start) -> str:
 
 def _notes(start: Start) -> Iterator[str]:
     if start.fallback:
-        yield f"init ran the ordinary way: {start.fallback}"
+        yield ordinary_way(start.fallback)
     if not start.verified:
         yield "the bundle’s digests were not checked"
     if start.ttft_s is None:

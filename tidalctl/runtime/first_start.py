@@ -5,7 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from tidalctl.artifacts.cause import Reason
+from tidalctl.artifacts.cause import Reason, ordinary_way
 from tidalctl.artifacts.records import Record
 from tidalctl.report.terminal import seconds_text
 from tidalctl.runtime.template import Template
@@ -46,7 +46,7 @@ class FirstStart:
 
     def _over(self) -> None:
         template = self._template
-        if self.record is not None or not template.state_made:
+        if self.record is not None or (template.manifest.init and not template.state_made):
             return
         if self._begun_ns is not None:
             template.timeline.add("compute", self._begun_ns, time.monotonic_ns())
@@ -68,6 +68,7 @@ class FirstStart:
     def _log(self, start: Start) -> None:
         logger, bundle, took = logging.getLogger(LOGGER), self._template.path, seconds_text(sum(start.phases.values()))
         if start.strategy == "eager":
-            logger.warning("%s started in %s; init ran the ordinary way: %s", bundle, took, start.cause)
+            how = ordinary_way(start.cause.text) if start.cause is not None else "init ran the ordinary way"
+            logger.warning("%s started in %s; %s", bundle, took, how)
         else:
             logger.info("%s started in %s; its state was made by %s", bundle, took, start.strategy)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from tidalctl.artifacts.cause import Cause, ordinary_way
 from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.template import Template
@@ -87,8 +88,11 @@ def phase_table(report: Mapping[str, Any]) -> str:
     if modules["unusable"]:
         lines.append(f"modules imported the ordinary way: {modules['unusable']} ({modules['cause']})")
     if report["fallback"]:
-        lines.append(f"init ran the ordinary way: {report['fallback']} ({report['cause']})")
-    lines += [f"{name} ran, too: the bundle holds the state of one init" for name in report["other_inits"]]
+        lines.append(f"{ordinary_way(report['fallback'])} ({report['cause']})")
+    too = ", too: the bundle holds the state of one init"
+    if report["cause"] == Cause.NO_INIT.code:
+        too = ", which no traced event called: trace again with this event"
+    lines += [f"{name} ran{too}" for name in report["other_inits"]]
     return "\n".join(f"  {line}" for line in lines)
 
 

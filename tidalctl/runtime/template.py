@@ -245,6 +245,8 @@ class Template:
     def _state_from_bundle(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.strategy == "replay":
             return self.states.replayed(mark, arguments, keywords)
+        if mark.prepare is not None:
+            mark.prepare()
         return self.states.restore(self.event_strategy.script, self.event_strategy.event)
 
     def make_ready(self) -> None:

@@ -1,0 +1,36 @@
+"""Statements at the top of a module as init: their state is what the names that they bind are bound to.
+
+In the module's code (see source_marks.py) one call of `run` stands for the statements. A provider sees an ordinary static init, which
+runs them. Where it restores their state instead, imports and definitions among them have to run first: see `Init.prepare`.
+"""
+
+from types import CodeType
+from typing import Any
+
+from tidalctl.function.init_mark import Init, answer_init
+
+
+def run(namespace: dict[str, Any], lines: str, bound: tuple[str, ...], kept: tuple[bool, ...], *parts: CodeType) -> None:
+    """Run statements of the module whose globals are `namespace`, or have their state restored.
+
+    `parts` are their code, in order, of which `kept` tells those that are imports and definitions. `bound` are the names that the
+    others bind. Raises whatever the statements raise.
+    """
+
+    def statements() -> dict[str, Any]:
+        for part, keep in zip(parts, kept, strict=True):
+            exec(part, namespace)
+            if keep and mark.defined is not None:
+                mark.defined(module)
+        return {name: namespace[name] for name in bound if name in namespace}
+
+    def prepare() -> None:
+        for part, keep in zip(parts, kept, strict=True):
+            if keep:
+                exec(part, namespace)
+
+    module = str(namespace["__name__"])
+    statements.__module__, statements.__qualname__ = module, lines
+    mark = Init(statements, static=True)
+    mark.prepare, mark.binds = prepare, frozenset((module, name) for name in bound)
+    namespace.update(answer_init(mark, (), {}))
