@@ -5,12 +5,12 @@ Under `--once` the handler runs once.
 
 import copy
 import functools
-import inspect
 import json
 import sys
 import threading
 import time
 from collections.abc import Callable
+from inspect import iscoroutinefunction
 from types import FrameType, ModuleType
 from typing import Any, NamedTuple
 
@@ -25,7 +25,7 @@ from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.context import Context, make_context
 from tidalctl.function.init_mark import Init
-from tidalctl.function.outputs import answer_of, json_text, pieces
+from tidalctl.function.outputs import answer_of, called, json_text, pieces
 from tidalctl.function.process_settings import FirstGenerators
 from tidalctl.function.target import Handler
 from tidalctl.lineage.dispatch import on_every_thread
@@ -73,6 +73,10 @@ class Session:
         """
         if self.watch.tape is not None:
             return mark.function(*arguments, **keywords)  # a part of the init that calls it
+        if iscoroutinefunction(mark.function):
+            raise TidalError(
+                f"{mark.name} is async, and no state is that of a coroutine", "name a plain function that it calls"
+            )
         event = self._event  # another dict, or a copy, is an argument like any other
         for known in self._inits:
             if known.answers(mark, event, arguments, keywords):
@@ -208,20 +212,16 @@ class Session:
 
 
 def _called(handler: Handler, event: dict[str, Any], context: Context) -> Any:
-    """What the handler gives. Raises TidalError where it is none that can be called, or is async."""
+    """What the handler gives. Raises TidalError where it is none that can be called."""
     try:
-        result = handler(event, context)
+        return called(handler, event, context)
     except TypeError as error:
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+        frames = error.__traceback__
+        if frames is not None and frames.tb_next is not None and frames.tb_next.tb_next is not None:
             raise  # by the function itself
         raise TidalError(
             f"the handler can't be called as handler(event, context): {error}", "give it both parameters"
         ) from None
-    if inspect.isawaitable(result) or inspect.isasyncgen(result):
-        if inspect.iscoroutine(result):
-            result.close()  # or Python complains that nobody has awaited it
-        raise TidalError("async handlers are not supported", "trace a plain function: def handler(event, context)")
-    return result
 
 
 class _Call(NamedTuple):

@@ -14,7 +14,7 @@ from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.context import make_context
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
-from tidalctl.function.outputs import pieces
+from tidalctl.function.outputs import called, pieces
 from tidalctl.function.process_settings import FirstGenerators
 from tidalctl.function.target import enter_project, import_handler
 
@@ -68,7 +68,7 @@ def _run(request: CaptureRequest) -> int:
         generators.put_back()
         event = json.loads(asked.text)
         try:
-            for _ in pieces(handler(event, make_context(request.function.module, event, asked.context))):
+            for _ in pieces(called(handler, event, make_context(request.function.module, event, asked.context))):
                 pass
         except _Enough:
             continue

@@ -10,7 +10,7 @@ from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.context import make_context
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import answer_inits_with
-from tidalctl.function.outputs import answer_of, is_stream, json_text, pieces
+from tidalctl.function.outputs import answer_of, called, is_stream, json_text, pieces
 from tidalctl.function.target import enter_project, import_handler
 
 
@@ -30,7 +30,7 @@ def _run(request: SnapshotRequest) -> int:
         snapshotter.begin(index)
         event = msgspec.json.decode(asked.text)
         try:
-            result = handler(event, make_context(request.function.module, event, asked.context))
+            result = called(handler, event, make_context(request.function.module, event, asked.context))
             streams = is_stream(result)
             found = [
                 answer_of(piece, number if streams else None, encode=request.function.encode)

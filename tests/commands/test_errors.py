@@ -26,7 +26,7 @@ def handle_other(event, context):
 answer = 42
 """
 OTHER = "class Model:\n    pass\n\n\ndef answer(event, context):\n    return 1\n"
-ASYNC = "async def handler(event, context):\n    return 1\n"
+ASYNC = "async def load():\n    return 1\n\n\nasync def handler(event, context):\n    return await load()\n"
 TAKES_ONE = "def handler(event):\n    return 1\n"
 RAISES = """
 import torch
@@ -66,7 +66,7 @@ TRACES = {
     "no such handler": (["app.py:handlr", "--event", "{}"], ["app:handlr", "handler"]),
     "not a function": (["app.py:answer", "--event", "{}"], ["app:answer", "not a function"]),
     "no handler in it": (["other.py", "--event", "{}"], ["other:handler", "did you mean: answer"]),
-    "async handler": (["asks.py", "--event", "{}"], ["async handlers are not supported", "def handler(event, context)"]),
+    "async init": (["asks.py", "--event", "{}", "--init", "asks:load"], ["asks:load is async", "plain function that it calls"]),
     "handler of one parameter": (["takes.py", "--event", "{}"], ["handler(event, context)", "both parameters"]),
     "no such init": (["app.py", "--event", "{}", "--init", "app:lod"], ["app:lod"]),
     "no such init module": (["app.py", "--event", "{}", "--init", "nosuch:load"], ["nosuch"]),
@@ -104,7 +104,6 @@ OTHERS = {
     "compile not a trace": (["compile", "app.py"], ["app.py", "not a trace"]),
     "compile an empty trace": (["compile", "empty.trace"], ["empty.trace"]),
     "compile a bundle": (["compile", "old.bundle"], ["old.bundle"]),
-    "compile a trace without an init": (["compile", "light.trace"], ["no init", "tidalctl.init"]),
     "shard size": (["compile", "light.trace", "--shard-size", "big"], ["big"]),
     "no such bundle": (["run", "ol.bundle", "--event", "{}"], ["ol.bundle", "old.bundle"]),
     "run a file": (["run", "app.py", "--event", "{}"], ["app.py", "not a bundle"]),
@@ -129,7 +128,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a trace of a function without an init, and an old bundle's manifest."""
+    """A folder with a trace of a small function, and an old bundle's manifest."""
     folder = tmp_path_factory.mktemp("shelf")
     write_project(folder, {"app.py": LIGHT, "event.json": "{}", "empty.trace": "", "app.trace": ""})
     tidalctl("trace", "app.py", "--event", "{}", "-o", "light.trace", cwd=folder).ok()

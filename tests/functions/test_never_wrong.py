@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Chain
+from conftest import Chain, tidalctl
 from warm import plainly, served
 
 HEAD = "import torch\nimport tidalctl\n"
@@ -115,6 +115,8 @@ OTHER = {"plugin": "two", "language": "de"}
 def test_modules_and_files_that_another_event_chooses_come_along(chain: Callable[..., Chain]) -> None:
     made = chain(PROJECT, TRACED)
     assert "requests.log beside its own source" in made.said()
+    assert "--include 'words/*.txt' ships those of other events, too" in made.said()
+    tidalctl("compile", "app.trace", "--force", "--include", "words/*.txt", cwd=made.folder).ok()
     for event in (TRACED, OTHER, OTHER):  # the log that the first run writes does not spoil the bundle for the second
         report = made.run(event)
         assert (report["output"], report["strategy"]) == (made.plain(event), "snapshot")

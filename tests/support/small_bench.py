@@ -49,7 +49,10 @@ class Wrong(AssertionError):
 
 @dataclass
 class Verdict:
-    """What became of a project: `blocked` is the error of the command that refused it; otherwise the strategies of its starts."""
+    """What became of a project: `blocked` is the error of the command that refused it; otherwise how its starts went.
+
+    Of a start that did not restore the state that is the strategy with the cause's code.
+    """
 
     blocked: str = ""
     strategies: tuple[str, ...] = ()
@@ -129,16 +132,17 @@ class ProjectBench:
             raise Wrong(f"{where}: raises\n{done.err}\n\ncompile said:\n{compiled.err}")
         report = done.report
         output = report["output"]
+        strategy = report["strategy"] + (f": {report['cause']}" if report["cause"] else "")
         if "error" in wanted:
             if any(told.values()):
-                return report["strategy"], ["error"]
+                return strategy, ["error"]
             raise Wrong(f"{where}: the plain function raises {wanted['error']}, the start gives {output}\n{compiled.err}")
         differing = [part for part in wanted["output"] if output.get(part) != wanted["output"][part]]
         if untold := [part for part in differing if not told.get(part)]:
             shown = "".join(f"\n  {part}: {output.get(part)} and not {wanted['output'][part]}" for part in untold)
             why = f"{report['strategy']}, {report['fallback']}"
             raise Wrong(f"{where} ({why}):{shown}\n\ncompile said:\n{compiled.err}\nrun said:\n{done.err}")
-        return report["strategy"], differing
+        return strategy, differing
 
 
 @contextlib.contextmanager

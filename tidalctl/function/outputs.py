@@ -1,9 +1,19 @@
 """The outputs of a handler: pieces, streams, JSON."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import GeneratorType
 from typing import Any
+
+
+def called(handler: Callable[[Any, Any], Any], event: Any, context: Any) -> Any:
+    """Call a handler, and return what it gives: of an async one what it gives in the end, of an async generator a generator."""
+    result = handler(event, context)
+    while hasattr(result, "__await__") or hasattr(result, "__anext__"):
+        from tidalctl.function.event_loop import driven, run_until_done  # which imports asyncio
+
+        result = driven(result) if hasattr(result, "__anext__") else run_until_done(result)
+    return result
 
 
 def pieces(result: Any) -> Iterator[Any]:

@@ -10,7 +10,7 @@ import msgspec
 from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
 from tidalctl.function.context import make_context, parse_context
 from tidalctl.function.event import parse_event
-from tidalctl.function.outputs import answer_of, is_stream, json_text, pieces
+from tidalctl.function.outputs import answer_of, called, is_stream, json_text, pieces
 from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
@@ -109,7 +109,7 @@ def _answer(options: RunOptions, template: Template, event: Any, given: str) -> 
     try:
         handler = template.prepare(event, options.argv, options.eager)
         with timeline.span("compute"):
-            result = template.weights.call(handler, event, make_context(function.module, event, given))
+            result = template.weights.call(called, handler, event, make_context(function.module, event, given))
             streams = is_stream(result)
             for piece in guarded(pieces(result), template):
                 if not streams:

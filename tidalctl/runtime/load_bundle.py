@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class BundleFunction:
     """The function in a bundle. Call it with an event, and it gives what the handler gives: a value, or a generator.
 
+    Where the handler is async that is a coroutine, or an async generator, for the caller's event loop.
+
     The handler gets `context` as it is given here. Nothing is converted, whatever `--encode` said.
     """
 
@@ -48,6 +50,10 @@ class BundleFunction:
         except BaseException:  # raised again: no output will end the start
             template.over()
             raise
+        if hasattr(result, "__await__") or hasattr(result, "__anext__"):
+            from tidalctl.runtime.async_outputs import awaited, guarded_async
+
+            return guarded_async(result, template) if hasattr(result, "__anext__") else awaited(result, template)
         if is_stream(result):
             return _dropped_or_read(guarded(result, template, self._first_start.begun), template)
         template.wait()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.trace.records import WeightsBuilt
 from tidalctl.function.context import make_context
-from tidalctl.function.outputs import pieces
+from tidalctl.function.outputs import called, pieces
 from tidalctl.function.target import Handler
 from tidalctl.tracer.request import Request
 
@@ -68,7 +68,7 @@ class Discovery:
     def function(self, handler: Handler, event: dict[str, Any]) -> WeightsBuilt | None:
         """Call the handler, and return who makes the weights."""
         with self.of_a_call(0):
-            for _ in pieces(handler(event, make_context(self._request.function.module, event, self._request.context))):
+            for _ in pieces(called(handler, event, make_context(self._request.function.module, event, self._request.context))):
                 pass
         return self.built()
 
