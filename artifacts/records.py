@@ -20,6 +20,7 @@ class Function(Record, frozen=True):
     init: str = ""  # "module:attribute" given by --init; empty where @tidalctl.init marks it
     static: bool = False  # --static: the promise of @tidalctl.init(static=True), for that function
     encode: bool = False  # --encode: outputs that are not JSON are converted: see tidalctl.function.encoding
+    shape: str = ""  # another form than handler(event, context), that `handler` names: see tidalctl.function.shapes
 
 
 class Fingerprint(Record, frozen=True):

@@ -24,6 +24,7 @@ def record_trace(
     output: Path,
     *,
     init: str = "",
+    shape: str = "",
     static: bool = False,
     vary: Sequence[str] = (),
     argv: Sequence[str] = (),
@@ -51,7 +52,7 @@ def record_trace(
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
     auto = init == "auto"
-    function, root = locate(target, "" if auto else init, static and not auto)
+    function, root = locate(target, "" if auto else init, static and not auto, shape)
     function = msgspec.structs.replace(function, encode=encode)
     try_to_write(partial, str(output))
     clear_stale_partials(beside)

@@ -220,7 +220,8 @@ def _called(handler: Handler, event: dict[str, Any], context: Context) -> Any:
         if frames is not None and frames.tb_next is not None and frames.tb_next.tb_next is not None:
             raise  # by the function itself
         raise TidalError(
-            f"the handler can't be called as handler(event, context): {error}", "give it both parameters"
+            f"the handler can't be called as handler(event, context): {error}",
+            "give it both parameters, or trace with --shape keywords: the event's fields are its arguments",
         ) from None
 
 

@@ -66,6 +66,7 @@ def test_json_of_a_trace_holds_every_record(trace_file: Path) -> None:
         "init": "app:load",
         "static": False,
         "encode": False,
+        "shape": "",
     }
     assert [weight["index"] for weight in document["weights"]] == [1, 0, 2]
     assert [bool(weight["first_uses"]) for weight in document["weights"]] == [True, True, False]

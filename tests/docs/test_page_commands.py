@@ -24,7 +24,10 @@ NOT_RUN = {
 }
 STARTED = "docs/getting-started.md"
 # the quick ones have the same commands, with other options
-SLOW = {"README.md", *(f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "trace", "verify"))}
+SLOW = {
+    "README.md",
+    *(f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "shapes", "trace", "verify")),
+}
 TIMEOUT_S = 120
 
 

@@ -13,6 +13,7 @@ from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocat
 from tidalctl.commands.context_option import CONTEXT
 from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
+from tidalctl.function.shapes import ShapeName
 from tidalctl.function.target import refuse_unknown_fields
 from tidalctl.report.built_weights import init_found, what_to_name
 from tidalctl.report.terminal import count_text, size_text
@@ -50,6 +51,10 @@ def trace(
             "--static", help="Promise of that function what @tidalctl.init(static=True) does: its state depends on no request."
         ),
     ] = False,
+    shape: Annotated[
+        ShapeName | None,
+        typer.Option("--shape", help="What TARGET is, where its source does not show it: see docs/shapes.md."),
+    ] = None,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -88,6 +93,7 @@ def trace(
         events,
         output,
         init=init,
+        shape=shape.value if shape is not None else "",
         static=static,
         vary=vary or (),
         argv=context.args,

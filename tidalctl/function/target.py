@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Function
 from tidalctl.function.init_mark import as_lines, init
@@ -19,13 +21,15 @@ from tidalctl.function.init_mark import as_lines, init
 Handler = Callable[[Any, Any], Any]
 
 
-def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Function, Path]:
+def locate(target: str, init_name: str = "", static: bool = False, shape: str = "") -> tuple[Function, Path]:
     """Find `path/to/app.py:handler` or `package.module:handler` without importing it. Returns it and its project's folder.
+
+    What its source shows to be of another shape is taken as that, or must be of the one that is named (see shapes/), which also says
+    what its init is, where none is named.
 
     Raises TidalError, with near names, where there is no such file or module. The attribute is looked up by `import_handler`.
     """
     place, _, attribute = target.partition(":")
-    attribute = attribute or "handler"
     if init_name and not all(init_name.partition(":")[::2]):
         module = Path(place).stem if place.endswith(".py") else place
         given = init_name.strip(":") or "load"
@@ -44,12 +48,31 @@ def locate(target: str, init_name: str = "", static: bool = False) -> tuple[Func
         if not path.stem.isidentifier():
             raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
         path = Path(os.path.abspath(path))  # without `..`: places in the project are told by how paths begin
-        return Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static), path.parent
-    return _locate_module(place, attribute, init_name, static)
+        function = Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static)
+        return _in_its_shape(function, path, shape), path.parent
+    path, source, root = _locate_module(place)
+    function = Function(module=place, handler=attribute, source=source, init=init_name, static=static)
+    return _in_its_shape(function, path, shape), root
 
 
-def _locate_module(place: str, attribute: str, init_name: str, static: bool) -> tuple[Function, Path]:
-    """A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it."""
+def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
+    """Return a function with its handler's name and its shape. Raises TidalError where the source shows none that is wanted."""
+    from tidalctl.function.shapes import find_shape
+
+    found = find_shape(path.read_bytes(), function.module, function.handler, wanted)
+    if found is None:
+        if wanted:
+            name = f"{function.module}:{function.handler}" if function.handler else path.name
+            raise TidalError(f"{name} is not of the shape {wanted}", "what each shape consists of: docs/shapes.md")
+        return msgspec.structs.replace(function, handler=function.handler or "handler")
+    return msgspec.structs.replace(function, handler=found.name, shape=found.shape, init=function.init or found.init)
+
+
+def _locate_module(place: str) -> tuple[Path, str, Path]:
+    """Return the file of a module, its path in the project, and the project's folder.
+
+    A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it.
+    """
     parts = place.split(".")
     if not all(part.isidentifier() for part in parts):
         raise TidalError(
@@ -59,8 +82,7 @@ def _locate_module(place: str, attribute: str, init_name: str, static: bool) -> 
         base = Path(os.path.abspath(entry or "."))
         for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
             if candidate.is_file():
-                source = candidate.relative_to(base).as_posix()
-                return Function(module=place, handler=attribute, source=source, init=init_name, static=static), base
+                return candidate, candidate.relative_to(base).as_posix(), base
     raise TidalError(f"no module {place}", _near_files(Path.cwd() / f"{parts[0]}.py"))
 
 
@@ -109,6 +131,10 @@ def _imported_handler(function: Function) -> Handler:
             f"from the folder above the package, name the module: tidalctl trace package.{function.module}:{function.handler}",
         ) from None
     handler = _attribute(module, function.handler, f"{function.module}:{function.handler}")
+    if function.shape:
+        from tidalctl.function.shapes import shape_named
+
+        return shape_named(function.shape).handler(module, function.handler)
     if not callable(handler):
         raise TidalError(
             f"{function.module}:{function.handler} is not a function", "a handler is called as handler(event, context)"

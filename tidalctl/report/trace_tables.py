@@ -137,7 +137,8 @@ def _failure_lines(failure: dict[str, Any] | None) -> list[tuple[str, str]]:
 def function_text(function: dict[str, Any]) -> str:
     init = f", init {function['init']}" if function["init"] else ""
     encode = ", its outputs converted to JSON (--encode)" if function["encode"] else ""
-    return f"{function['module']}:{function['handler']} in {function['source']}{init}{encode}"
+    shape = f" ({function['shape']})" if function["shape"] else ""
+    return f"{function['module']}:{function['handler']}{shape} in {function['source']}{init}{encode}"
 
 
 def environment_text(made: dict[str, Any] | None) -> str:
