@@ -55,7 +55,7 @@ class EffectsWatch:
 
     def __enter__(self) -> "EffectsWatch":
         self._meanwhile.enter_context(noting_imports(self.globals))
-        self._init.defined = lambda module: self.globals.note_new(module, self._init.binds)
+        self._init.defined = self.globals.note_definitions
         self.seeded = self._meanwhile.enter_context(noting_seeds())
         return self
 

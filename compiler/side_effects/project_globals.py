@@ -48,11 +48,15 @@ class ProjectGlobals:
         self.imported.append(name)
         self._before |= {slot: _Noted(_digest(value), value) for slot, value in self._slots() if slot.module == name}
 
-    def note_new(self, name: str, but: Container[tuple[str, str]]) -> None:
-        """Take what a module has got since as it is now, `but` some globals: what its definitions set is set in each start."""
-        new = ((slot, value) for slot, value in self._slots() if slot.module == name and slot not in self._before)
+    def note_definitions(self, names: Container[tuple[str, str]]) -> None:
+        """Take globals that were not there before as they are now, and classes among them with their attributes.
+
+        `names` are module and name of each. What a definition sets is set in each start.
+        """
         self._before |= {
-            slot: _Noted(_digest(value), value) for slot, value in new if slot.owner or (name, slot.name) not in but
+            slot: _Noted(_digest(value), value)
+            for slot, value in self._slots()
+            if slot not in self._before and (slot.module, slot.owner.partition(".")[0] or slot.name) in names
         }
 
     def changed(self) -> dict[Slot, Any]:

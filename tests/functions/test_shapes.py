@@ -44,7 +44,10 @@ SERVERS = {
 CALL = "import json, os, sys\nsys.path.insert(0, sys.argv[1])\nevent = json.loads(sys.argv[2])\n{}\nprint(json.dumps(answer))"
 
 
-@pytest.mark.parametrize("shape", SERVERS)
+QUICK = ("at_import", "cog")
+
+
+@pytest.mark.parametrize("shape", [pytest.param(shape, marks=() if shape in QUICK else pytest.mark.slow) for shape in SERVERS])
 def test_an_example_is_served_from_a_snapshot_as_by_its_server(tmp_path: Path, shape: str) -> None:
     target, options, call = SERVERS[shape]
     shutil.copytree(EXAMPLES / shape, tmp_path / shape, ignore=shutil.ignore_patterns("__pycache__"))

@@ -24,6 +24,7 @@ for line in sys.stdin:
     asked = json.loads(line)
     reader, writer = os.pipe()
     if not os.fork():
+        os.dup2(2, 1)  # the function may print
         os.environ.update({k: v for k, v in asked["env"].items() if v is not None})
         for name in [k for k, v in asked["env"].items() if v is None]:
             os.environ.pop(name, None)

@@ -19,11 +19,11 @@ class Init:
 
     `target` is the object that a method fills: see filled_object.py. Of statements (see module_state.py) `binds` are the globals, as
     module and name, that are bound to parts of the state. `prepare` is called before it is restored, and makes what it is not to make:
-    imports and definitions. While the function runs, `defined` is called with the module's name after each of these.
+    imports and definitions. While the function runs, `defined` is called after each of these with the globals that they all bind.
     """
 
     prepare: "Callable[[], None] | None" = None
-    defined: "Callable[[str], None] | None" = None
+    defined: "Callable[[frozenset[tuple[str, str]]], None] | None" = None
     binds: "frozenset[tuple[str, str]]" = frozenset()
 
     def __init__(self, function: "Callable[..., Any]", static: bool, target: "Any" = None) -> None:

@@ -10,19 +10,19 @@ from typing import Any
 from tidalctl.function.init_mark import Init, answer_init
 
 
-def run(namespace: dict[str, Any], lines: str, bound: tuple[str, ...], kept: tuple[bool, ...], *parts: CodeType) -> None:
+def run(namespace: dict[str, Any], lines: str, bound: str, defined: str, kept: tuple[bool, ...], *parts: CodeType) -> None:
     """Run statements of the module whose globals are `namespace`, or have their state restored.
 
-    `parts` are their code, in order, of which `kept` tells those that are imports and definitions. `bound` are the names that the
-    others bind. Raises whatever the statements raise.
+    `parts` are their code, in order, of which `kept` tells those that are imports and definitions. `defined` are the names that these
+    bind, and `bound` those that the others bind, joined by spaces. Raises whatever the statements raise.
     """
 
     def statements() -> dict[str, Any]:
         for part, keep in zip(parts, kept, strict=True):
             exec(part, namespace)
             if keep and mark.defined is not None:
-                mark.defined(module)
-        return {name: namespace[name] for name in bound if name in namespace}
+                mark.defined(definitions)
+        return {name: namespace[name] for name in bound.split() if name in namespace}
 
     def prepare() -> None:
         for part, keep in zip(parts, kept, strict=True):
@@ -32,5 +32,6 @@ def run(namespace: dict[str, Any], lines: str, bound: tuple[str, ...], kept: tup
     module = str(namespace["__name__"])
     statements.__module__, statements.__qualname__ = module, lines
     mark = Init(statements, static=True)
-    mark.prepare, mark.binds = prepare, frozenset((module, name) for name in bound)
+    definitions = frozenset((module, name) for name in defined.split())
+    mark.prepare, mark.binds = prepare, frozenset((module, name) for name in bound.split())
     namespace.update(answer_init(mark, (), {}))

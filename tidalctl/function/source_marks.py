@@ -64,13 +64,18 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     """Compile a module with a call of module_state.run in the place of some of its statements. None where there are none."""
     if not statements:
         return None
-    parts = [(keep, list(part)) for keep, part in itertools.groupby(statements, lambda node: isinstance(node, _KEPT))]
-    kept = names_bound(node for keep, part in parts if keep for node in part)
-    bound = names_bound(node for keep, part in parts if not keep for node in part) - kept
+    kept = [node for node in statements if isinstance(node, _KEPT)]
+    defined = names_bound(kept)
+    bound = names_bound(node for node in statements if node not in kept) - defined
+    annotations = {node: _annotation(node) for node in statements if isinstance(node, ast.AnnAssign)}
+    expanded = [one for node in statements for one in (node, annotations.get(node)) if one is not None]
+    run_in_each_start = {*kept, *annotations.values()}
+    parts = [(keep, list(part)) for keep, part in itertools.groupby(expanded, run_in_each_start.__contains__)]
     texts = [_PART.format(path, number) for number in range(len(parts))]
     call = ast.parse(
         "__import__('tidalctl.function.module_state', fromlist=['run']).run(globals(), "
-        f"{name!r}, {tuple(sorted(bound))!r}, {tuple(keep for keep, _ in parts)!r}, {', '.join(map(repr, texts))})"
+        f"{name!r}, {' '.join(sorted(bound))!r}, {' '.join(sorted(defined))!r}, "
+        f"{tuple(keep for keep, _ in parts)!r}, {', '.join(map(repr, texts))})"
     ).body[0]
     for node in ast.walk(call):
         ast.copy_location(node, statements[0])
@@ -84,6 +89,13 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     module: CodeType = compile(tree, path, "exec", dont_inherit=True)
     constants = (codes.get(value, value) if isinstance(value, str) else value for value in module.co_consts)
     return module.replace(co_consts=tuple(constants))
+
+
+def _annotation(node: ast.AnnAssign) -> ast.AnnAssign:
+    """Return the annotation of a name without the assignment: it goes into the module's `__annotations__`."""
+    return ast.copy_location(
+        ast.AnnAssign(target=node.target, annotation=node.annotation, value=None, simple=node.simple), node
+    )
 
 
 def _future_flags(tree: ast.Module) -> int:

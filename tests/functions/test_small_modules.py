@@ -1,0 +1,129 @@
+"""Small modules as hypothesis draws them: states at import, and what functions, methods and threads load, are the plain function's."""
+
+import contextlib
+import importlib
+import io
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from many_examples import MANY
+from small_bench import ProjectBench, Verdict
+from small_modules import HEAD, small_modules, statements
+
+from tidalctl.artifacts.state.skeleton import SkeletonUnpickler
+from tidalctl.compiler.side_effects.effects import EffectsWatch
+from tidalctl.compiler.snapshot.writer import NotStored, write_skeleton
+from tidalctl.function.init_mark import Init, answer_inits_with
+from tidalctl.function.source_marks import MarkingFinder
+from tidalctl.runtime.process.timeline import Timeline
+from tidalctl.runtime.restore import settle
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])])
+def test_bundles_of_small_modules_answer_as_the_plain_function_does(tmp_path: Path, count: int) -> None:
+    verdicts: list[Verdict] = []
+
+    # what is found is shrunk by hand: each try costs ten seconds
+    @settings(
+        max_examples=count, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(small_modules())
+    def check(project: Any) -> None:
+        verdicts.append(bench.check(project))
+
+    with ProjectBench(tmp_path) as bench:
+        check()
+    strategies = Counter(strategy for verdict in verdicts for strategy in verdict.strategies)
+    assert strategies["snapshot"] > len(verdicts), (strategies, Counter(verdict.blocked for verdict in verdicts))
+
+
+PLACES = st.tuples(st.integers(0, 9), st.integers(0, 9))
+
+
+class Answering:
+    """A module of drawn statements in this process, some of which are init: run once, stored, and restored in a second import."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.kept: dict[str, Any] = {}
+        self.cause: Any = None
+
+    def store(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Answer init by itself, and store what it gives."""
+        with EffectsWatch(str(self._folder), mark) as watch:
+            state = mark.function(*arguments, **keywords)
+        self.cause = watch.cause(mark.name)
+        if self.cause is None:
+            try:
+                if watch.copied(state):
+                    self.cause = "copied"
+                    return state
+                effects = watch.effects({})
+                pickler, _ = write_skeleton(self._folder / "skeleton.pickle", state, effects, {}, str(self._folder))
+                self.kept = {name: storage.clone() for name, storage in pickler.storages.items()}
+            except NotStored as refused:
+                self.cause = refused.reason
+        return state
+
+    def restore(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Answer it as a start would."""
+        assert mark.prepare is not None
+        mark.prepare()
+        data = (self._folder / "skeleton.pickle").read_bytes()
+        skeleton = SkeletonUnpickler(io.BytesIO(data), self.kept.__getitem__, None, str(self._folder)).load()
+        return settle(skeleton, Timeline(0, 0))
+
+
+@contextlib.contextmanager
+def imported(folder: Path, init: str, provider: Any) -> Iterator[Any]:
+    """The module `drawn`, with statements of it answered by a provider (None: plainly)."""
+    before = answer_inits_with(provider)
+    try:
+        with MarkingFinder("drawn", init, static=True) if provider is not None else contextlib.nullcontext():
+            yield importlib.import_module("drawn")
+    finally:
+        answer_inits_with(before)
+        sys.modules.pop("drawn", None)
+
+
+@pytest.mark.parametrize("count", [60, MANY])
+def test_statements_that_are_answered_leave_a_module_as_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    for number in range(10):
+        (tmp_path / f"f{number}.json").write_text(f'"file {number}"')
+    became: Counter[str] = Counter()
+
+    def check(drawn: tuple[tuple[list[str], list[str]], tuple[int, int]]) -> None:
+        (parts, said), places = drawn
+        first, last = sorted(place % len(parts) for place in places)
+        text, lines = HEAD, []
+        for part in parts:
+            text += "\n"
+            begin = text.count("\n") + 1
+            text += f"{part}\n"
+            lines.append((begin, text.count("\n")))
+        text += "\n\ndef handler():\n    return [" + ", ".join(said) + "]\n"
+        (tmp_path / "drawn.py").write_text(text)
+        importlib.invalidate_caches()
+        init, module = f"{lines[first][0]}-{lines[last][1]}", Answering(tmp_path)
+        with imported(tmp_path, init, None) as plain:
+            expected = plain.handler()
+        with imported(tmp_path, init, module.store) as stored:
+            assert stored.handler() == expected, f"run, {init}:\n{text}"
+        became["stored" if module.cause is None else getattr(module.cause, "code", str(module.cause))] += 1
+        if module.cause is None:
+            with imported(tmp_path, init, module.restore) as restored:
+                assert restored.handler() == expected, f"restored, {init}:\n{text}"
+
+    wanted = settings(max_examples=count, deadline=None, phases=[Phase.generate], database=None)
+    wanted(given(st.tuples(statements(64), PLACES))(check))()
+    assert became["stored"] > count // 3, became
