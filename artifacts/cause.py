@@ -29,7 +29,9 @@ class Cause(enum.Enum):
 
     # -- init did something that no restored state can stand for
     ARGUMENT_WRITTEN = "{init} writes to {what}, which the handler may read"
-    ARGUMENTS_NOT_JSON = "{init} was called with an argument that is not JSON, so that no later call can be compared with it"
+    ARGUMENTS_NOT_JSON = (
+        "{init} was called{place} with an argument that is not JSON, so that no later call can be compared with it"
+    )
     GLOBAL_SET_BEFORE_INIT = (
         "{name} is set before {init} is called, which may look at it: if it does not, mark it with static=True, "
         "or name it with --init and --static"

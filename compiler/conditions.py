@@ -72,7 +72,7 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> Reason | N
     if report.cause is not None:
         return report.cause
     if not call.arguments:
-        return Cause.ARGUMENTS_NOT_JSON.of(init=call.name)
+        return Cause.ARGUMENTS_NOT_JSON.of(init=call.name, place=f" at {call.called_at}" if call.called_at else "")
     if kind == "script" and report.later_calls != "fresh":
         return Cause.STATE_KEPT.of(init=call.name)
     if kind == "script" and report.globals_differ is not None:

@@ -16,6 +16,7 @@ from tidalctl.artifacts.trace.records import (
     Executed,
     FileOpened,
     FirstUse,
+    FurtherCall,
     Import,
     ImportWork,
     InitCall,
@@ -24,12 +25,13 @@ from tidalctl.artifacts.trace.records import (
     PathAsked,
     SourcesRead,
     Weight,
+    WeightsBuilt,
     WeightWritten,
 )
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 from tidalctl.compiler.variables import environ_reads
 
-_OF_AN_EVENT = (InitCall, Weight, TapeRead, TapeStep, FirstUse, WeightWritten, Kernel, Invocation)
+_OF_AN_EVENT = (InitCall, FurtherCall, Weight, TapeRead, TapeStep, FirstUse, WeightWritten, Kernel, Invocation)
 
 
 def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[str] = ()) -> Trace:
@@ -113,6 +115,6 @@ def _of_the_process(traces: Sequence[Trace]) -> list[AnyRecord]:
         patterns=tuple(dict.fromkeys(pattern for work in works for pattern in work.patterns)),
         scans=tuple({(scan.path, scan.pathlike): scan for work in works for scan in work.scans}.values()),
     )
-    once = [record for kind in (Environment, EnvironReads) if (record := traces[0].one(kind)) is not None]
+    once = [record for kind in (Environment, EnvironReads, WeightsBuilt) if (record := traces[0].one(kind)) is not None]
     rest = (Executed(files=tuple(executed)), SourcesRead(files=tuple(sources)), work)
     return [*once, *imports.values(), *opened.values(), *asked.values(), *rest]

@@ -7,11 +7,11 @@ from pathlib import Path
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import FileOpened, Import, InitCall, WeightsBuilt
+from tidalctl.artifacts.trace.records import FileOpened, FurtherCall, Import, InitCall, WeightsBuilt
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.compiler.suggest import suggestion
-from tidalctl.report.built_weights import what_to_name
+from tidalctl.report.built_weights import further_call, what_to_name
 
 
 def notes_of(trace: Trace, strategy: Strategy, manifest: Manifest, report: SnapshotReport) -> Iterator[str]:
@@ -19,9 +19,9 @@ def notes_of(trace: Trace, strategy: Strategy, manifest: Manifest, report: Snaps
     yield from strategy.notes
     calls = [init.call for init in strategy.inits]
     if not calls:
-        if built := trace.one(WeightsBuilt):
-            yield f"no init was called{what_to_name(built)}"
+        yield f"no init was called{what_to_name(trace.header.function.init, trace.one(WeightsBuilt))}"
         return
+    yield from (further_call(call, calls[0].name) for call in trace.of(FurtherCall))
     source, name = _source_of(trace, calls[0])
     if manifest.strategy != "eager" and report.kept_globals:
         yield f"init also sets {', '.join(report.kept_globals)}: kept with the state"

@@ -34,7 +34,7 @@ from tidalctl.lineage.loaders import LoaderWatch
 from tidalctl.lineage.tape import Tape
 from tidalctl.tracer.handler.first_uses import AccessMode, AccessRecord, ModuleStack
 from tidalctl.tracer.handler.kernels import kernel_signatures, without_inductor
-from tidalctl.tracer.init.call import RecordedInit, peak_rss, record_init
+from tidalctl.tracer.init.call import RecordedInit, caller, peak_rss, record_init
 from tidalctl.tracer.process.clock import TraceClock
 from tidalctl.tracer.request import Request
 
@@ -52,6 +52,7 @@ class Session:
         self._root = request.root
         self._digests = SourceDigests()
         self._inits: list[RecordedInit] = []
+        self._further: list[t.FurtherCall] = []
         self._event: dict[str, Any] = {}
         self._event_index = 0
         self._generators = FirstGenerators()
@@ -88,6 +89,10 @@ class Session:
             with self.clock.entering("init"), _disable_current_modes():
                 seen = any(known.call.event == self._event_index for known in self._inits)
                 if seen or (self._inits and self._inits[0].call.name != mark.name):
+                    further = t.FurtherCall(mark.name, self._event_index, caller(self._root))
+                    if further not in self._further:
+                        self._further.append(further)
+                        self.writer.write(further)
                     return mark.function(*arguments, **keywords)
                 return self._recorded(mark, arguments, keywords, event)
         finally:

@@ -197,6 +197,15 @@ class InitCall(Record, frozen=True, tag="init"):
     writes: str = ""  # what of its arguments it changes, in words
     computed_read: str | None = None  # how a number was computed that init took out of a tensor
     first_event_line: int | None = None  # the line of init's own source that first led to a read of the event
+    called_at: str = ""  # the file of the project and the line that called it; empty where that is none of its own
+
+
+class FurtherCall(Record, frozen=True, tag="further"):
+    """A call of an init whose state no bundle holds: another init than the first, or the same again, with other arguments say."""
+
+    name: str
+    event: int
+    called_at: str
 
 
 class WeightsBuilt(Record, frozen=True, tag="built"):
@@ -287,6 +296,7 @@ AnyRecord = (
     | TapeStep
     | Weight
     | InitCall
+    | FurtherCall
     | WeightsBuilt
     | FirstUse
     | WeightWritten

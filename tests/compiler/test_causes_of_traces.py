@@ -123,7 +123,7 @@ def test_an_argument_that_is_not_json_and_a_draw_without_a_seed_are_causes() -> 
         )
 
     name = Init(drawn, False).name
-    assert told(object()) == Cause.ARGUMENTS_NOT_JSON.of(init=name)
+    assert told(object()) == Cause.ARGUMENTS_NOT_JSON.of(init=name, place="")
     assert told(1) == Cause.UNSEEDED.of(weight="weight", init=name)
 
 

@@ -9,13 +9,22 @@ import typer
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace.file import Trace
-from tidalctl.artifacts.trace.records import FirstUse, Import, InitCall, Invocation, TracingCost, Weight, WeightsBuilt
+from tidalctl.artifacts.trace.records import (
+    FirstUse,
+    FurtherCall,
+    Import,
+    InitCall,
+    Invocation,
+    TracingCost,
+    Weight,
+    WeightsBuilt,
+)
 from tidalctl.commands.context_option import CONTEXT
 from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
 from tidalctl.function.shapes import ShapeName
 from tidalctl.function.target import refuse_unknown_fields
-from tidalctl.report.built_weights import init_found, what_to_name
+from tidalctl.report.built_weights import further_call, init_found, what_to_name
 from tidalctl.report.terminal import count_text, size_text
 from tidalctl.tracer.launch import record_trace
 
@@ -131,7 +140,8 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     lines += [_init_line(recorded, call, len(calls)) for call in calls]
     if not calls:
-        lines.append(f"  init      none was called{what_to_name(recorded.one(WeightsBuilt))}")
+        lines.append(f"  init      none was called{what_to_name(recorded.header.function.init, recorded.one(WeightsBuilt))}")
+    lines += [f"  note      {further_call(call, calls[0].name)}" for call in recorded.of(FurtherCall)]
     for invocation in recorded.of(Invocation):
         tax = invocation.first_launch_tax_s
         again = "once only" if invocation.second_call_s is None else f"again {invocation.second_call_s:.2f} s"

@@ -67,7 +67,7 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     kept = [node for node in statements if isinstance(node, _KEPT)]
     defined = names_bound(kept)
     bound = names_bound(node for node in statements if node not in kept) - defined
-    annotations = {node: _annotation(node) for node in statements if isinstance(node, ast.AnnAssign)}
+    annotations: dict[ast.stmt, ast.stmt] = {node: _annotation(node) for node in statements if isinstance(node, ast.AnnAssign)}
     expanded = [one for node in statements for one in (node, annotations.get(node)) if one is not None]
     run_in_each_start = {*kept, *annotations.values()}
     parts = [(keep, list(part)) for keep, part in itertools.groupby(expanded, run_in_each_start.__contains__)]

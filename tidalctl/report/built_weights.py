@@ -1,11 +1,16 @@
 """What trace and compile say of a function for which no init is named: what builds its weights, and what to name."""
 
-from tidalctl.artifacts.trace.records import WeightsBuilt
+from tidalctl.artifacts.trace.records import FurtherCall, WeightsBuilt
 from tidalctl.report.terminal import size_text
 
 
-def what_to_name(built: WeightsBuilt | None) -> str:
-    """Return how a sentence goes on that begins with: no init was called."""
+def what_to_name(init: str, built: WeightsBuilt | None) -> str:
+    """Return how a sentence goes on that begins with: no init was called. `init` is what `--init` named."""
+    if init:
+        return (
+            f": {init} is there, and nothing called it for these events; give one for which it is called, or let --init auto "
+            "find what makes the weights"
+        )
     if built is None:
         return ", and no weights were seen to be made: a bundle holds the function's imports"
     size = size_text(built.nbytes)
@@ -19,6 +24,13 @@ def what_to_name(built: WeightsBuilt | None) -> str:
         f": {name} at {built.file}:{built.line} builds {size} on each start; to have that in the bundle, mark it with "
         f"@tidalctl.init or trace with --init {built.name}"
     )
+
+
+def further_call(call: FurtherCall, first: str) -> str:
+    """Say that an init runs in each start, since the bundle holds the state of the first call."""
+    again = "once more" if call.name == first else "besides"
+    place = f" at {call.called_at}" if call.called_at else ""
+    return f"{call.name} is called {again}{place} for event {call.event}: the bundle holds the first state, and this call runs"
 
 
 def init_found(built: WeightsBuilt) -> str:

@@ -44,6 +44,8 @@ def trace_document(trace: Trace, path: Path) -> dict[str, Any]:
         "vary": list(header.vary),
         "environment": plain(environment.fingerprint) if environment else None,
         "init": plain(trace.of(records.InitCall)),
+        "further_inits": plain(trace.of(records.FurtherCall)),
+        "built": plain(trace.one(records.WeightsBuilt)),
         "invocations": [
             {**plain(call), "first_launch_tax_s": call.first_launch_tax_s} for call in trace.of(records.Invocation)
         ],

@@ -1,12 +1,15 @@
 """One call of init, recorded: what it read of the event, what it made, and how each of its weights came to be."""
 
 import inspect
+import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
+from types import FrameType
 from typing import Any
 
+from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.state.skeleton import skeleton_digest
 from tidalctl.artifacts.state.storages import digest_of, storage_names
 from tidalctl.artifacts.trace import records as t
@@ -82,7 +85,7 @@ def record_init(
     before = {
         name: value for name, value in read_ambient().items() if name not in GENERATORS or name in generators or not generators
     }
-    began = time.perf_counter()
+    called_at, began = caller(tape.root), time.perf_counter()
     with recording(tape) as threads:
         state = _call_with_probe(mark.function, arguments, keywords, event, probe, written)
     if sys.getrefcount(probe) > 2:  # kept by the state or by somebody else, who may read more of it later
@@ -106,6 +109,7 @@ def record_init(
         writes=written.what(),
         computed_read=computed.host_read,
         first_event_line=probe.first_line,
+        called_at=called_at,
     )
     return RecordedInit(call, state, written.whole or "", tape, computed)
 
@@ -128,6 +132,16 @@ def _call_with_probe(
         probe.whole = True
         written.put_back()
         return function(*arguments, **keywords)
+
+
+def caller(root: str) -> str:
+    """Return the innermost file of the project that runs, and its line: who calls init. Empty where none does in this thread."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_own(frame.f_code.co_filename, root):
+            return f"{os.path.relpath(frame.f_code.co_filename, root)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
 
 
 def peak_rss() -> int:
