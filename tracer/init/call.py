@@ -136,7 +136,7 @@ def _call_with_probe(
 
 def caller(root: str) -> str:
     """Return the innermost file of the project that runs, and its line: who calls init. Empty where none does in this thread."""
-    frame: FrameType | None = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1) if root else None
     while frame is not None:
         if is_own(frame.f_code.co_filename, root):
             return f"{os.path.relpath(frame.f_code.co_filename, root)}:{frame.f_lineno}"
