@@ -9,7 +9,7 @@ from tidalctl.artifacts.bundle.directory import remove
 from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
 from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.conditions import guard_of, refusal
@@ -71,7 +71,7 @@ def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -
         guard=guard_of("snapshot", strategy, report, place.trace),
         report=report,
         cause=cause,
-        notes=() if cause else _looked_note(strategy),
+        notes=() if cause else _looked_note(strategy, place.trace.header.function),
     )
 
 
@@ -185,7 +185,7 @@ def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, fold
     return take_capture(header, request)
 
 
-def _looked_note(strategy: Strategy) -> tuple[str, ...]:
+def _looked_note(strategy: Strategy, function: Function) -> tuple[str, ...]:
     call = strategy.inits[0].call
     looked = bool(call.event_reads or call.event_whole)
     if looked:
@@ -195,5 +195,6 @@ def _looked_note(strategy: Strategy) -> tuple[str, ...]:
             f"{call.name} is called with other arguments for event {other.event}, and runs then: the snapshot is event 0's",
         )
     if not call.static:
-        return (f"{call.name} read nothing of the event, so the snapshot answers all; static=True would say so",)
+        how = f"trace with --init {function.init} --static" if function.init else "static=True"
+        return (f"{call.name} read nothing of the event, so the snapshot answers all; {how} would say so",)
     return ()

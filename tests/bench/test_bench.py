@@ -81,6 +81,7 @@ def run_command(*arguments: str) -> Any:
 
 
 def plain_of(folder: Path, app: str, *argv: str) -> processes.PlainFunction:
+    folder.mkdir(exist_ok=True)
     (folder / "app.py").write_text(textwrap.dedent(app))
     where = str(folder)
     return processes.PlainFunction(root=where, cwd=where, source="app.py", module="app", handler="handler", argv=argv)
@@ -109,6 +110,14 @@ def test_the_plain_function_has_the_given_context_and_its_output_is_converted(tm
     plain = plain_of(tmp_path, "def handler(event, context): yield {event['n'], context.client_context.custom['tenant']}")
     plain = msgspec.structs.replace(plain, context='{"client_context": {"custom": {"tenant": "a"}}}', encode=True)
     assert processes.run_eager(plain, '{"n": 1}').output == [[1, "a"]]
+
+
+def test_the_plain_function_may_be_async_or_of_another_shape(tmp_path: Path) -> None:
+    app = "async def handler(event, context):\n    for n in range(event['n']):\n        yield n\n"
+    assert processes.run_eager(plain_of(tmp_path / "async", app), '{"n": 2}').output == [0, 1]
+    app = "class P:\n    def setup(self): self.x = 2\n    def predict(self, n): return n * self.x\n"
+    plain = msgspec.structs.replace(plain_of(tmp_path / "cog", app), handler="P", shape="cog")
+    assert processes.run_eager(plain, '{"n": 2}').output == 4
 
 
 def test_the_first_token_the_end_and_the_exit_are_told_apart(tmp_path: Path) -> None:

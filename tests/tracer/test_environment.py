@@ -106,3 +106,38 @@ def test_a_variable_that_the_program_sets_counts_as_it_was_before_and_as_it_is_w
     unset = digest_json([None])
     assert found.variables == {"SET": unset, "DEFAULTED": unset, "GIVEN": digest_json(["mine"])}
     assert found.at_init == {"SET": digest_json(["project:"]), "DEFAULTED": digest_json(["1"])}
+
+
+CACHED = """
+import functools, os
+
+@functools.lru_cache
+def settings():
+    return os.environ.get("CACHED")
+
+class Settings:
+    @functools.cached_property
+    def seed(self):
+        return os.environ.get("PROPERTY")
+
+def plain():
+    return os.environ.get("PLAIN")
+
+def handler():
+    return settings(), Settings().seed, plain()
+
+def after():
+    return os.environ.get("AFTER")
+"""
+
+
+def test_what_the_handler_reads_before_init_counts_where_a_cache_keeps_it_for_init(tmp_path: Path) -> None:
+    source, clock, names = tmp_path / "app.py", TraceClock(), {"__file__": str(tmp_path / "app.py")}
+    source.write_text(CACHED)
+    with EnvironRecorder(clock, str(tmp_path)) as recorder:
+        exec(compile(CACHED, str(source), "exec"), names)
+        with clock.entering("handler"):
+            names["handler"]()  # type: ignore[operator]
+            recorder.init_called()
+            names["after"]()  # type: ignore[operator]
+    assert set(recorder.reads().variables) == {"CACHED", "PROPERTY"}

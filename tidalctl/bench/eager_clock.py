@@ -1,10 +1,10 @@
 """Runs a plain function with nothing of tidalctl around it but the clock and its context. Executed by its path, never imported.
 
-    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT CONTEXT ENCODE [ARGUMENT …]
+    python eager_clock.py FD ROOT SOURCE MODULE HANDLER EVENT CONTEXT ENCODE SHAPE [ARGUMENT …]
 
 EVENT is a JSON object or the path of a file with one, CONTEXT the JSON of all fields of the handler's context, ENCODE empty unless
-outputs are converted to JSON. Once the function is done, its marks (nanoseconds of the monotonic clock)
-and its output go to the file descriptor FD as JSON.
+outputs are converted to JSON, SHAPE empty for an ordinary handler. Once the function is done, its marks (nanoseconds of the monotonic
+clock) and its output go to the file descriptor FD as JSON.
 """
 
 import time
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 def main() -> None:
     """What `python app.py` does for a user who has a handler: import, call, print."""
-    fd, root, source, module, handler_name, event_text, context_text, encode = sys.argv[1:9]
-    sys.argv[:] = [f"{root}/{source}", *sys.argv[9:]]
+    fd, root, source, module, handler_name, event_text, context_text, encode, shape = sys.argv[1:10]
+    sys.argv[:] = [f"{root}/{source}", *sys.argv[10:]]
     if not sys.flags.safe_path:
         sys.path.pop(0)
     sys.path.insert(0, root)
@@ -37,11 +37,18 @@ def main() -> None:
     make_context = _loaded("context").Context
     encoded = _loaded("encoding").encoded if encode else None
     handler = importlib.import_module(module)
-    for part in handler_name.split("."):
-        handler = getattr(handler, part)
+    if shape:
+        _loaded("shapes/__init__", "shapes")
+        handler = _loaded(f"shapes/{shape}", f"shapes.{shape}").handler(handler, handler_name)
+    else:
+        for part in handler_name.split("."):
+            handler = getattr(handler, part)
     imported = time.monotonic_ns()
     first = 0
-    result = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
+    result: Any = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
+    loop: Any = _loaded("event_loop") if hasattr(result, "__await__") or hasattr(result, "__anext__") else None
+    while hasattr(result, "__await__") or hasattr(result, "__anext__"):
+        result = loop.driven(result) if hasattr(result, "__anext__") else loop.run_until_done(result)
     streams = isinstance(result, Iterator)
     output: list[object] = []
     for piece in result if streams else (result,):
@@ -58,13 +65,15 @@ def main() -> None:
         report = report[os.write(int(fd), report) :]
 
 
-def _loaded(name: str) -> "Any":
-    """Return a module of tidalctl/function, loaded by its path, without the package."""
+def _loaded(file: str, name: str = "") -> "Any":
+    """Return a module of tidalctl/function, loaded by its path, without the package above it. With `name`, others find it by that."""
     import importlib.util
 
-    path = f"{__file__.rpartition('/')[0]}/../function/{name}.py"
-    spec = importlib.util.spec_from_file_location(f"tidalctl.function.{name}", path)
+    path = f"{__file__.rpartition('/')[0]}/../function/{file}.py"
+    spec = importlib.util.spec_from_file_location(f"tidalctl.function.{name or file}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    if name:
+        sys.modules[module.__name__] = module
     spec.loader.exec_module(module)  # type: ignore[union-attr]
     return module
 

@@ -29,7 +29,8 @@ TAIL = 20  # lines of a failed child's stderr that are shown
 class PlainFunction(msgspec.Struct, frozen=True, kw_only=True):
     """Where the function lies and how it is called without tidalctl. `argv` are the arguments after the script's name.
 
-    `context` is the JSON text of fields of its context; with `encode`, what it gives is converted to JSON.
+    `context` is the JSON text of fields of its context; with `encode`, what it gives is converted to JSON. Of another
+    shape than an ordinary handler the shape's module makes one.
     """
 
     root: str
@@ -40,6 +41,7 @@ class PlainFunction(msgspec.Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...] = ()
     context: str = ""
     encode: bool = False
+    shape: str = ""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,7 +74,7 @@ def run_eager(plain: PlainFunction, event: str) -> Run:
         value = json.loads(event if event.startswith("{") else Path(event).read_bytes())
         context = json.dumps(context_fields(plain.module, value, plain.context))
         place = (plain.root, plain.source, plain.module, plain.handler)
-        spec = (str(fd), *place, event, context, "encode" if plain.encode else "")
+        spec = (str(fd), *place, event, context, "encode" if plain.encode else "", plain.shape)
         ended = _run([sys.executable, str(CLOCK), *spec, *plain.argv], plain.cwd, PLAIN, (fd,))
         marks_file.seek(0)
         written = marks_file.read()

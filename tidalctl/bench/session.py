@@ -58,6 +58,7 @@ def open_subject(path: Path, argv: Sequence[str] = (), context: str = "") -> Sub
         argv=tuple(argv),
         context=context,
         encode=manifest.function.encode,
+        shape=manifest.function.shape,
     )
     weights = dict.fromkeys(bundle / weight.file for weight in manifest.weights)
     parts = [bundle / name for name in (*manifest.files, MANIFEST)]

@@ -36,11 +36,6 @@ def locate(target: str, init_name: str = "", static: bool = False, shape: str = 
         raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
     if as_lines(init_name.partition(":")[2]):
         static = True  # the import of a module has no event
-    if static and not init_name:
-        raise TidalError(
-            "--static is about the function that --init names, and there is none",
-            "name it: --init app:load --static; or write @tidalctl.init(static=True)",
-        )
     if place.endswith(".py") or "/" in place:
         path = Path(place)
         if not path.is_file():
@@ -49,10 +44,14 @@ def locate(target: str, init_name: str = "", static: bool = False, shape: str = 
             raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
         path = Path(os.path.abspath(path))  # without `..`: places in the project are told by how paths begin
         function = Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static)
-        return _in_its_shape(function, path, shape), path.parent
+        function = _in_its_shape(function, path, shape)
+        _refuse_static_of_nothing(function)
+        return function, path.parent
     path, source, root = _locate_module(place)
     function = Function(module=place, handler=attribute, source=source, init=init_name, static=static)
-    return _in_its_shape(function, path, shape), root
+    function = _in_its_shape(function, path, shape)
+    _refuse_static_of_nothing(function)
+    return function, root
 
 
 def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
@@ -66,6 +65,15 @@ def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
             raise TidalError(f"{name} is not of the shape {wanted}", "what each shape consists of: docs/shapes.md")
         return msgspec.structs.replace(function, handler=function.handler or "handler")
     return msgspec.structs.replace(function, handler=found.name, shape=found.shape, init=function.init or found.init)
+
+
+def _refuse_static_of_nothing(function: Function) -> None:
+    """Raise TidalError where `--static` is given and nothing is named."""
+    if function.static and not function.init:
+        raise TidalError(
+            "--static is about the function that --init names, and there is none",
+            f"name it: --init {function.module}:load --static; or write @tidalctl.init(static=True)",
+        )
 
 
 def _locate_module(place: str) -> tuple[Path, str, Path]:

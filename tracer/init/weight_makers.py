@@ -145,7 +145,10 @@ class WeightMakers:
 
         In place of the function there is None where only the handler itself, or functions that no name leads to, make them.
         """
-        weights = [weight for weight in self._weights.values() if weight.forwarded or not weight.alive.expired()]
+        # of a network it is what its modules own; what else is still there may be a cache of the latest answer
+        owned = [weight for weight in self._weights.values() if weight.forwarded]
+        left = [weight for weight in self._weights.values() if not weight.alive.expired()]
+        weights = owned if sum(weight.nbytes for weight in owned) >= LEAST else left
         total = sum(weight.nbytes for weight in weights)
         if total < LEAST:
             return None

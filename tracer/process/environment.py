@@ -7,6 +7,7 @@ Packages in NEUTRAL read for themselves (how to log, where a cache lies, how man
 of logging.
 """
 
+import functools
 import os
 import sys
 import threading
@@ -50,7 +51,10 @@ _SETTINGS_LIBRARIES = ("pydantic_settings", "dotenv")  # copy all variables, and
 
 
 class EnvironRecorder:
-    """A context in which reads of os.environ are noted, except those of the handler. See EnvironReads for what is kept."""
+    """A context in which reads of os.environ are noted. See EnvironReads for what is kept.
+
+    Of what the handler reads it is only what one of the project's functools caches may hand on to init later.
+    """
 
     def __init__(self, clock: TraceClock, root: str) -> None:
         self._clock = clock
@@ -126,14 +130,20 @@ class EnvironRecorder:
         self._note([field.upper(), field, *(name for name in self._before if name.lower() == field.lower())], field)
 
     def _note(self, names: Iterable[Any], reader: str) -> None:
-        if reader and self._clock.phase != "handler":
+        if reader and self._counts():
             for name in names:
                 if isinstance(name, str) and not any(fnmatchcase(name, pattern) for pattern in NEUTRAL_NAMES):
                     self._names.setdefault(name)
 
     def _note_all(self, reader: str) -> None:
-        if reader not in ("", *_SETTINGS_LIBRARIES) and self._clock.phase != "handler":
+        if reader not in ("", *_SETTINGS_LIBRARIES) and self._counts():
             self._all_by = self._all_by or reader
+
+    def _counts(self) -> bool:
+        """Whether init may hang on what is read now."""
+        if self._clock.phase != "handler":
+            return True
+        return self._at_init is None and any(_is_cached(frame) for frame in _frames_of(self._root))
 
     def _reader(self, frame: FrameType | None) -> str:
         """Return who reads: a place in the project, or a package. Empty where nobody's state depends on it."""
@@ -177,6 +187,24 @@ def _asker(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _reads_for_another(frame):
         frame = frame.f_back
     return frame
+
+
+def _frames_of(root: str) -> Iterator[FrameType]:
+    """Yield the project's frames that run in this thread, innermost first."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if is_own(frame.f_code.co_filename, root):
+            yield frame
+        frame = frame.f_back
+
+
+def _is_cached(frame: FrameType) -> bool:
+    """Whether what a function gives is kept by functools, in a global of its module or in a class there."""
+    values = list(frame.f_globals.values())
+    members = [member for value in values if isinstance(value, type) for member in vars(value).values()]
+    kept = [value.__wrapped__ for value in (*values, *members) if isinstance(value, functools._lru_cache_wrapper)]
+    kept += [value.func for value in members if isinstance(value, functools.cached_property)]
+    return any(getattr(function, "__code__", None) is frame.f_code for function in kept)
 
 
 def _instruction(frame: FrameType | None) -> tuple[int, int] | None:
