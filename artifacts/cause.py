@@ -40,6 +40,7 @@ class Cause(enum.Enum):
     GLOBAL_DELETED = "{init} deletes {name}"
     GLOBAL_NOT_FILLABLE = "{init} changes {name} in place, and no snapshot fills a {kind}"
     GLOBAL_BOUND_ANEW = "init binds {name} anew, and a snapshot would find what it was at import by that name"
+    DEFINED_AMID = "{what} may hang on statements of {init} above it, and a start runs imports and definitions alone"
     STATE_KEPT = "{init} keeps its state, and may give it again for another event"
     THREAD_STARTED = "{init} starts a thread that runs {work}, and no snapshot holds a thread"
     SYS_PATH_CHANGED = "{init} changes sys.path"

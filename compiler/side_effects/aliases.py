@@ -6,7 +6,7 @@ import io
 import logging
 import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -53,6 +53,17 @@ def shared_deep_inside(state: Any, untouched: list[Any], paths: dict[int, Place]
     own = reachable(state, paths)
     within = reachable(untouched, {}) if untouched and own else {}
     return next((type(value).__qualname__ for key, value in own.items() if key in within), None)
+
+
+def shared_with_functions(state: Any, held: Iterable[Any], paths: dict[int, Place], filled: dict[int, Place]) -> str | None:
+    """Return the kind of an object that lies in a state and in what a function holds, but not by way of what `filled` leads to."""
+    values = [value for value in held if not is_atom(value) and id(value) not in paths and id(value) not in filled]
+    own = reachable(state, paths) if values else {}
+    for value in values:
+        shared = own.keys() & reachable(value, paths | filled).keys()
+        if shared:
+            return type(own[min(shared)]).__qualname__
+    return None
 
 
 def share_an_object(one: Any, other: Any, paths: dict[int, Place]) -> bool:

@@ -4,14 +4,14 @@ import contextlib
 import os
 import sys
 import types
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.state.contents import contents_of
 from tidalctl.artifacts.state.skeleton import Place
 from tidalctl.artifacts.state.slots import Slot
-from tidalctl.compiler.side_effects.aliases import object_paths, share_an_object, shared_deep_inside
+from tidalctl.compiler.side_effects.aliases import object_paths, share_an_object, shared_deep_inside, shared_with_functions
 from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
 from tidalctl.compiler.side_effects.watches import Threads, noting_imports, noting_seeds
 from tidalctl.function.filled_object import TARGET
@@ -47,6 +47,7 @@ class EffectsWatch:
         self.before = read_ambient()
         self.after: dict[str, Any] = {}
         self.seeded: set[str] = set()
+        self._environ, self._amid = dict(os.environ), f"what is defined at {init.amid}" if init.amid else ""
         self._directory, self._path, self._threads = os.getcwd(), list(sys.path), Threads()
         self._changed: dict[Slot, Any] = {}
         self._untouched: dict[Place, Any] = {}
@@ -55,13 +56,13 @@ class EffectsWatch:
 
     def __enter__(self) -> "EffectsWatch":
         self._meanwhile.enter_context(noting_imports(self.globals))
-        self._init.defined = self.globals.note_definitions
+        self._init.defining = self._definitions
         self.seeded = self._meanwhile.enter_context(noting_seeds())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._meanwhile.close()
-        self._init.defined = None
+        self._init.defining = None
         self.after = read_ambient()
         changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
         self._untouched = self.globals.untouched(changed)
@@ -69,6 +70,15 @@ class EffectsWatch:
         self._paths = object_paths(self._untouched)
         if self._init.target is not None:
             self._paths[id(self._init.target)] = TARGET
+
+    @contextlib.contextmanager
+    def _definitions(self, names: frozenset[tuple[str, str]]) -> Iterator[None]:
+        """A context, for imports and definitions among the statements that are init: a start runs them before all the others."""
+        own, all_modules, environ = len(self.globals.imported), set(sys.modules), dict(os.environ)
+        yield
+        new = [*self.globals.imported[own:], *(sys.modules.keys() - all_modules if environ != self._environ else ())]
+        self._amid = self._amid or (f"the import of {new[0]}" if new else "")
+        self.globals.note_definitions(names)
 
     def _is_state(self, slot: Slot, value: Any) -> bool:
         """Whether a slot holds the object that init fills, or is bound to a part of the state."""
@@ -82,6 +92,8 @@ class EffectsWatch:
             return Cause.THREAD_STARTED.of(init=init, work=work)
         if deleted := self.globals.deleted():
             return Cause.GLOBAL_DELETED.of(init=init, name=deleted)
+        if self._amid:
+            return Cause.DEFINED_AMID.of(init=init, what=self._amid)
         if sys.path != self._path:
             return Cause.SYS_PATH_CHANGED.of(init=init)
         if os.getcwd() != self._directory:
@@ -102,7 +114,11 @@ class EffectsWatch:
     def copied(self, state: Any) -> str | None:
         """Return the kind of an object that a restored state, or a restored global, would hold a copy of."""
         kept = [state, *self._changed.values()]
-        return shared_deep_inside(kept, list(self._untouched.values()), self._paths)
+        found = shared_deep_inside(kept, list(self._untouched.values()), self._paths)
+        if found is None:  # of what a function holds, the global itself is filled in place
+            filled = {id(value): slot.place for slot, value in self._changed.items() if self._in_place(slot, value)}
+            found = shared_with_functions(kept, self.globals.held_by_functions(), self._paths, filled)
+        return found
 
     def keeps_of(self, state: Any) -> bool:
         """Whether a global or a class attribute that init has set holds the state, or a part of it."""

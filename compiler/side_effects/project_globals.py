@@ -85,6 +85,16 @@ class ProjectGlobals:
             if slot in self._before and slot not in changed and not isinstance(value, (*_ATOMS, *_DESCRIPTORS))
         }
 
+    def held_by_functions(self) -> Iterator[Any]:
+        """Yield what the project's functions hold in closures and defaults."""
+        for _, value in self._slots():
+            function = getattr(value, "__func__", value)
+            while isinstance(function, types.FunctionType):
+                cells = [cell for cell in function.__closure__ or () if cell != types.CellType()]
+                yield from (cell.cell_contents for cell in cells)
+                yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+                function = vars(function).get("__wrapped__")
+
     def digests(self, slots: Iterable[Slot]) -> dict[Slot, str]:
         """Return the digests of what slots hold now."""
         now = dict(self._slots())
@@ -120,7 +130,9 @@ def _classes_in(
     """Yield the classes that are defined in a module, and those within them, by the qualified names that lead to them."""
     for name, value in list(namespace.items()):
         qualname = prefix + name
-        if not isinstance(value, type) or (value.__module__, value.__qualname__) != (module, qualname):
+        if not isinstance(value, type) or value.__module__ != module:
+            continue
+        if value.__qualname__ != qualname and "<locals>" not in value.__qualname__:  # a function has made it for this name
             continue
         if not isinstance(value, enum.EnumMeta):  # which notes members that are combined in its class
             yield qualname, value
@@ -145,13 +157,20 @@ def _torch_atoms() -> tuple[type, ...]:
 
 def _parts(value: Any) -> list[Any]:
     """Return what a value holds, one step down."""
+    found = list(getattr(value, "__dict__", {}).values())
+    slots = (name for cls in type(value).__mro__ for name in _names_of(vars(cls).get("__slots__", ())))
+    found += [getattr(value, name) for name in slots if name not in ("__dict__", "__weakref__") and hasattr(value, name)]
     if isinstance(value, dict):
-        return list(value.values())
-    if isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    if isinstance(value, contextvars.ContextVar):
-        return [value.get(None)]
-    return list(getattr(value, "__dict__", {}).values())
+        found += value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        found += value
+    elif isinstance(value, contextvars.ContextVar):
+        found.append(value.get(None))
+    return found
+
+
+def _names_of(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
 
 
 def _digest(value: Any, depth: int = 3) -> str:

@@ -35,7 +35,7 @@ def test_a_slower_bundle_is_called_later() -> None:
     [
         ([sample("bundle", t) for t in (1.0, 1.0, 2.0)], "try -n 10"),
         ([sample("bundle", 1.0)] * 2, "too few"),
-        ([sample("bundle", 1.0, strategy="eager", fallback="a lambda")] * 3, "because a lambda"),
+        ([sample("bundle", 1.0, strategy="eager", fallback="a lambda")] * 3, "init ran the ordinary way: a lambda"),
         (
             [sample("bundle", 1.0, "cold", cache_proved=False, resident_before=0.4)] * 3,
             "eviction failed in 3 of 3 runs: up to 40%",

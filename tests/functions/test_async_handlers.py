@@ -4,10 +4,12 @@ import pytest
 from conftest import Chain, chained, python
 
 APP = """
-import asyncio
 import torch
+import asyncio
+import contextvars
 
 kept = {}
+request = contextvars.ContextVar("request", default="none")
 
 
 def load():
@@ -36,9 +38,12 @@ async def handler(event, context):
 
 async def stream(event, context):
     await net()
+    request.set("mine")
     try:
-        for _ in range(3):
-            yield await one(event)
+        async with asyncio.timeout(60):
+            for _ in range(3):
+                yield await one(event)
+            yield request.get()
     finally:
         await asyncio.sleep(0)
 

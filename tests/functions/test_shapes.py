@@ -86,6 +86,21 @@ SOURCES = {
         "",
         ("model_fn", "sagemaker", "app:model_fn"),
     ),
+    "a handler that is no def": (
+        "class P:\n    def setup(self): ...\n    def predict(self): ...\nhandler = P()",
+        "",
+        ("handler", "", ""),
+    ),
+    "the class that nobody inherits from": (
+        "from cog import BasePredictor\nclass Base(BasePredictor): ...\nclass Last(Base): ...\nclass Other: ...",
+        "",
+        ("Last", "cog", "app:Last.setup"),
+    ),
+    "by inherited methods": (
+        "class Base:\n    def setup(self): ...\nclass P(Base):\n    def predict(self): ...",
+        "",
+        ("P", "cog", "app:P.setup"),
+    ),
     "nothing of the kind": ("def run(event, context): ...", ":run", ("run", "", "")),
 }
 
@@ -102,8 +117,10 @@ def test_an_init_that_is_named_stays_and_a_shape_that_is_not_there_is_told(tmp_p
     write_project(tmp_path, "class P:\n    def setup(self): ...\n    def predict(self): ...\n")
     function, _ = locate(f"{tmp_path}/app.py", "app:load")
     assert (function.shape, function.init) == ("cog", "app:load")
-    with pytest.raises(TidalError, match="app:P is not of the shape litserve"):
-        locate(f"{tmp_path}/app.py:P", shape="litserve")
+    function, _ = locate(f"{tmp_path}/app.py:P", shape="litserve")
+    assert (function.shape, function.init) == ("litserve", "app:P.setup")
+    with pytest.raises(TidalError, match="app:Q is not of the shape litserve"):
+        locate(f"{tmp_path}/app.py:Q", shape="litserve")
 
 
 def handled(shape: str, name: str, module: Any, *events: dict[str, Any]) -> list[Any]:
@@ -123,7 +140,7 @@ def test_cog_inputs_have_their_defaults_and_paths_are_paths() -> None:
         def setup(self) -> None:
             P.made += 1
 
-        def predict(self, path: Path, n: int = Input()) -> list[Any]:  # type: ignore[assignment]
+        def predict(self, path: "Path | None", n: int = Input()) -> list[Any]:  # type: ignore[assignment]
             return [isinstance(path, Path), n]
 
     module = type("module", (), {"P": P})

@@ -127,3 +127,72 @@ def test_statements_that_are_answered_leave_a_module_as_it_would_be(
     wanted = settings(max_examples=count, deadline=None, phases=[Phase.generate], database=None)
     wanted(given(st.tuples(statements(64), PLACES))(check))()
     assert became["stored"] > count // 3, became
+
+
+# What stands above the statements that are init, these, and what the handler says: each was restored wrongly once.
+HARD = {
+    "a locked registry with slots": (
+        "class Registry:\n    __slots__ = ('lock', 'items')\n    def __init__(self):\n"
+        "        self.lock, self.items = threading.Lock(), {}\nREGISTRY = Registry()",
+        "w = torch.ones(8)\nREGISTRY.items['size'] = 8",
+        "REGISTRY.items",
+    ),
+    "an attribute of a dict with a lock": (
+        "class Registry(dict):\n    pass\nREGISTRY = Registry()\nREGISTRY.lock, REGISTRY.default = threading.Lock(), None",
+        "w = torch.ones(8)\nREGISTRY.default = 'base'",
+        "REGISTRY.default",
+    ),
+    "a class that a function has made": (
+        "def make():\n    class Stage: size = None\n    return Stage\nStage = make()",
+        "w = torch.ones(8)\nStage.size = 8",
+        "Stage.size",
+    ),
+    "an object that a closure holds": (
+        "class Box: value = None\nclass App:\n    def __init__(self): self.box = Box()\n    def reader(self):\n"
+        "        box = self.box\n        return lambda: box.value\napp = App()\nread = app.reader()\n",
+        "w = torch.ones(8)\napp.box.value = w",
+        "[read() is None, app.box.value.tolist()]",
+    ),
+    "a default that a statement has made": ("SCALE = 1.0", "SCALE = 2.0\ndef f(x=SCALE): return x", "f()"),
+    "a body that draws": ("", "torch.manual_seed(3)\nclass Noise: table = torch.rand(2)", "Noise.table.tolist()"),
+    "a dtype that a default has": (
+        "",
+        "torch.set_default_dtype(torch.float64)\ndef f(x=torch.ones(2)): return x\ntorch.set_default_dtype(torch.float32)",
+        "str(f().dtype)",
+    ),
+    "a variable that an import reads": (
+        "",
+        "os.environ['SMALL_MODE'] = 'fast'\nfrom reads_mode import MODE",
+        "MODE",
+    ),
+    "a route": (
+        "routes = {}\ndef route(name):\n    def add(f):\n        routes[name] = f\n        return f\n    return add",
+        "w = torch.ones(8)\n@route('a')\ndef answer(): return w.sum().item()",
+        "[routes['a'](), routes['a'] is answer]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", HARD)
+def test_what_was_restored_wrongly_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.delenv("SMALL_MODE", raising=False)
+    before, middle, said = HARD[kind]
+    (tmp_path / "reads_mode.py").write_text("import os\nMODE = os.environ.get('SMALL_MODE', 'slow')\n")
+    text = f"{HEAD}{before}\n"
+    init = f"{text.count(chr(10)) + 1}-{text.count(chr(10)) + middle.count(chr(10)) + 1}"
+    (tmp_path / "drawn.py").write_text(f"{text}{middle}\n\n\ndef handler():\n    return {said}\n")
+    importlib.invalidate_caches()
+    module = Answering(tmp_path)
+    with imported(tmp_path, init, None) as plain:
+        expected = plain.handler()
+    sys.modules.pop("reads_mode", None)
+    monkeypatch.delenv("SMALL_MODE", raising=False)
+    with imported(tmp_path, init, module.store) as stored:
+        assert stored.handler() == expected
+    sys.modules.pop("reads_mode", None)
+    monkeypatch.delenv("SMALL_MODE", raising=False)
+    if module.cause is None:
+        with imported(tmp_path, init, module.restore) as restored:
+            assert restored.handler() == expected

@@ -162,6 +162,9 @@ def test_without_an_init_a_bundle_has_the_imports_and_says_what_to_name(tmp_path
     [
         ("import sys\nsys.path.append('/nowhere')", "sys-path-changed"),
         ("del given", "global-deleted"),
+        ("given = 2\ndef scaled(x, by=given): return x * by", "defined-amid"),
+        ("class Settings:\n    noise = torch.rand(2)", "defined-amid"),
+        ("import parts", "defined-amid"),
     ],
 )
 def test_another_effect_of_the_statements_is_a_cause(tmp_path: Path, effect: str, code: str) -> None:
@@ -177,6 +180,6 @@ two = torch.arange(2.0**17)
 def handler(event, context):
     return (one + two).sum().item()
 """
-    made = chained(tmp_path, source, {})
+    made = chained(tmp_path, {"app.py": source, "parts.py": "MADE = [1]\n"}, {})
     report = made.run({})
     assert (report["output"], report["strategy"], report["cause"]) == (made.plain({}), "eager", code)

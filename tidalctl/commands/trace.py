@@ -139,6 +139,12 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
     imports, calls, cost = recorded.of(Import), recorded.of(InitCall), recorded.one(TracingCost)
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     lines += [_init_line(recorded, call, len(calls)) for call in calls]
+    with_weights = {weight.event for weight in recorded.of(Weight)}
+    lines += [
+        f"  note      {call.name} returns nothing with weights: let it return the model, or name a function that does"
+        for call in calls
+        if call.event not in with_weights
+    ]
     if not calls:
         lines.append(f"  init      none was called{what_to_name(recorded.header.function.init, recorded.one(WeightsBuilt))}")
     lines += [f"  note      {further_call(call, calls[0].name)}" for call in recorded.of(FurtherCall)]

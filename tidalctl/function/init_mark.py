@@ -6,6 +6,7 @@ Outside tidalctl nobody does, and the marked function is called as if it had no 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from typing import Any
 
     # (the marked function, positional arguments, keyword arguments) -> the state
@@ -19,11 +20,13 @@ class Init:
 
     `target` is the object that a method fills: see filled_object.py. Of statements (see module_state.py) `binds` are the globals, as
     module and name, that are bound to parts of the state. `prepare` is called before it is restored, and makes what it is not to make:
-    imports and definitions. While the function runs, `defined` is called after each of these with the globals that they all bind.
+    imports and definitions. While the function runs, each of these is run in the context that `defining` gives, of the globals that
+    they all bind. `amid` is the place of a definition among them that other statements before it may change, empty where none may.
     """
 
     prepare: "Callable[[], None] | None" = None
-    defined: "Callable[[frozenset[tuple[str, str]]], None] | None" = None
+    defining: "Callable[[frozenset[tuple[str, str]]], AbstractContextManager[None]] | None" = None
+    amid: str = ""
     binds: "frozenset[tuple[str, str]]" = frozenset()
 
     def __init__(self, function: "Callable[..., Any]", static: bool, target: "Any" = None) -> None:

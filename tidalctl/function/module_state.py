@@ -4,24 +4,27 @@ In the module's code (see source_marks.py) one call of `run` stands for the stat
 runs them. Where it restores their state instead, imports and definitions among them have to run first: see `Init.prepare`.
 """
 
+import contextlib
 from types import CodeType
 from typing import Any
 
 from tidalctl.function.init_mark import Init, answer_init
 
 
-def run(namespace: dict[str, Any], lines: str, bound: str, defined: str, kept: tuple[bool, ...], *parts: CodeType) -> None:
+def run(
+    namespace: dict[str, Any], lines: str, bound: str, defined: str, amid: int, kept: tuple[bool, ...], *parts: CodeType
+) -> None:
     """Run statements of the module whose globals are `namespace`, or have their state restored.
 
     `parts` are their code, in order, of which `kept` tells those that are imports and definitions. `defined` are the names that these
-    bind, and `bound` those that the others bind, joined by spaces. Raises whatever the statements raise.
+    bind, and `bound` those that the others bind, joined by spaces. `amid` is the line of the first definition that evaluates what an
+    earlier statement among them may have made otherwise, or 0. Raises whatever the statements raise.
     """
 
     def statements() -> dict[str, Any]:
         for part, keep in zip(parts, kept, strict=True):
-            exec(part, namespace)
-            if keep and mark.defined is not None:
-                mark.defined(definitions)
+            with mark.defining(definitions) if keep and mark.defining is not None else contextlib.nullcontext():
+                exec(part, namespace)
         return {name: namespace[name] for name in bound.split() if name in namespace}
 
     def prepare() -> None:
@@ -33,5 +36,6 @@ def run(namespace: dict[str, Any], lines: str, bound: str, defined: str, kept: t
     statements.__module__, statements.__qualname__ = module, lines
     mark = Init(statements, static=True)
     definitions = frozenset((module, name) for name in defined.split())
+    mark.amid = f"{module}:{amid}" if amid else ""
     mark.prepare, mark.binds = prepare, frozenset((module, name) for name in bound.split())
     namespace.update(answer_init(mark, (), {}))

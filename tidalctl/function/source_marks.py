@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from types import CodeType, ModuleType
 
 from tidalctl.function.init_mark import as_lines
-from tidalctl.function.source import names_bound
+from tidalctl.function.source import names_bound, names_read
 
 _KEPT = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)  # run in each start
 _PART = "{}, part {}"  # stands for the code of some statements until they are compiled
@@ -67,6 +67,8 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     kept = [node for node in statements if isinstance(node, _KEPT)]
     defined = names_bound(kept)
     bound = names_bound(node for node in statements if node not in kept) - defined
+    first = next((place for place, node in enumerate(statements) if node not in kept), len(statements))
+    amid = next((node.lineno for node in statements[first:] if node in kept and not _is_the_same_before(node, bound)), 0)
     annotations: dict[ast.stmt, ast.stmt] = {node: _annotation(node) for node in statements if isinstance(node, ast.AnnAssign)}
     expanded = [one for node in statements for one in (node, annotations.get(node)) if one is not None]
     run_in_each_start = {*kept, *annotations.values()}
@@ -74,7 +76,7 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     texts = [_PART.format(path, number) for number in range(len(parts))]
     call = ast.parse(
         "__import__('tidalctl.function.module_state', fromlist=['run']).run(globals(), "
-        f"{name!r}, {' '.join(sorted(bound))!r}, {' '.join(sorted(defined))!r}, "
+        f"{name!r}, {' '.join(sorted(bound))!r}, {' '.join(sorted(defined))!r}, {amid}, "
         f"{tuple(keep for keep, _ in parts)!r}, {', '.join(map(repr, texts))})"
     ).body[0]
     for node in ast.walk(call):
@@ -89,6 +91,43 @@ def _answered_code(tree: ast.Module, path: str, name: str, statements: list[ast.
     module: CodeType = compile(tree, path, "exec", dont_inherit=True)
     constants = (codes.get(value, value) if isinstance(value, str) else value for value in module.co_consts)
     return module.replace(co_consts=tuple(constants))
+
+
+def _is_the_same_before(node: ast.stmt, bound: set[str]) -> bool:
+    """Whether an import or a definition gives the same before some other statements, which bind `bound`.
+
+    Of an import nobody can tell here. A definition does if all that it evaluates are constants and names that those leave alone, and
+    attributes of such names in decorators and base classes.
+    """
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return True
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        arguments = node.args
+        defaults = [one for one in (*arguments.defaults, *arguments.kw_defaults) if one is not None]
+        return not names_read(node.decorator_list) & bound and all(_is_constant(one, bound) for one in defaults)
+    if not isinstance(node, ast.ClassDef) or names_read([*node.decorator_list, *node.bases, *node.keywords]) & bound:
+        return False
+    for inner in node.body:
+        if isinstance(inner, ast.Assign | ast.AnnAssign):
+            if inner.value is not None and not _is_constant(inner.value, bound):
+                return False
+        elif isinstance(inner, ast.Expr):
+            if not isinstance(inner.value, ast.Constant):
+                return False
+        elif not isinstance(inner, ast.Pass) and not _is_the_same_before(inner, bound):
+            return False
+    return True
+
+
+def _is_constant(value: ast.expr, bound: set[str]) -> bool:
+    """Whether an expression is made of constants, and of names that are not in `bound`."""
+    made_of = ast.Constant | ast.Tuple | ast.List | ast.Dict | ast.Set | ast.UnaryOp | ast.BinOp | ast.Lambda | ast.Name
+    if isinstance(value, ast.Lambda):
+        return all(_is_constant(one, bound) for one in (*value.args.defaults, *filter(None, value.args.kw_defaults)))
+    if isinstance(value, ast.Name):
+        return value.id not in bound
+    parts = [one for one in ast.iter_child_nodes(value) if isinstance(one, ast.expr)]
+    return isinstance(value, made_of) and all(_is_constant(one, bound) for one in parts)
 
 
 def _annotation(node: ast.AnnAssign) -> ast.AnnAssign:

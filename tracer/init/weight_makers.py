@@ -30,6 +30,9 @@ SMALLEST = 2**10  # bytes of a storage that is looked at
 SHARE = 0.9  # of all weights' bytes that a function makes: what it does not make, a start makes as ever
 
 
+_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
 class Frame(NamedTuple):
     """A call that runs: the module and the qualified name of its function, the function's first line, and the line that it is at."""
 
@@ -237,8 +240,8 @@ def _statements_of(file: str, first: int, last: int) -> tuple[int, int] | None:
     ends = [node.end_lineno or node.lineno for node in body]
     begin = next((place for place, end in enumerate(ends) if end >= first), None)
     end = next((place for place, end in enumerate(ends) if end >= last), None)
-    if begin is None or end is None:
-        return None
+    if begin is None or end is None or all(isinstance(node, _DEFINITIONS) for node in body[begin : end + 1]):
+        return None  # what runs in each start in any case
     while end + 1 < len(body) and isinstance(body[end + 1], ast.Delete):
         end += 1
     return body[begin].lineno, ends[end]

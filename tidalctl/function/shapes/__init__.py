@@ -55,15 +55,18 @@ def find_shape(source: bytes, module: str, name: str, wanted: str = "") -> Found
 
     With `wanted` only that shape counts. A source that can't be parsed has none: its import will tell.
     """
+    from tidalctl.function.source import names_bound  # the bench's plain process has nothing else of ours
+
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return None
-    if not wanted and any(function.name == (name or "handler") for function in functions_of(tree)):
+    is_class = any(isinstance(node, ast.ClassDef) and node.name == name for node in tree.body)
+    if not wanted and not is_class and (name or "handler") in names_bound(tree.body):
         return None
     for shape in (wanted,) if wanted else [known.value for known in ShapeName if known is not ShapeName.KEYWORDS]:
         made = shape_named(shape)
-        found = made.find(tree, name)
+        found = made.find(tree, name) or (name if wanted and name in names_bound(tree.body) else None)
         if found is not None:
             return Found(shape, found, made.init(module, found))
     return None
@@ -75,10 +78,21 @@ def functions_of(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFuncti
 
 
 def class_of(tree: ast.Module, name: str, base: str, *methods: str) -> str | None:
-    """Return the name of a class that is named so (empty: any) and has a base class, or all methods, of these names."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef) and node.name == (name or node.name):
-            bases = {ast.unparse(one).rpartition(".")[2] for one in node.bases}
-            if base in bases or {function.name for function in node.body if isinstance(function, _FUNCTIONS)} >= set(methods):
-                return node.name
-    return None
+    """Return the name of a class that is named so (empty: any) and has a base class, or all methods, of these names.
+
+    Bases in the same module count with theirs. Of a class and its subclass it is the subclass.
+    """
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    bases = {one: {ast.unparse(base).rpartition(".")[2] for base in node.bases} for one, node in classes.items()}
+    found = []
+    for one in classes:
+        line, waiting = {one}, [one]
+        while waiting:
+            new = bases.get(waiting.pop(), set()) - line
+            line |= new
+            waiting += new
+        has = {member.name for each in line & classes.keys() for member in classes[each].body if isinstance(member, _FUNCTIONS)}
+        if base in line or has >= set(methods):
+            found.append(one)
+    leaves = [one for one in found if one == name or (not name and not any(one in bases[other] for other in found))]
+    return leaves[-1] if leaves else None

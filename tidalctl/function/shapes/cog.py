@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import typing
 from collections.abc import Callable
 from pathlib import PurePath
 from typing import Any
@@ -32,10 +33,20 @@ def handler(module: Any, name: str) -> Callable[[Any, Any], Any]:
 
 def _arguments(predict: Callable[..., Any], event: dict[str, Any]) -> dict[str, Any]:
     """Return the event's fields, with the defaults that `Input(default=…)` declares, and paths as such."""
-    found = dict(event)
+    try:
+        hints = typing.get_type_hints(predict)
+    except (NameError, TypeError):  # an annotation that Python itself never evaluates
+        hints = {}
+    found = {name: _as_path(hints.get(name), value) for name, value in event.items()}
     for name, parameter in inspect.signature(predict).parameters.items():
         if name not in found and hasattr(parameter.default, "default"):
             found[name] = parameter.default.default
-        if isinstance(parameter.annotation, type) and issubclass(parameter.annotation, PurePath) and name in event:
-            found[name] = parameter.annotation(event[name])
     return found
+
+
+def _as_path(hint: Any, value: Any) -> Any:
+    """Return a text as the path that an annotation means: `Path`, `Path | None`, `list[Path]`."""
+    if isinstance(value, list):
+        return [_as_path(hint, one) for one in value]
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type) and issubclass(kind, PurePath)]
+    return kinds[0](value) if kinds and isinstance(value, str) else value

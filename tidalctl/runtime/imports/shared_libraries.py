@@ -72,11 +72,15 @@ class LibraryLoader:
                     dlopen(os.fsencode(folder / name), os.RTLD_NOW)
 
 
+# These import the package that imports them: begun with them, that would find another copy than sys.modules has in the end.
+_LEFT = frozenset({"_asyncio", "_elementtree", "_zoneinfo"})
+
+
 def _extensions_of_python(modules: Sequence[str]) -> list[str]:
     """Those of the standard library's own shared libraries that the trace saw imported and that are not here yet."""
     folder = next((entry for entry in sys.path if entry.endswith("/lib-dynload")), None)
     if folder is None:
         return []
     files = set(os.listdir(folder))
-    names = [name for name in modules if name in sys.stdlib_module_names and name not in sys.modules]
+    names = [name for name in modules if name in sys.stdlib_module_names and name not in sys.modules and name not in _LEFT]
     return [name for name in names if any(name + suffix in files for suffix in EXTENSION_SUFFIXES)]
