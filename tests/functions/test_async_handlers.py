@@ -70,7 +70,7 @@ print(json.dumps(asyncio.run(serve())))
 """
 
 
-@pytest.fixture(scope="module", params=["handler", "stream"])
+@pytest.fixture(scope="module", params=[pytest.param("handler", marks=pytest.mark.slow), "stream"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Chain:
     folder = tmp_path_factory.mktemp(request.param)
     source = APP if request.param == "handler" else APP.replace("def handler", "def other").replace("def stream", "def handler")

@@ -44,7 +44,7 @@ SERVERS = {
 CALL = "import json, os, sys\nsys.path.insert(0, sys.argv[1])\nevent = json.loads(sys.argv[2])\n{}\nprint(json.dumps(answer))"
 
 
-QUICK = ("at_import", "cog")
+QUICK = ("cog",)  # the parts of the others are tested below
 
 
 @pytest.mark.parametrize("shape", [pytest.param(shape, marks=() if shape in QUICK else pytest.mark.slow) for shape in SERVERS])

@@ -25,7 +25,7 @@ from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.restore import settle
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])])
+@pytest.mark.parametrize("count", [2, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])])
 def test_bundles_of_small_modules_answer_as_the_plain_function_does(tmp_path: Path, count: int) -> None:
     verdicts: list[Verdict] = []
 

@@ -267,7 +267,7 @@ def _read(one: One, made: SmallProject, number: int) -> str:
 
 def _held(one: One, made: SmallProject, number: int) -> str:
     """Something in the state: tensors, or what reads a file later."""
-    value, use = HELD[one([*HELD, *(kind for kind in HELD if kind not in ("lambda", "lock"))])]
+    value, use = HELD[one([*HELD, *[kind for kind in HELD if kind not in ("lambda", "lock")] * 2])]
     path, read = _file(one, made, number)
     for ending in ("pt", "safetensors"):
         if f".{ending}'" in value:

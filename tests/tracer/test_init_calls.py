@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import Chain, chained
+from conftest import Chain, chained, tidalctl, write_project
 
 APP = """
 import torch
@@ -41,14 +41,15 @@ CALLS = {
 }
 
 
-@pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("calls")
-
-
-@pytest.mark.parametrize("kind", CALLS)
-def test_a_hint_says_what_was_seen_of_the_call(places: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", list(CALLS)[:2])
+def test_trace_says_what_it_saw_of_the_call(tmp_path: Path, kind: str) -> None:
     options, calls, said = CALLS[kind]
-    made: Chain = chained(places / kind.replace(" ", "_"), APP.format(calls=calls), {}, options=options)
+    write_project(tmp_path, APP.format(calls=calls))
+    assert said in tidalctl("trace", "app.py", "--event", "{}", *options, cwd=tmp_path).ok().err
+
+
+def test_compile_says_where_init_was_called_with_what_is_no_json(tmp_path: Path) -> None:
+    options, calls, said = CALLS["with what is no JSON"]
+    made: Chain = chained(tmp_path, APP.format(calls=calls), {}, options=options)
     assert said in made.said()
     assert made.run({})["output"] == made.plain({})

@@ -209,7 +209,10 @@ def _verdict(bundle: Path, files: list[dict[str, str]], parted: list[Comparison]
         )
     if not any(run.compared for run in parted):
         return CheckFailed(message, "no outputs could be compared: what the run said that failed stands above")
-    hint = "the outputs differ, as they always do where the function draws without a seed: if it doesn't, trace and compile it again"
+    hint = (
+        "the outputs differ, as they always do where the function draws without a seed: if it doesn't, it hangs on something that "
+        "docs/contract.md#not-seen lists, or on a variable to compare (compile --pin-env NAME)"
+    )
     return CheckFailed(message, hint)
 
 

@@ -68,7 +68,7 @@ class FirstStart:
     def _log(self, start: Start) -> None:
         logger, bundle, took = logging.getLogger(LOGGER), self._template.path, seconds_text(sum(start.phases.values()))
         if start.strategy == "eager":
-            how = ordinary_way(start.cause.text) if start.cause is not None else "init ran the ordinary way"
-            logger.warning("%s started in %s; %s", bundle, took, how)
+            assert start.cause is not None
+            logger.warning("%s started in %s; %s (%s)", bundle, took, ordinary_way(start.cause.text), start.cause.code)
         else:
             logger.info("%s started in %s; its state was made by %s", bundle, took, start.strategy)
