@@ -164,7 +164,7 @@ def test_auto_names_the_function_that_makes_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("effect", "code"),
     [
-        ("del given", "global-deleted"),
+        pytest.param("del given", "global-deleted", marks=pytest.mark.slow),
         ("import parts", "defined-amid"),
     ],
 )

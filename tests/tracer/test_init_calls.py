@@ -48,6 +48,7 @@ def test_trace_says_what_it_saw_of_the_call(tmp_path: Path, kind: str) -> None:
     assert said in tidalctl("trace", "app.py", "--event", "{}", *options, cwd=tmp_path).ok().err
 
 
+@pytest.mark.slow
 def test_compile_says_where_init_was_called_with_what_is_no_json(tmp_path: Path) -> None:
     options, calls, said = CALLS["with what is no JSON"]
     made: Chain = chained(tmp_path, APP.format(calls=calls), {}, options=options)
