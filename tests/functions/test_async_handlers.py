@@ -103,3 +103,16 @@ def test_load_bundle_gives_the_callers_loop_a_coroutine_or_an_async_generator(ma
     kind = made.folder.name.removesuffix("0")
     answers, strategy = python(BUNDLE, made.bundle, kind, cwd=made.folder).report
     assert (answers, strategy) == (python(PLAIN, made.project, kind, cwd=made.project).report, "snapshot")
+
+
+def test_a_start_is_over_where_nobody_reads_what_an_async_handler_gives(made: Chain) -> None:
+    script = """
+import gc, sys
+from tidalctl import load_bundle
+function = load_bundle(sys.argv[1])
+given = function({"x": 1.0})
+before = gc.isenabled()
+del given
+print([before, gc.isenabled()])
+"""
+    assert "[False, True]" in python(script, made.bundle, cwd=made.folder).ok().out

@@ -46,9 +46,8 @@ def main() -> None:
     imported = time.monotonic_ns()
     first = 0
     result: Any = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
-    loop: Any = _loaded("event_loop") if hasattr(result, "__await__") or hasattr(result, "__anext__") else None
-    while hasattr(result, "__await__") or hasattr(result, "__anext__"):
-        result = loop.driven(result) if hasattr(result, "__anext__") else loop.run_until_done(result)
+    if hasattr(result, "__await__") or hasattr(result, "__anext__"):
+        result = _loaded("event_loop").settled(result)
     streams = isinstance(result, Iterator)
     output: list[object] = []
     for piece in result if streams else (result,):

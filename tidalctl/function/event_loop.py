@@ -9,12 +9,14 @@ _END = object()
 _loop: asyncio.AbstractEventLoop | None = None
 
 
-def run_until_done(awaitable: Awaitable[Any]) -> Any:
-    """Run an awaitable to its end, and return what it gives."""
-    return _the_loop().run_until_complete(_result(awaitable))
+def settled(result: Any) -> Any:
+    """Return what an async handler gives in the end: run a coroutine, and make a generator of an async generator."""
+    while hasattr(result, "__await__") or hasattr(result, "__anext__"):
+        result = _driven(result) if hasattr(result, "__anext__") else _the_loop().run_until_complete(_result(result))
+    return result
 
 
-def driven(stream: AsyncIterator[Any]) -> Iterator[Any]:
+def _driven(stream: AsyncIterator[Any]) -> Iterator[Any]:
     """Yield the pieces of an async generator as they come; between two of them the loop stands still.
 
     All of the generator runs in one task, as under `async for`, so that its context variables and cancel scopes are its own.

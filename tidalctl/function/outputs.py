@@ -9,11 +9,16 @@ from typing import Any
 def called(handler: Callable[[Any, Any], Any], event: Any, context: Any) -> Any:
     """Call a handler, and return what it gives: of an async one what it gives in the end, of an async generator a generator."""
     result = handler(event, context)
-    while hasattr(result, "__await__") or hasattr(result, "__anext__"):
-        from tidalctl.function.event_loop import driven, run_until_done  # which imports asyncio
+    if is_async(result):
+        from tidalctl.function.event_loop import settled  # which imports asyncio
 
-        result = driven(result) if hasattr(result, "__anext__") else run_until_done(result)
+        return settled(result)
     return result
+
+
+def is_async(result: Any) -> bool:
+    """Whether a handler gave a coroutine, or another awaitable, or an async generator."""
+    return hasattr(result, "__await__") or hasattr(result, "__anext__")
 
 
 def pieces(result: Any) -> Iterator[Any]:

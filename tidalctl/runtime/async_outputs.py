@@ -1,13 +1,21 @@
 """Outputs of async handlers as they leave a bundle's function, for the caller's event loop."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from tidalctl.runtime.template import Template
 
 
-async def awaited(result: Awaitable[Any], template: Template) -> Any:
-    """Return what a handler gives in the end, once it is known to be right; of an async generator, a guarded one."""
+def guarded_async(result: Any, template: Template, begun: Callable[[], None]) -> Any:
+    """Return a coroutine, or an async generator, that gives what a handler's gives, once that is known to be right.
+
+    `begun` is called when it is awaited, or asked for its first piece.
+    """
+    return _pieces(result, template, begun) if hasattr(result, "__anext__") else _value(result, template, begun)
+
+
+async def _value(result: Awaitable[Any], template: Template, begun: Callable[[], None]) -> Any:
+    begun()
     try:
         _have_weights(template)
         value = await result
@@ -15,19 +23,17 @@ async def awaited(result: Awaitable[Any], template: Template) -> Any:
         template.over()
         raise
     if hasattr(value, "__anext__"):
-        return guarded_async(value, template)
-    template.wait()
-    template.imports.pack.drop()
+        return _pieces(value, template, begun)
+    template.let_out()
     return value
 
 
-async def guarded_async(stream: AsyncIterator[Any], template: Template) -> AsyncIterator[Any]:
-    """Pieces of output, none of which leaves before the weights and the code that it came from are known to be right."""
+async def _pieces(stream: AsyncIterator[Any], template: Template, begun: Callable[[], None]) -> AsyncIterator[Any]:
+    begun()
     try:
         _have_weights(template)
         async for piece in stream:
-            template.wait()
-            template.imports.pack.drop()
+            template.let_out()
             yield piece
         template.requirement.refuse_unmet()  # the function may have caught it
     finally:

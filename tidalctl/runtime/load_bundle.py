@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tidalctl.function.outputs import is_stream
+from tidalctl.function.outputs import is_async, is_stream
 from tidalctl.function.target import Handler
 from tidalctl.runtime.options import Io, Require, Verify
 from tidalctl.runtime.process.frame_stack import with_frame_stack
@@ -50,14 +50,13 @@ class BundleFunction:
         except BaseException:  # raised again: no output will end the start
             template.over()
             raise
-        if hasattr(result, "__await__") or hasattr(result, "__anext__"):
-            from tidalctl.runtime.async_outputs import awaited, guarded_async
+        if is_async(result):
+            from tidalctl.runtime.async_outputs import guarded_async
 
-            return guarded_async(result, template) if hasattr(result, "__anext__") else awaited(result, template)
+            return _dropped_or_read(guarded_async(result, template, self._first_start.begun), template)
         if is_stream(result):
             return _dropped_or_read(guarded(result, template, self._first_start.begun), template)
-        template.wait()
-        template.imports.pack.drop()
+        template.let_out()
         return result
 
 
@@ -92,8 +91,8 @@ def load_bundle(
     return BundleFunction(template, FirstStart(template, on_start))
 
 
-def _dropped_or_read(stream: Iterator[Any], template: Template) -> Iterator[Any]:
-    """The stream, whose start is over even where it is dropped before it has begun: a generator then has no end of its own.
+def _dropped_or_read(stream: Any, template: Template) -> Any:
+    """Return the stream, or the coroutine. The start is over even where it is dropped before it has begun, and has no end of its own.
 
     A call of its own, since an exception that an import keeps holds what its callers' frames hold.
     """
@@ -110,8 +109,7 @@ def guarded(stream: Iterator[Any], template: Template, begun: Callable[[], None]
     begun()
     try:
         while (piece := template.weights.call(next, stream, end)) is not end:
-            template.wait()
-            template.imports.pack.drop()
+            template.let_out()
             yield piece
         template.requirement.refuse_unmet()  # the function may have caught it
     finally:

@@ -245,8 +245,8 @@ class Template:
     def _state_from_bundle(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.strategy == "replay":
             return self.states.replayed(mark, arguments, keywords)
-        if mark.prepare is not None:
-            mark.prepare()
+        if mark.statements is not None:
+            mark.statements.define()
         return self.states.restore(self.event_strategy.script, self.event_strategy.event)
 
     def make_ready(self) -> None:
@@ -268,6 +268,11 @@ class Template:
         self.imports.pack.check()
         self.weights.refuse_wrong()
         self.over()
+
+    def let_out(self) -> None:
+        """Return when an output may leave: all that it may come from is known to be right, and no more code is taken from the pack."""
+        self.wait()
+        self.imports.pack.drop()
 
     def over(self) -> None:
         """The start is over, however it went: the interpreter is as it was."""
