@@ -47,7 +47,10 @@ class EffectsWatch:
         self.before = read_ambient()
         self.after: dict[str, Any] = {}
         self.seeded: set[str] = set()
-        self._environ, self._amid = dict(os.environ), f"what is defined at {init.amid}" if init.amid else ""
+        self._environ = dict(os.environ)
+        self._amid = (
+            f"what is defined at {init.statements.amid}" if init.statements is not None and init.statements.amid else ""
+        )
         self._directory, self._path, self._threads = os.getcwd(), list(sys.path), Threads()
         self._changed: dict[Slot, Any] = {}
         self._untouched: dict[Place, Any] = {}
@@ -56,13 +59,15 @@ class EffectsWatch:
 
     def __enter__(self) -> "EffectsWatch":
         self._meanwhile.enter_context(noting_imports(self.globals))
-        self._init.defining = self._definitions
+        if self._init.statements is not None:
+            self._init.statements.defining = self._definitions
         self.seeded = self._meanwhile.enter_context(noting_seeds())
         return self
 
     def __exit__(self, *_: object) -> None:
         self._meanwhile.close()
-        self._init.defining = None
+        if self._init.statements is not None:
+            self._init.statements.defining = None
         self.after = read_ambient()
         changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
         self._untouched = self.globals.untouched(changed)
@@ -84,7 +89,8 @@ class EffectsWatch:
         """Whether a slot holds the object that init fills, or is bound to a part of the state."""
         if self._init.target is not None and value is self._init.target:
             return True
-        return not slot.owner and (slot.module, slot.name) in self._init.binds
+        statements = self._init.statements
+        return statements is not None and not slot.owner and (slot.module, slot.name) in statements.bound
 
     def cause(self, init: str) -> Reason | None:
         """Return the first effect of `init` that no snapshot holds."""

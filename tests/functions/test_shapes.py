@@ -123,6 +123,20 @@ def test_an_init_that_is_named_stays_and_a_shape_that_is_not_there_is_told(tmp_p
         locate(f"{tmp_path}/app.py:Q", shape="litserve")
 
 
+def test_init_may_be_named_with_a_file_as_a_target_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path, {"app.py": "", "pack/models.py": "", "pack/__init__.py": ""})
+    monkeypatch.chdir(tmp_path)
+    inits = ("pack/models.py:load", str(tmp_path / "app.py:load"), "pack/__init__.py:load", "pack.models:load")
+    assert [locate("app.py", init)[0].init for init in inits] == [
+        "pack.models:load",
+        "app:load",
+        "pack:load",
+        "pack.models:load",
+    ]
+    with pytest.raises(TidalError, match="no file pack/model.py"):
+        locate("app.py", "pack/model.py:load")
+
+
 def handled(shape: str, name: str, module: Any, *events: dict[str, Any]) -> list[Any]:
     from tidalctl.function.shapes import shape_named
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from many_examples import MANY
-from small_bench import ProjectBench, Verdict
+from small_bench import assert_most_restored, verdicts_on
 from small_modules import HEAD, small_modules, statements
 
 from tidalctl.artifacts.state.skeleton import SkeletonUnpickler
@@ -27,20 +27,7 @@ from tidalctl.runtime.restore import settle
 
 @pytest.mark.parametrize("count", [2, pytest.param(300, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])])
 def test_bundles_of_small_modules_answer_as_the_plain_function_does(tmp_path: Path, count: int) -> None:
-    verdicts: list[Verdict] = []
-
-    # what is found is shrunk by hand: each try costs ten seconds
-    @settings(
-        max_examples=count, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
-    )
-    @given(small_modules())
-    def check(project: Any) -> None:
-        verdicts.append(bench.check(project))
-
-    with ProjectBench(tmp_path) as bench:
-        check()
-    strategies = Counter(strategy for verdict in verdicts for strategy in verdict.strategies)
-    assert strategies["snapshot"] > len(verdicts), (strategies, Counter(verdict.blocked for verdict in verdicts))
+    assert_most_restored(verdicts_on(tmp_path, small_modules(), count))
 
 
 PLACES = st.tuples(st.integers(0, 9), st.integers(0, 9))
@@ -73,8 +60,8 @@ class Answering:
 
     def restore(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Answer it as a start would."""
-        assert mark.prepare is not None
-        mark.prepare()
+        assert mark.statements is not None
+        mark.statements.define()
         data = (self._folder / "skeleton.pickle").read_bytes()
         skeleton = SkeletonUnpickler(io.BytesIO(data), self.kept.__getitem__, None, str(self._folder)).load()
         return settle(skeleton, Timeline(0, 0))

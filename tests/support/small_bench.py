@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 from conftest import Done, tidalctl
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from small_projects import SmallProject
 
@@ -144,6 +147,28 @@ class ProjectBench:
             why = f"{report['strategy']}, {report['fallback']}"
             raise Wrong(f"{where} ({why}):{shown}\n\ncompile said:\n{compiled.err}\nrun said:\n{done.err}")
         return strategy, differing
+
+
+def verdicts_on(folder: Path, projects: st.SearchStrategy[SmallProject], count: int) -> list[Verdict]:
+    """Take this many drawn projects through the commands. What is found is shrunk by hand: each try costs ten seconds."""
+    found: list[Verdict] = []
+
+    @settings(
+        max_examples=count, deadline=None, phases=[Phase.generate], suppress_health_check=list(HealthCheck), database=None
+    )
+    @given(projects)
+    def check(project: SmallProject) -> None:
+        found.append(bench.check(project))
+
+    with ProjectBench(folder) as bench:
+        check()
+    return found
+
+
+def assert_most_restored(found: list[Verdict]) -> None:
+    """More than half of the starts, two a project, restored their state: or there was little to compare."""
+    strategies = Counter(strategy for verdict in found for strategy in verdict.strategies)
+    assert strategies["snapshot"] > len(found), (strategies, Counter(verdict.blocked for verdict in found))
 
 
 @contextlib.contextmanager

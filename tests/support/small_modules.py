@@ -176,6 +176,6 @@ def small_modules(draw: Callable[[st.SearchStrategy[Any]], Any]) -> SmallProject
         text += "\n\ndef handler(event, context):\n    state = " + call
         text += "\n    with torch.no_grad():\n        made = state['net'](torch.full((512,), event['x'])).sum().item()\n"
         text += "    return {'0': made, '1': {key: value for key, value in state.items() if key != 'net'}}\n"
-        options = draw(st.sampled_from([["--init", "auto"], ["--init", "auto"], []]))
+        options = ["--init", "auto"] if draw(st.integers(0, 5)) != 3 else []  # without it nothing is restored
     files["app.py"] = HEAD + "\n" + text
     return SmallProject(files, {}, {}, {}, [{"k": "a", "x": 1.5}], {"k": "a", "x": 0.5}, options)

@@ -6,8 +6,9 @@ Outside tidalctl nobody does, and the marked function is called as if it had no 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
     from typing import Any
+
+    from tidalctl.function.statements import Statements
 
     # (the marked function, positional arguments, keyword arguments) -> the state
     Provider = Callable[["Init", tuple[Any, ...], dict[str, Any]], Any]
@@ -18,16 +19,11 @@ _provider: "Provider | None" = None
 class Init:
     """A function that builds state. `static` promises that it depends neither on the event nor on what the handler did before.
 
-    `target` is the object that a method fills: see filled_object.py. Of statements (see module_state.py) `binds` are the globals, as
-    module and name, that are bound to parts of the state. `prepare` is called before it is restored, and makes what it is not to make:
-    imports and definitions. While the function runs, each of these is run in the context that `defining` gives, of the globals that
-    they all bind. `amid` is the place of a definition among them that other statements before it may change, empty where none may.
+    `target` is the object that a method fills: see filled_object.py. `statements` says more of an init that is no function, but
+    statements at the top of a module: see module_state.py.
     """
 
-    prepare: "Callable[[], None] | None" = None
-    defining: "Callable[[frozenset[tuple[str, str]]], AbstractContextManager[None]] | None" = None
-    amid: str = ""
-    binds: "frozenset[tuple[str, str]]" = frozenset()
+    statements: "Statements | None" = None
 
     def __init__(self, function: "Callable[..., Any]", static: bool, target: "Any" = None) -> None:
         self.function = function

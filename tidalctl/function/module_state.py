@@ -1,14 +1,14 @@
 """Statements at the top of a module as init: their state is what the names that they bind are bound to.
 
-In the module's code (see source_marks.py) one call of `run` stands for the statements. A provider sees an ordinary static init, which
-runs them. Where it restores their state instead, imports and definitions among them have to run first: see `Init.prepare`.
+In the module's code (see answered_statements.py) one call of `run` stands for the statements. A provider sees an ordinary static init,
+which runs them.
 """
 
-import contextlib
 from types import CodeType
 from typing import Any
 
 from tidalctl.function.init_mark import Init, answer_init
+from tidalctl.function.statements import Statements
 
 
 def run(
@@ -20,22 +20,12 @@ def run(
     bind, and `bound` those that the others bind, joined by spaces. `amid` is the line of the first definition that evaluates what an
     earlier statement among them may have made otherwise, or 0. Raises whatever the statements raise.
     """
+    statements = Statements(namespace, bound, defined, amid, kept, parts)
 
-    def statements() -> dict[str, Any]:
-        for part, keep in zip(parts, kept, strict=True):
-            with mark.defining(definitions) if keep and mark.defining is not None else contextlib.nullcontext():
-                exec(part, namespace)
-        return {name: namespace[name] for name in bound.split() if name in namespace}
+    def run_all() -> dict[str, Any]:
+        return statements.run()
 
-    def prepare() -> None:
-        for part, keep in zip(parts, kept, strict=True):
-            if keep:
-                exec(part, namespace)
-
-    module = str(namespace["__name__"])
-    statements.__module__, statements.__qualname__ = module, lines
-    mark = Init(statements, static=True)
-    definitions = frozenset((module, name) for name in defined.split())
-    mark.amid = f"{module}:{amid}" if amid else ""
-    mark.prepare, mark.binds = prepare, frozenset((module, name) for name in bound.split())
+    run_all.__module__, run_all.__qualname__ = str(namespace["__name__"]), lines
+    mark = Init(run_all, static=True)
+    mark.statements = statements
     namespace.update(answer_init(mark, (), {}))

@@ -43,15 +43,32 @@ def locate(target: str, init_name: str = "", static: bool = False, shape: str = 
         if not path.stem.isidentifier():
             raise TidalError(f"{place} has no importable name", "name the file with letters, digits and underscores")
         path = Path(os.path.abspath(path))  # without `..`: places in the project are told by how paths begin
-        function = Function(module=path.stem, handler=attribute, source=path.name, init=init_name, static=static)
-        function = _in_its_shape(function, path, shape)
-        _refuse_static_of_nothing(function)
-        return function, path.parent
-    path, source, root = _locate_module(place)
-    function = Function(module=place, handler=attribute, source=source, init=init_name, static=static)
+        module, root = path.stem, path.parent
+    else:
+        path, root = _locate_module(place)
+        module = place
+    source = path.relative_to(root).as_posix()
+    function = Function(module=module, handler=attribute, source=source, init=_init_module(init_name, root), static=static)
     function = _in_its_shape(function, path, shape)
-    _refuse_static_of_nothing(function)
+    if static and not function.init:
+        raise TidalError(
+            "--static is about the function that --init names, and there is none",
+            f"name it: --init {module}:load --static; or write @tidalctl.init(static=True)",
+        )
     return function, root
+
+
+def _init_module(name: str, root: Path) -> str:
+    """Return what `--init` names with its module by name: a file, as TARGET may be one, is a module of the project."""
+    place, colon, attribute = name.partition(":")
+    if not place.endswith(".py") and "/" not in place:
+        return name
+    path = Path(os.path.abspath(place))
+    if not path.is_file():
+        raise TidalError(f"--init {name}: no file {place}", _near_files(Path(place)))
+    if not path.is_relative_to(root):
+        raise TidalError(f"--init {name}: {place} is outside of the project", f"name it as it is imported: module:{attribute}")
+    return ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__") + colon + attribute
 
 
 def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
@@ -67,17 +84,8 @@ def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
     return msgspec.structs.replace(function, handler=found.name, shape=found.shape, init=function.init or found.init)
 
 
-def _refuse_static_of_nothing(function: Function) -> None:
-    """Raise TidalError where `--static` is given and nothing is named."""
-    if function.static and not function.init:
-        raise TidalError(
-            "--static is about the function that --init names, and there is none",
-            f"name it: --init {function.module}:load --static; or write @tidalctl.init(static=True)",
-        )
-
-
-def _locate_module(place: str) -> tuple[Path, str, Path]:
-    """Return the file of a module, its path in the project, and the project's folder.
+def _locate_module(place: str) -> tuple[Path, Path]:
+    """Return the file of a module, and the project's folder.
 
     A dotted name is looked for from the working directory, as `python -m` does, and on sys.path after it.
     """
@@ -90,7 +98,7 @@ def _locate_module(place: str) -> tuple[Path, str, Path]:
         base = Path(os.path.abspath(entry or "."))
         for candidate in (base.joinpath(*parts).with_suffix(".py"), base.joinpath(*parts, "__init__.py")):
             if candidate.is_file():
-                return candidate, candidate.relative_to(base).as_posix(), base
+                return candidate, base
     raise TidalError(f"no module {place}", _near_files(Path.cwd() / f"{parts[0]}.py"))
 
 
@@ -195,8 +203,7 @@ def _mark_init(name: str, static: bool) -> None:
         raise TidalError(
             f"--init {name}: no module {module_name}", "name it as module:function, for example app:load"
         ) from None
-    if as_lines(attribute):
-        _refuse_no_statements(name, module, attribute)
+    if as_lines(attribute):  # statements, which are answered where the module runs
         return
     found = _attribute(module, attribute, f"--init {name}")
     if _is_marked(found):
@@ -208,22 +215,6 @@ def _mark_init(name: str, static: bool) -> None:
         for key, value in list(getattr(other, "__dict__", {}).items()):
             if value is found:
                 setattr(other, key, marked)
-
-
-def _refuse_no_statements(name: str, module: Any, lines: str) -> None:
-    """Raise TidalError where no whole statements of a module stand on the lines that `--init` names."""
-    import ast
-
-    from tidalctl.function.source_marks import statements_on
-
-    tree = ast.parse(Path(str(module.__file__)).read_bytes())
-    first, last = as_lines(lines) or (0, 0)
-    if not statements_on(tree, first, last):
-        near = next((f"{node.lineno}-{node.end_lineno}" for node in tree.body if (node.end_lineno or 0) >= first), None)
-        raise TidalError(
-            f"--init {name}: no whole statements at the top of {module.__name__} are on lines {first} to {last}",
-            f"the statement there is {module.__name__}:{near}" if near else "name lines that the module has",
-        )
 
 
 def refuse_unknown_fields(vary: Sequence[str], events: Iterable[dict[str, Any]]) -> None:
