@@ -15,7 +15,7 @@ from tidalctl.compiler.access_order import access_order, use_digests
 from tidalctl.compiler.conditions import guard_of, refusal
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
 from tidalctl.compiler.handler_runs import HandlerRuns
-from tidalctl.compiler.snapshot.processes import take_capture, take_snapshot
+from tidalctl.compiler.snapshot.processes import plain_run, take_capture, take_snapshot
 from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
 from tidalctl.compiler.strategy import Strategy, writes_of
 
@@ -57,7 +57,7 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
     if kind == "replay":
         return _replay(strategy, place, progress)
     if kind == "eager":
-        return _plain(strategy, place, progress)
+        return _plain(strategy, place)
     return _snapshot(strategy, place, progress)
 
 
@@ -75,20 +75,14 @@ def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -
     )
 
 
-def _plain(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
+def _plain(strategy: Strategy, place: Workplace) -> Attempt:
     """No state at all, where no init was called: what the plain function answers is all that there is to compare."""
     header = place.trace.header
     place.runs.plain += len(header.events)
-    request = SnapshotRequest(
-        function=header.function,
-        root=header.root,
-        argv=header.argv,
-        events=header.events,
-        report=str(place.work / "snapshot.json"),
+    report = plain_run(header, header.events, place.work)
+    return Attempt(
+        kind="eager", guard=guard_of("eager", strategy, report, place.trace), report=report, cause=Cause.NO_INIT.of()
     )
-    report = take_snapshot(header, request, progress)
-    guard = guard_of("eager", strategy, report, place.trace)
-    return Attempt(kind="eager", guard=guard, report=report, cause=Cause.NO_INIT.of())
 
 
 def clear(place: Workplace, made: Attempt) -> None:

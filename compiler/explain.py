@@ -23,6 +23,7 @@ class Verdict(Record, frozen=True):
 
 
 _GENERATOR = "the state of torch's random generator"
+_NO_STATE = "none from the bundle, which has the function's code and imports"
 _HOW = {
     "snapshot": "snapshot",
     "script": "script (a snapshot, of which dynamic_init.py makes what depends on the event)",
@@ -36,9 +37,8 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     weights = weights_of(manifest)
     never = sum(weight.nbytes for weight in weights if weight.first_use is None)
     size = size_text(sum(weight.nbytes for weight in weights))
-    lines = [f"  state     {_HOW[manifest.strategy]}: {count_text(len(weights), 'weight')}, {size} in access order"]
-    if not manifest.init:
-        lines = ["  state     none from the bundle, which has the function's code and imports"]
+    state = f"{_HOW[manifest.strategy]}: {count_text(len(weights), 'weight')}, {size} in access order"
+    lines = [f"  state     {state if manifest.init else _NO_STATE}"]
     if never:
         lines[0] += f" ({size_text(never)} never used, last)"
     if len(weights) < len(manifest.weights):

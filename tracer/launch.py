@@ -13,7 +13,6 @@ from tidalctl.artifacts.trace.events import events_path, write_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import Failure, WeightsBuilt
 from tidalctl.function.child_process import run_child
-from tidalctl.function.init_mark import as_lines
 from tidalctl.function.target import locate
 from tidalctl.tracer.request import Request
 
@@ -103,8 +102,7 @@ def _with_init(request: Request, built: WeightsBuilt | None, static: bool) -> tu
             f"--init auto: {what}, so that there is no function to name",
             "put what makes the state into a function of its own, and name that",
         )
-    static = static or as_lines(built.name.partition(":")[2]) is not None
-    function = msgspec.structs.replace(function, init=built.name, static=static)
+    function = msgspec.structs.replace(function, init=built.name, static=static or built.at_import)
     return msgspec.structs.replace(request, function=function, discover=False), built
 
 

@@ -216,6 +216,11 @@ class WeightsBuilt(Record, frozen=True, tag="built"):
     line: int
     nbytes: int
 
+    @property
+    def at_import(self) -> bool:
+        """Whether the name is that of statements, by their lines (`app:12-14`), and not of a function."""
+        return self.name.partition(":")[2][:1].isdecimal()
+
 
 class FirstUse(Record, frozen=True, tag="first_use"):
     """The first operator of the handler that read a weight. `time_s` counts from the start of the handler's call."""

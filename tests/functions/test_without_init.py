@@ -156,6 +156,7 @@ def test_auto_names_the_function_that_makes_the_weights(tmp_path: Path) -> None:
     auto = chained(tmp_path / "auto", IN_HANDLER, {"name": "a"}, options=("--init", "auto"))
     assert auto.traced
     assert "--init app:load: it makes the weights (2.10 MB; app.py:7)" in auto.traced.err
+    assert "the handler ran 3 times" in auto.traced.err
     assert auto.run({"name": "a"})["strategy"] == "snapshot"
     other = auto.run({"name": "bb"})
     assert (other["output"], other["strategy"], other["cause"]) == (auto.plain({"name": "bb"}), "eager", "call-differs")

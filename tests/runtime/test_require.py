@@ -36,7 +36,7 @@ CALL = "    state = load(event)\n"
 CATCHES = """    torch.set_default_dtype(torch.float64)
     try:
         state = load(event)
-    except Exception:
+    except Exception:  # as users write it; what is tested is that it hides nothing
         yield "an answer without a model"
         return
 """

@@ -19,8 +19,8 @@ def test_each_events_init_is_told_with_its_own_weights_and_uses() -> None:
     calls = [msgspec.structs.replace(call, event=event) for event in (0, 1)]
     weights = [msgspec.structs.replace(weight, event=event, index=index) for index, event in enumerate((0, 1, 1))]
     uses = [msgspec.structs.replace(use, event=1, weight=index) for index in (1, 2)]
-    lines = _summary(Trace(header, [*calls, *weights, *uses], True), Path("app.trace"), None).splitlines()
+    lines = _summary(Trace(header, [*calls, *weights, *uses], True), Path("app.trace"), 4, None).splitlines()
     told = [line.split(": ", 1)[1] for line in lines if line.startswith("  init")]
     assert ["1 weight" in told[0] and "0 used" in told[0], "2 weights" in told[1] and "2 used" in told[1]] == [True, True]
-    alone = _summary(Trace(header, [calls[0], weights[0]], True), Path("app.trace"), None).splitlines()
+    alone = _summary(Trace(header, [calls[0], weights[0]], True), Path("app.trace"), 4, None).splitlines()
     assert f"  init      {call.name} (" in alone[1]

@@ -97,6 +97,7 @@ def trace(
     if len(event) > 1 and event.count("-") > 1:
         raise TidalError("standard input can give one event", "give the others as files or as JSON")
     refuse_unknown_fields(vary or (), map(json.loads, events))
+    found: list[WeightsBuilt] = []
     recorded = record_trace(
         target,
         events,
@@ -111,31 +112,31 @@ def trace(
         context=parse_context(fields) if fields is not None else "",
         encode=encode,
         once=once,
-        on_init_found=lambda built: typer.echo(f"  {init_found(built)}", err=True),
+        on_init_found=found.append,
     )
-    typer.echo(_summary(recorded, output, tensorboard), err=True)
+    for built in found:
+        typer.echo(f"  {init_found(built)}", err=True)
+    # --init auto has called the handler before, unless the import had made the weights
+    runs = len(events) * (1 if once else 2) + (init == "auto" and not any(built.at_import for built in found))
+    typer.echo(_summary(recorded, output, runs, tensorboard), err=True)
     if as_json:
-        typer.echo(json.dumps(_report(recorded, output), ensure_ascii=False))
+        typer.echo(json.dumps(_report(recorded, output, runs), ensure_ascii=False))
 
 
-def _report(recorded: Trace, output: Path) -> dict[str, Any]:
+def _report(recorded: Trace, output: Path, runs: int) -> dict[str, Any]:
     call, cost = recorded.one(InitCall), recorded.one(TracingCost)
     return {
         "schema": 1,
         "trace": str(output),
         "complete": recorded.complete,
-        "handler_runs": _handler_runs(recorded),
+        "handler_runs": runs,
         "init": None if call is None else {"name": call.name, "static": call.static, "duration_s": call.duration_s},
         "events": [msgspec.to_builtins(invocation) for invocation in recorded.of(Invocation)],
         "cost": None if cost is None else msgspec.to_builtins(cost),
     }
 
 
-def _handler_runs(recorded: Trace) -> int:
-    return len(recorded.header.events) * (1 if recorded.header.once else 2)
-
-
-def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
+def _summary(recorded: Trace, output: Path, runs: int, tensorboard: Path | None) -> str:
     imports, calls, cost = recorded.of(Import), recorded.of(InitCall), recorded.one(TracingCost)
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     lines += [_init_line(recorded, call, len(calls)) for call in calls]
@@ -156,7 +157,7 @@ def _summary(recorded: Trace, output: Path, tensorboard: Path | None) -> str:
             + _tax_text(tax)
             + f"; {invocation.operators} operators"
         )
-    lines.append(f"  the handler ran {count_text(_handler_runs(recorded), 'time')}")
+    lines.append(f"  the handler ran {count_text(runs, 'time')}")
     lines.append(f"  imports   {len(imports)} modules, {sum(record.self_s for record in imports):.1f} s")
     if cost is not None:
         hooks = cost.hooks_s + cost.digests_s + cost.profiler_s

@@ -36,7 +36,7 @@ def further_call(call: FurtherCall, first: str) -> str:
 def init_found(built: WeightsBuilt) -> str:
     """Return what was found to be the init, and is now traced as such."""
     size, lines = size_text(built.nbytes), built.name.partition(":")[2]
-    if not lines[0].isdecimal():
+    if not built.at_import:
         return f"--init {built.name}: it makes the weights ({size}; {built.file}:{built.line})"
     where = f"lines {lines.replace('-', ' to ')}" if "-" in lines else f"line {lines}"
     return f"{built.file} makes its weights ({size}) while it is imported, on {where}: they are init"

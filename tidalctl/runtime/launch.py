@@ -201,8 +201,8 @@ def _hint(template: Template, options: RunOptions) -> str | None:
         more = (
             f" and {len(missing) - NAMED} more (all: tidalctl verify {options.bundle} --here)" if len(missing) > NAMED else ""
         )
-        why = f"init ran: {template.fallback}. " if template.fallback is not None and template.manifest.init else ""
-        return f"{why}{'P' if why else 'p'}ut here what the traced function read: {', '.join(missing[:NAMED])}{more}"
+        why = f"init ran: {template.fallback}; " if template.fallback is not None and template.manifest.init else ""
+        return f"{why}put here what the traced function read: {', '.join(missing[:NAMED])}{more}"
     if template.fallback is None or not template.manifest.init:
         return "whether it does so without the bundle's state, too: the same command with --eager"
     return f"init ran the ordinary way: {template.fallback}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from tidalctl.artifacts.cause import Cause, ordinary_way
+from tidalctl.artifacts.cause import ordinary_way
 from tidalctl.report.phases import PHASES, TABLE
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.template import Template
@@ -89,10 +89,7 @@ def phase_table(report: Mapping[str, Any]) -> str:
         lines.append(f"modules imported the ordinary way: {modules['unusable']} ({modules['cause']})")
     if report["fallback"]:
         lines.append(f"{ordinary_way(report['fallback'])} ({report['cause']})")
-    too = ", too: the bundle holds the state of one init"
-    if report["cause"] == Cause.NO_INIT.code:
-        too = ", which no traced event called: trace again with this event"
-    lines += [f"{name} ran{too}" for name in report["other_inits"]]
+    lines += [f"{name} ran: the bundle holds no state of it" for name in report["other_inits"]]
     return "\n".join(f"  {line}" for line in lines)
 
 

@@ -6,10 +6,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from types import FrameType
 from typing import Any
 
-from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.state.skeleton import skeleton_digest
 from tidalctl.artifacts.state.storages import digest_of, storage_names
 from tidalctl.artifacts.trace import records as t
@@ -19,6 +17,7 @@ from tidalctl.function.process_settings import GENERATORS, ambient_digests, begu
 from tidalctl.lineage.computed import Computed
 from tidalctl.lineage.mode import recording
 from tidalctl.lineage.tape import Tape
+from tidalctl.tracer.process.own_frames import own_frames
 
 
 class RecordedInit:
@@ -136,12 +135,8 @@ def _call_with_probe(
 
 def caller(root: str) -> str:
     """Return the innermost file of the project that runs, and its line: who calls init. Empty where none does in this thread."""
-    frame: FrameType | None = sys._getframe(1) if root else None
-    while frame is not None:
-        if is_own(frame.f_code.co_filename, root):
-            return f"{os.path.relpath(frame.f_code.co_filename, root)}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
+    frame = next(own_frames(sys._getframe(1), root), None) if root else None
+    return "" if frame is None else f"{os.path.relpath(frame.f_code.co_filename, root)}:{frame.f_lineno}"
 
 
 def peak_rss() -> int:

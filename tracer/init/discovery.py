@@ -5,8 +5,6 @@ import functools
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import FunctionType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +57,9 @@ class Discovery:
         module, _, lines = name.partition(":")
         return self._built(name, str(sys.modules[module].__file__), int(lines.partition("-")[0]), nbytes)
 
-    @contextmanager
-    def of_a_call(self, index: int) -> Iterator[None]:
-        """A context, for a call of the handler for an event: the first one is watched."""
-        with self._makers.watching() if self._makers is not None and index == 0 else contextlib.nullcontext():
-            yield
+    def of_a_call(self, index: int) -> contextlib.AbstractContextManager[None]:
+        """Return a context for a call of the handler for an event: the first one is watched."""
+        return self._makers.watching() if self._makers is not None and index == 0 else contextlib.nullcontext()
 
     def function(self, handler: Handler, event: dict[str, Any]) -> WeightsBuilt | None:
         """Call the handler, and return who makes the weights."""

@@ -20,17 +20,15 @@ import torch
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_leaves
 
-from tidalctl.artifacts.project import is_own
 from tidalctl.artifacts.state.storages import storage_of
+from tidalctl.function.answered_statements import DEFINITIONS
 from tidalctl.lineage.dispatch import Mode, is_for_a_wrapper, on_every_thread
 from tidalctl.lineage.identity import tensors_written
+from tidalctl.tracer.process.own_frames import own_frames
 
 LEAST = 2**20  # bytes of weights that are worth a state
 SMALLEST = 2**10  # bytes of a storage that is looked at
 SHARE = 0.9  # of all weights' bytes that a function makes: what it does not make, a start makes as ever
-
-
-_DEFINITIONS = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Frame(NamedTuple):
@@ -156,16 +154,17 @@ class WeightMakers:
         if total < LEAST:
             return None
         made: dict[tuple[str, str], int] = {}
-        depth: dict[tuple[str, str], tuple[int, Frame]] = {}
+        places: dict[tuple[str, str], tuple[int, Frame]] = {}  # the innermost of each function
         for weight in weights:
-            for place, frame in enumerate(weight.frames):
-                key = (frame.module, frame.name)
-                if frame.name not in ("<module>", self._handler) and key not in made:
-                    made[key] = 0
-                if key in made:
-                    made[key] += weight.nbytes
-                    depth[key] = max(depth.get(key, (0, frame)), (place, frame))
-        enough = [depth[key] for key, nbytes in made.items() if nbytes >= SHARE * total]
+            calls = {
+                (frame.module, frame.name): (place, frame)
+                for place, frame in enumerate(weight.frames)
+                if frame.name not in ("<module>", self._handler)
+            }
+            for key, place in calls.items():
+                made[key] = made.get(key, 0) + weight.nbytes
+                places[key] = max(places.get(key, place), place)
+        enough = [places[key] for key, nbytes in made.items() if nbytes >= SHARE * total]
         return (max(enough)[1] if enough else None), total
 
     def _frames(self, frame: FrameType | None) -> tuple[Frame, ...]:
@@ -179,16 +178,26 @@ class WeightMakers:
         return found
 
     def _frames_of(self, frame: FrameType | None) -> tuple[Frame, ...]:
-        found: list[Frame] = []
-        while frame is not None:
-            code = frame.f_code
-            if code not in self._known:
-                self._known[code] = is_own(code.co_filename, self._root) and _could_be_init(code, frame)
-            if self._known[code]:
-                name = str(frame.f_globals.get("__name__", ""))
-                found.append(Frame(name, code.co_qualname, code.co_filename, code.co_firstlineno, frame.f_lineno))
-            frame = frame.f_back
+        found = [
+            Frame(
+                str(own.f_globals.get("__name__", "")),
+                own.f_code.co_qualname,
+                own.f_code.co_filename,
+                own.f_code.co_firstlineno,
+                own.f_lineno,
+            )
+            for own in own_frames(frame, self._root)
+            if self._could_be_init(own)
+        ]
         return tuple(reversed(found))
+
+    def _could_be_init(self, frame: FrameType) -> bool:
+        """Whether a name leads to a function, or it is a module's code, and it is no method of a torch module."""
+        code = frame.f_code
+        if code not in self._known:
+            named = code.co_qualname == "<module>" or "<" not in code.co_qualname
+            self._known[code] = named and not isinstance(frame.f_locals.get("self"), torch.nn.Module)
+        return self._known[code]
 
 
 class _MakersMode(Mode):
@@ -207,15 +216,6 @@ class _MakersMode(Mode):
         out = func(*args, **kwargs)
         self._makers.note(func, args, kwargs, out)
         return out
-
-
-def _could_be_init(code: CodeType, frame: FrameType) -> bool:
-    """Whether a name leads to a function, and it is no method of a torch module, which others call to fill it."""
-    if code.co_qualname == "<module>":
-        return True
-    if "<" in code.co_qualname:
-        return False
-    return not isinstance(frame.f_locals.get("self"), torch.nn.Module)
 
 
 def _common(one: tuple[Frame, ...], other: tuple[Frame, ...]) -> tuple[Frame, ...]:
@@ -240,7 +240,7 @@ def _statements_of(file: str, first: int, last: int) -> tuple[int, int] | None:
     ends = [node.end_lineno or node.lineno for node in body]
     begin = next((place for place, end in enumerate(ends) if end >= first), None)
     end = next((place for place, end in enumerate(ends) if end >= last), None)
-    if begin is None or end is None or all(isinstance(node, _DEFINITIONS) for node in body[begin : end + 1]):
+    if begin is None or end is None or all(isinstance(node, DEFINITIONS) for node in body[begin : end + 1]):
         return None  # what runs in each start in any case
     while end + 1 < len(body) and isinstance(body[end + 1], ast.Delete):
         end += 1

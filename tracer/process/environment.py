@@ -21,6 +21,7 @@ from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.trace.records import EnvironReads
 from tidalctl.function.working_environment import Surroundings
 from tidalctl.tracer.process.clock import TraceClock
+from tidalctl.tracer.process.own_frames import own_frames
 
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _OURS = inside(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -143,7 +144,7 @@ class EnvironRecorder:
         """Whether init may hang on what is read now."""
         if self._clock.phase != "handler":
             return True
-        return self._at_init is None and any(_is_cached(frame) for frame in _frames_of(self._root))
+        return self._at_init is None and any(map(_is_cached, own_frames(sys._getframe(1), self._root)))
 
     def _reader(self, frame: FrameType | None) -> str:
         """Return who reads: a place in the project, or a package. Empty where nobody's state depends on it."""
@@ -187,15 +188,6 @@ def _asker(frame: FrameType | None) -> FrameType | None:
     while frame is not None and _reads_for_another(frame):
         frame = frame.f_back
     return frame
-
-
-def _frames_of(root: str) -> Iterator[FrameType]:
-    """Yield the project's frames that run in this thread, innermost first."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if is_own(frame.f_code.co_filename, root):
-            yield frame
-        frame = frame.f_back
 
 
 def _is_cached(frame: FrameType) -> bool:

@@ -1,6 +1,7 @@
 """A cog predictor: a class with `setup` and `predict`. The event's fields are the arguments of `predict`."""
 
 import ast
+import functools
 import inspect
 import typing
 from collections.abc import Callable
@@ -19,14 +20,15 @@ def init(module: str, name: str) -> str:
 
 
 def handler(module: Any, name: str) -> Callable[[Any, Any], Any]:
-    made: list[Any] = []
+    @functools.cache
+    def predictor() -> Any:
+        made = getattr(module, name)()
+        made.setup()
+        return made
 
     def handle(event: Any, context: Any) -> Any:
-        if not made:
-            predictor = getattr(module, name)()
-            predictor.setup()
-            made.append(predictor)
-        return made[0].predict(**_arguments(made[0].predict, event))
+        predict = predictor().predict
+        return predict(**_arguments(predict, event))
 
     return handle
 

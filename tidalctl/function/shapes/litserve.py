@@ -1,6 +1,7 @@
 """A LitServe `LitAPI`: `setup(device)`, then `decode_request`, `predict` and `encode_response` for the event, without batching."""
 
 import ast
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,14 +17,14 @@ def init(module: str, name: str) -> str:
 
 
 def handler(module: Any, name: str) -> Callable[[Any, Any], Any]:
-    made: list[Any] = []
+    @functools.cache
+    def ready() -> Any:
+        made = getattr(module, name)()
+        made.setup(_device())
+        return made
 
     def handle(event: Any, context: Any) -> Any:
-        if not made:
-            api = getattr(module, name)()
-            api.setup(_device())
-            made.append(api)
-        api = made[0]
+        api = ready()
         given = api.decode_request(event) if hasattr(api, "decode_request") else event
         batched = getattr(api, "max_batch_size", 1) > 1
         answer = api.predict(api.batch([given]) if batched else given)

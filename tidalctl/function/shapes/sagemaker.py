@@ -6,6 +6,7 @@ goes to the model, and what the model gives is the answer.
 """
 
 import ast
+import functools
 import inspect
 import json
 import os
@@ -28,19 +29,20 @@ def init(module: str, name: str) -> str:
 
 
 def handler(module: Any, name: str) -> Callable[[Any, Any], Any]:
-    made: list[Any] = []
+    @functools.cache
+    def model() -> Any:
+        return _call(module, "model_fn", os.environ.get("SM_MODEL_DIR", MODEL_DIR))
 
     def handle(event: Any, context: Any) -> Any:
-        if not made:
-            made.append(_call(module, "model_fn", os.environ.get("SM_MODEL_DIR", MODEL_DIR)))
+        loaded = model()
         request = event if "body" in event and event.keys() <= {"body", "content_type", "accept"} else {"body": event}
         data, content_type, accept = request["body"], request.get("content_type", TYPE), request.get("accept", TYPE)
         text = data if isinstance(data, str) else json.dumps(data)
         if hasattr(module, "transform_fn"):
-            return _answer(_call(module, "transform_fn", made[0], text, content_type, accept))
+            return _answer(_call(module, "transform_fn", loaded, text, content_type, accept))
         if hasattr(module, "input_fn"):
             data = _call(module, "input_fn", text, content_type)
-        answer = _call(module, "predict_fn", data, made[0]) if hasattr(module, "predict_fn") else made[0](data)
+        answer = _call(module, "predict_fn", data, loaded) if hasattr(module, "predict_fn") else loaded(data)
         return _answer(_call(module, "output_fn", answer, accept)) if hasattr(module, "output_fn") else answer
 
     return handle

@@ -72,8 +72,8 @@ class LibraryLoader:
                     dlopen(os.fsencode(folder / name), os.RTLD_NOW)
 
 
-# These import the package that imports them: begun with them, that would find another copy than sys.modules has in the end.
-_LEFT = frozenset({"_asyncio", "_elementtree", "_zoneinfo"})
+# Each imports the package that it is a part of, and that imports it in turn: imported before the package it would be loaded twice.
+_PARTS_OF_PACKAGES = frozenset({"_asyncio", "_elementtree", "_zoneinfo"})
 
 
 def _extensions_of_python(modules: Sequence[str]) -> list[str]:
@@ -82,5 +82,9 @@ def _extensions_of_python(modules: Sequence[str]) -> list[str]:
     if folder is None:
         return []
     files = set(os.listdir(folder))
-    names = [name for name in modules if name in sys.stdlib_module_names and name not in sys.modules and name not in _LEFT]
+    names = [
+        name
+        for name in modules
+        if name in sys.stdlib_module_names and name not in sys.modules and name not in _PARTS_OF_PACKAGES
+    ]
     return [name for name in names if any(name + suffix in files for suffix in EXTENSION_SUFFIXES)]
