@@ -133,7 +133,7 @@ def test_init_may_be_named_with_a_file_as_a_target_is(tmp_path: Path, monkeypatc
         "pack:load",
         "pack.models:load",
     ]
-    with pytest.raises(TidalError, match="no file pack/model.py"):
+    with pytest.raises(TidalError, match=r"no file pack/model\.py"):
         locate("app.py", "pack/model.py:load")
 
 

@@ -33,7 +33,11 @@ def trace(
     context: typer.Context,
     target: Annotated[
         str,
-        typer.Argument(metavar="TARGET", help="path/to/app.py:handler or package.module:handler; :handler may be left out."),
+        typer.Argument(
+            metavar="TARGET",
+            help="path/to/app.py:handler or package.module:handler; :handler may be left out. Or the file of a cog, LitServe "
+            "or SageMaker model.",
+        ),
     ],
     event: Annotated[
         list[str],
@@ -87,8 +91,8 @@ def trace(
 ) -> None:
     """Run a function once and record its execution path.
 
-    It runs under the profiler, in a process of its own. The handler is called twice for each event, with --once once. Arguments
-    after -- reach the function's sys.argv.
+    It runs under the profiler, in a process of its own. The handler is called twice for each event, with --once once; with
+    --init auto once more, before. Arguments after -- reach the function's sys.argv.
     """
     place = target.partition(":")[0]
     stem = Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from types import CodeType, ModuleType
 
-from tidalctl.function.answered_statements import answered_code
 from tidalctl.function.init_mark import as_lines
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -26,6 +25,8 @@ def marked_code(source: bytes, path: str, name: str, *, static: bool) -> CodeTyp
     """
     tree = ast.parse(source, path)
     if as_lines(name):
+        from tidalctl.function.answered_statements import answered_code  # few starts need it
+
         return answered_code(tree, path, name)
     found = [marked for definition in _definitions(tree.body, name.split(".")) for marked in _functions(definition)]
     for function in found:

@@ -23,7 +23,10 @@ _FUNCTIONS = (FunctionType, functools._lru_cache_wrapper, staticmethod, classmet
 
 
 class Discovery:
-    """Entered while the function is imported. It watches from the moment on at which torch is there, and not where an init is named."""
+    """Finds out who makes the weights, unless an init is named or marked.
+
+    A context, for the import of the function: operators are watched from the moment on at which torch has been imported.
+    """
 
     def __init__(self, request: Request) -> None:
         self._request = request
@@ -32,7 +35,7 @@ class Discovery:
         self._importing = contextlib.ExitStack()
 
     def imported(self, module: ModuleType) -> None:
-        """A module has been imported."""
+        """Take note of a module that has been imported."""
         main = threading.current_thread() is threading.main_thread()
         if self._wanted and module.__name__ == "torch" and self._makers is None and main:
             from tidalctl.tracer.init.weight_makers import WeightMakers

@@ -1,10 +1,11 @@
 """Who makes the weights of a function that has no init: a function of the project, or statements at the top of one of its modules.
 
-A weight is a storage that is still there when it is asked for, or a parameter or buffer of a module whose forward has run. Its makers
-are the project's frames under which it was first seen, as far as later writes to it happened under them, too.
+A weight is a storage that is still there after the import. After a call of the handler it is a parameter or buffer of a module whose
+forward has run; where these are few, a storage that is still there. Its makers are the project's frames under which it was first seen,
+as far as later writes to it happened under them, too.
 
-Example: `MODEL = load()` on line 20 of app.py, and nothing is written to the model afterwards. `lines()` is then `app:20-20`; and for
-a `load()` that the handler calls for the first request, `function()` is `app:load`.
+Example: `MODEL = load()` on line 20 of app.py, and nothing is written to the model afterwards. `lines()` then gives `app:20`; and for a
+`load()` that the handler calls for the first request, `function()` gives the frame of `load`.
 """
 
 import ast

@@ -37,11 +37,14 @@ class Found(NamedTuple):
 class Shape(Protocol):
     """What a shape's module offers."""
 
-    def find(self, tree: ast.Module, name: str) -> str | None: ...
+    def find(self, tree: ast.Module, name: str) -> str | None:
+        """Return the name of what has the shape in a module's source, or None."""
 
-    def init(self, module: str, name: str) -> str: ...
+    def init(self, module: str, name: str) -> str:
+        """Return what `--init` would name; empty where the shape says nothing of it."""
 
-    def handler(self, module: Any, name: str) -> Callable[[Any, Any], Any]: ...
+    def handler(self, module: Any, name: str) -> Callable[[Any, Any], Any]:
+        """Return `handler(event, context)` over what has the name in the imported module."""
 
 
 def shape_named(name: str) -> Shape:
