@@ -162,10 +162,11 @@ def test_auto_names_the_function_that_makes_the_weights(tmp_path: Path) -> None:
     assert (other["output"], other["strategy"], other["cause"]) == (auto.plain({"name": "bb"}), "eager", "call-differs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("effect", "code"),
     [
-        pytest.param("del given", "global-deleted", marks=pytest.mark.slow),
+        ("del given", "global-deleted"),
         ("import parts", "defined-amid"),
     ],
 )
