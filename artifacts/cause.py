@@ -52,9 +52,11 @@ class Cause(enum.Enum):
     # -- the state can't be put on disk
     NOT_PICKLABLE = "what init leaves can't be pickled without loss: {what}"
     NOT_UNPICKLABLE = "the state can be pickled but not unpickled: {error}"
+    SHARED_BY_STATES = "its state holds a {kind} that the state of {other} holds, too, and would get a copy of it"
     COPIED_FROM_GLOBAL = "the state holds a {kind} from deep inside a global that init leaves alone, and would get a copy of it"
 
     # -- the state is not the same each time
+    EVENT_READ_BESIDES = "{init} reads {what}, and of a bundle's states only the largest may depend on the event"
     UNSEEDED = "{weight}: {init} draws it at random without a seed"
     NEVER_WRITTEN = "never written: torch.empty in {weight}, so that it holds what was in that memory before (use torch.zeros)"
     NOT_REPRODUCIBLE = "two runs of {init} differ in {what} (random numbers without a seed, times or addresses?)"

@@ -68,7 +68,11 @@ def write_files(
     (partial / PREWARM).write_bytes(_prewarm(trace))
     pack = pack_code(trace, partial)
     scanned = write_import_cache(trace, partial) if pack else []
-    shards = (*made.report.shards, *(made.captured.shards if made.answers and made.captured else ()))
+    reports = (made.report, *made.report.further.values())
+    shards = (
+        *(shard for report in reports for shard in report.shards),
+        *(made.captured.shards if made.answers and made.captured else ()),
+    )
     digests = {shard.file: BundleFile(size=shard.size, sha256=shard.sha256) for shard in shards} if made.kind != "eager" else {}
     others = sorted(
         p for p in partial.rglob("*") if p.is_file() and p.name not in digests and p.name not in (MANIFEST, PROVENANCE)
@@ -92,7 +96,8 @@ def write_files(
         reproducible=reproducible,
         files=dict(sorted(files.items())),
         weights=(*_weights(trace, made), *_answer_weights(trace, made)) if made.kind != "eager" else (),
-        globals=made.report.globals if made.kind != "eager" else (),
+        globals=tuple(sorted({name for report in reports for name in report.globals})) if made.kind != "eager" else (),
+        further=made.further if made.kind != "eager" else (),
         modules=tuple(record.name for record in modules),
         readahead=readahead_of(trace, header.root, bool(pack), [folder.name for folder in scanned]),
         fallbacks=fallbacks,
@@ -115,13 +120,14 @@ def _init_name(trace: Trace) -> str:
 
 def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:
     """The weights as they lie in the files, with what the trace knows about each."""
-    report = made.report
     traced = {weight.names[0]: weight for weight in reversed(trace.of(Weight))}
     names = {weight.index: weight.names[0] for weight in trace.of(Weight)}
     uses = {name: (place, use) for place, (name, use) in enumerate(access_order(trace).items())}
     written = {names[record.weight] for record in trace.of(WeightWritten)}
     found = []
-    for placement in report.placements:
+    reports = (made.report, *made.report.further.values())
+    placed = [(each, placement) for each in reports for placement in each.placements]
+    for report, placement in placed:
         name = placement.entry.name
         weight = traced.get(name)
         sources = [_source_name(source.file, source.key, trace) for source in weight.sources] if weight else ["unknown"]

@@ -6,17 +6,18 @@ from pathlib import Path
 import msgspec
 
 from tidalctl.artifacts.bundle.directory import remove
-from tidalctl.artifacts.bundle.manifest import SKELETON, Answer, Guard
+from tidalctl.artifacts.bundle.manifest import Answer, Fallback, Guard, HeldState, skeleton_file
 from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.compiler.access_order import access_order, use_digests
-from tidalctl.compiler.conditions import guard_of, refusal
+from tidalctl.compiler.conditions import guard_of, refusal, why_not_requested
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
 from tidalctl.compiler.handler_runs import HandlerRuns
 from tidalctl.compiler.snapshot.processes import plain_run, take_capture, take_snapshot
 from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.compiler.states import state_requests
 from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
@@ -34,6 +35,8 @@ class Attempt(Record, frozen=True):
     answers: tuple[Answer, ...] = ()
     sources: dict[str, tuple[int, int]] = {}  # sizes and times of the files that answers stand for
     captured: StoredWeights | None = None
+    further: tuple[HeldState, ...] = ()
+    lost: tuple[Fallback, ...] = ()  # states besides the main one that can't be used
     notes: tuple[str, ...] = ()
 
 
@@ -79,7 +82,7 @@ def _plain(strategy: Strategy, place: Workplace) -> Attempt:
     """No state at all, where no init was called: what the plain function answers is all that there is to compare."""
     header = place.trace.header
     place.runs.plain += len(header.events)
-    report = plain_run(header, header.events, place.work)
+    report = plain_run(header, header.events, place.work, ())
     return Attempt(
         kind="eager", guard=guard_of("eager", strategy, report, place.trace), report=report, cause=Cause.NO_INIT.of()
     )
@@ -87,13 +90,16 @@ def _plain(strategy: Strategy, place: Workplace) -> Attempt:
 
 def clear(place: Workplace, made: Attempt) -> None:
     """Take a failed attempt's files out of the folder."""
-    shards = (*made.report.shards, *(made.captured.shards if made.captured is not None else ()))
-    for name in (SKELETON, *(shard.file for shard in shards)):
-        remove(place.partial / name)
+    for number, report in {0: made.report, **made.report.further}.items():
+        for name in (skeleton_file(number), *(shard.file for shard in report.shards)):
+            remove(place.partial / name)
+    for shard in made.captured.shards if made.captured is not None else ():
+        remove(place.partial / shard.file)
 
 
 def _request(strategy: Strategy, place: Workplace) -> SnapshotRequest:
-    header, call = place.trace.header, strategy.inits[0].call
+    header = place.trace.header
+    unwanted = {number for number, init in strategy.further.items() if why_not_requested(init) is not None}
     return SnapshotRequest(
         function=header.function,
         root=header.root,
@@ -101,12 +107,16 @@ def _request(strategy: Strategy, place: Workplace) -> SnapshotRequest:
         events=header.events,
         report=str(place.work / "snapshot.json"),
         folder=str(place.partial),
+        states=tuple(state for state in state_requests(place.trace) if state.number not in unwanted),
         order=tuple(access_order(place.trace)),
-        traced={weight.names[0]: weight.digest for weight in strategy.inits[0].weights},
         shard_size=place.shard_size,
-        ambient=call.ambient,
-        generators=call.generators,
     )
+
+
+def _without_main(request: SnapshotRequest) -> SnapshotRequest:
+    """Return the request with nothing written of the main state."""
+    states = (state if state.number else msgspec.structs.replace(state, store=False) for state in request.states)
+    return msgspec.structs.replace(request, states=tuple(states))
 
 
 def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
@@ -119,7 +129,8 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         captured = _captured({base.name: base.identity for base in planned.bases}, strategy, place, place.work, "bases")
         again = _not_again(strategy) if captured is None else None
         bases = str(place.work / captured.shards[0].file) if captured is not None else ""
-        request = msgspec.structs.replace(request, bases=bases, store=captured is not None)
+        request = msgspec.structs.replace(request, bases=bases)
+        request = request if captured is not None else _without_main(request)
     place.runs.plain += len(place.trace.header.events)
     report = take_snapshot(place.trace.header, request, progress)
     return Attempt(
@@ -145,7 +156,7 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
     answers = plan_answers(inits, header.root, header.cwd)
     if not answers and len(inits) == 1 and not strategy.request_files and not writes_of(inits):
         return _snapshot(strategy, place, progress)
-    request = msgspec.structs.replace(_request(strategy, place), store=False)
+    request = _without_main(_request(strategy, place))
     place.runs.plain += len(header.events)
     report = take_snapshot(header, request, progress)
     made = Attempt(kind="replay", guard=guard_of("replay", strategy, report, place.trace), report=report)
@@ -166,6 +177,7 @@ def _captured(wanted: dict[str, str], strategy: Strategy, place: Workplace, fold
     header = place.trace.header
     request = CaptureRequest(
         function=header.function,
+        init=strategy.inits[0].call.name,
         root=header.root,
         argv=header.argv,
         events=tuple(header.events[init.call.event] for init in strategy.inits),
@@ -184,10 +196,6 @@ def _looked_note(strategy: Strategy, function: Function) -> tuple[str, ...]:
     looked = bool(call.event_reads or call.event_whole)
     if looked:
         return ("the snapshot answers events that agree in that with the traced one, others run init the ordinary way",)
-    if other := next((init.call for init in strategy.inits if init.call.arguments != call.arguments), None):
-        return (
-            f"{call.name} is called with other arguments for event {other.event}, and runs then: the snapshot is event 0's",
-        )
     if not call.static:
         how = f"trace with --init {function.init} --static" if function.init else "static=True"
         return (f"{call.name} read nothing of the event, so the snapshot answers all; {how} would say so",)

@@ -17,18 +17,29 @@ from tidalctl.artifacts.trace.records import FileOpened
 from tidalctl.artifacts.trace.tape import DOUBT, DRAWN, UNWRITTEN
 from tidalctl.compiler.code.shipment import Shipment
 from tidalctl.compiler.computed import computed_part
-from tidalctl.compiler.snapshot.records import SnapshotReport
-from tidalctl.compiler.strategy import Strategy
+from tidalctl.compiler.dynamic.recorded_init import EventInit
+from tidalctl.compiler.snapshot.records import SnapshotReport, StateReport
+from tidalctl.compiler.strategy import Strategy, read_of_event
 from tidalctl.compiler.variables import environ_reads
 from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import digest_value
 
+UNKNOWN_PART = "what the state holds besides tensors, or how it is built"
+
 
 def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace) -> Guard:
-    """What a start must agree in: for `snapshot` also what init read of the event, where it read any. Of no init, in nothing."""
+    """What a start must agree in for the main state. Of no init, in nothing."""
     if not strategy.inits:
         return Guard(static=True)
-    call, event = strategy.inits[0].call, strategy.inits[0].event
+    init = strategy.inits[0]
+    # a replay holds what was read, and init computes the rest anew
+    computed = None if kind == "replay" else computed_part(init, report, strategy.planned if kind == "script" else None)
+    return state_guard(kind, init, report, trace, computed)
+
+
+def state_guard(kind: str, init: EventInit, report: StateReport, trace: Trace, computed: str | None) -> Guard:
+    """What a start must agree in for a state: for `snapshot` also what init read of the event, where it read any."""
+    call, event = init.call, init.event
     fields = dict(call.event_reads) if kind == "snapshot" else {}
     whole = digest_value(event) if call.event_whole and kind == "snapshot" else ""
     reads = environ_reads(trace)
@@ -47,7 +58,8 @@ def guard_of(kind: str, strategy: Strategy, report: SnapshotReport, trace: Trace
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
-        computed=computed_part(kind, strategy, report),
+        adds_only=report.adds_only,
+        computed=computed,
     )
 
 
@@ -77,11 +89,42 @@ def refusal(kind: str, strategy: Strategy, report: SnapshotReport) -> Reason | N
         return Cause.STATE_KEPT.of(init=call.name)
     if kind == "script" and report.globals_differ is not None:
         return Cause.GLOBAL_DIFFERS_BY_EVENT.of(init=call.name, name=report.globals_differ)
-    drawn = next((weight.names[0] for weight in strategy.inits[0].weights if weight.identity.startswith(DRAWN)), None)
-    # such a weight is never static, even where two runs drew the same
-    return not_reproducible(strategy, report) or (
-        Cause.UNSEEDED.of(weight=drawn, init=call.name) if drawn is not None else None
-    )
+    return not_reproducible(strategy, report) or _unseeded(strategy.inits[0])
+
+
+def why_not_requested(init: EventInit) -> Reason | None:
+    """Return why no state besides the main one is taken of a call, as far as the trace tells."""
+    call = init.call
+    if call.event_reads or call.event_whole:
+        return Cause.EVENT_READ_BESIDES.of(init=call.name, what=read_of_event([call]))
+    if not call.arguments:
+        return Cause.ARGUMENTS_NOT_JSON.of(init=call.name, place=f" at {call.called_at}" if call.called_at else "")
+    return Cause.ARGUMENT_WRITTEN.of(init=call.name, what=call.writes) if call.writes else None
+
+
+def further_refusal(init: EventInit, report: StateReport, made: dict[str, str]) -> Reason | None:
+    """Return why a state besides the main one can't be used. `made` are digests of its weights as the plain run made them."""
+    call = init.call
+    if report.cause is not None:
+        return report.cause
+    if not report.init:
+        return Cause.NOT_REPRODUCIBLE.of(init=call.name, what="the arguments that it is called with")
+    if (name := _first_differing(init, made)) is not None:
+        return Cause.NOT_REPRODUCIBLE.of(init=call.name, what=f"the content of {name}")
+    if report.skeleton != call.skeleton:
+        return Cause.NOT_REPRODUCIBLE.of(init=call.name, what=UNKNOWN_PART)
+    return _unseeded(init)
+
+
+def _first_differing(init: EventInit, made: dict[str, str]) -> str | None:
+    """Return the name of the first weight that came out otherwise than in the trace."""
+    return next((w.names[0] for w in init.weights if made.get(w.names[0], w.digest) != w.digest), None)
+
+
+def _unseeded(init: EventInit) -> Reason | None:
+    """Return the cause where a weight was drawn without a seed: such a one is never static, even where two runs drew the same."""
+    drawn = next((weight.names[0] for weight in init.weights if weight.identity.startswith(DRAWN)), None)
+    return Cause.UNSEEDED.of(weight=drawn, init=init.call.name) if drawn is not None else None
 
 
 def written_file(init: str, opened: Sequence[FileOpened]) -> Reason | None:

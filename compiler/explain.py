@@ -4,7 +4,7 @@ from tidalctl.artifacts.bundle.manifest import CODE, BundleWeight, Manifest
 from tidalctl.artifacts.cause import PAGE
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.records import InitCall
-from tidalctl.compiler.snapshot.records import RNG
+from tidalctl.compiler.snapshot.records import is_generator
 from tidalctl.report.needs import file_text, needs_text
 from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import count_text, size_text
@@ -80,7 +80,7 @@ def shipped_parts(manifest: Manifest) -> dict[str, list[int]]:
 
 def weights_of(manifest: Manifest) -> list[BundleWeight]:
     """The state's weights: of what lies in the weights file, all but states of random generators."""
-    return [weight for weight in manifest.weights if weight.name != RNG]
+    return [weight for weight in manifest.weights if not is_generator(weight.name)]
 
 
 def explanation(manifest: Manifest, call: InitCall | None, verdict: Verdict) -> list[str]:
@@ -91,7 +91,7 @@ def explanation(manifest: Manifest, call: InitCall | None, verdict: Verdict) -> 
         used = verdict.first_uses.get(weight.name)
         first = "never" if used is None else f"{used * 1e3:8.1f} ms"
         by = f"  ← {weight.module or 'the handler'}, {weight.operator}" if weight.operator else ""
-        what = by or (f"  ← {_GENERATOR}, no weight" if weight.name == RNG else "")
+        what = by or (f"  ← {_GENERATOR}, no weight" if is_generator(weight.name) else "")
         lines.append(f"  {weight.nbytes:>10,}  {first:>10}  {weight.name} {weight.dtype}{list(weight.shape)}{what}")
     lines += ["", "folded, so that it need not run again:"]
     folded: dict[str, list[int]] = {}

@@ -1,5 +1,6 @@
 """Several traces of one function as one, so that a later trace can disprove what an earlier one let be believed."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,12 +50,13 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
         _refuse_another(first, trace, paths[0], path)
     events = tuple(event for trace in traces for event in trace.header.events)
     merged = Trace(msgspec.structs.replace(header, events=events), [], all(trace.complete for trace in traces))
-    event = weight = 0
+    event = weight = call = 0
     records: list[AnyRecord] = [merged.header]
     for trace in traces:
-        records += [_moved(record, event, weight) for record in trace.records if isinstance(record, _OF_AN_EVENT)]
+        records += [_moved(record, event, weight, call) for record in trace.records if isinstance(record, _OF_AN_EVENT)]
         event += len(trace.header.events)
         weight += len(trace.of(Weight))
+        call += len(trace.of(InitCall))
     records += _of_the_process(traces)
     merged.records = records
     return merged
@@ -62,8 +64,13 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
 
 def _with_init_that_runs(trace: Trace) -> Function:
     """Return the function with the name of its init as the trace saw it run: where a module defines it, not where it is imported."""
-    function, call = trace.header.function, trace.one(InitCall)
-    return msgspec.structs.replace(function, init=call.name) if function.init and call is not None else function
+    function, names = trace.header.function, [call.name for call in trace.of(InitCall)]
+    if not function.init or function.init in names or not names:
+        return function
+    last = re.split("[:.]", function.init)[-1]
+    return msgspec.structs.replace(
+        function, init=next((name for name in names if re.split("[:.]", name)[-1] == last), names[0])
+    )
 
 
 def _refuse_another(first: Trace, other: Trace, path: Path, another: Path) -> None:
@@ -81,8 +88,10 @@ def _refuse_another(first: Trace, other: Trace, path: Path, another: Path) -> No
         )
 
 
-def _moved(record: Any, event: int, weight: int) -> AnyRecord:
+def _moved(record: Any, event: int, weight: int, call: int) -> AnyRecord:
     changes: dict[str, Any] = {"event": record.event + event}
+    if isinstance(record, Weight | TapeRead | TapeStep):
+        changes["call"] = record.call + call
     if isinstance(record, Weight):
         changes["index"] = record.index + weight
     elif isinstance(record, FirstUse | WeightWritten):

@@ -21,7 +21,7 @@ def notes_of(trace: Trace, strategy: Strategy, manifest: Manifest, report: Snaps
     if not calls:
         yield f"no init was called{what_to_name(trace.header.function.init, trace.one(WeightsBuilt))}"
         return
-    yield from (further_call(call, calls[0].name) for call in trace.of(FurtherCall))
+    yield from (further_call(call) for call in trace.of(FurtherCall))
     source, name = _source_of(trace, calls[0])
     if manifest.strategy != "eager" and report.kept_globals:
         yield f"init also sets {', '.join(report.kept_globals)}: kept with the state"

@@ -5,8 +5,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import msgspec
-
 from tidalctl.artifacts.bundle.directory import (
     clear_stale_partials,
     partial_name,
@@ -15,29 +13,26 @@ from tidalctl.artifacts.bundle.directory import (
     sync_tree,
     unlisted_files,
 )
-from tidalctl.artifacts.bundle.manifest import CODE, Fallback, Manifest
+from tidalctl.artifacts.bundle.manifest import CODE, Manifest
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folder
-from tidalctl.artifacts.cause import Cause
-from tidalctl.artifacts.errors import CheckFailed, TidalError
+from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, InitCall
-from tidalctl.compiler.assemble import add_start_times, first_use_times, write_files
-from tidalctl.compiler.attempt import Workplace, attempt, clear
-from tidalctl.compiler.away import Away, lay_away
-from tidalctl.compiler.code.needed_files import needed_files
-from tidalctl.compiler.code.project_files import changed_since
+from tidalctl.compiler.assemble import first_use_times
+from tidalctl.compiler.attempt import Workplace
+from tidalctl.compiler.away import Away
+from tidalctl.compiler.code.project_files import again, changed_since
 from tidalctl.compiler.code.secret_values import refuse_secrets
-from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_files, copy_shipment, plan_shipment
-from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_left_out, written_file
+from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_shipment, plan_shipment
 from tidalctl.compiler.explain import Verdict
 from tidalctl.compiler.handler_runs import HandlerRuns
+from tidalctl.compiler.ladder import Ladder
 from tidalctl.compiler.merged_trace import merge_traces
 from tidalctl.compiler.notes import notes_of
-from tidalctl.compiler.proof import compare_plain_runs, prove, run_plainly, steadier_times
-from tidalctl.compiler.snapshot.records import SnapshotReport
-from tidalctl.compiler.strategy import Strategy, decide
+from tidalctl.compiler.proof import run_plainly
+from tidalctl.compiler.states import with_state_names
 from tidalctl.compiler.variables import variables_warning, with_variables
 from tidalctl.function.target import refuse_unknown_fields
 
@@ -86,7 +81,7 @@ def compile_traces(
     for trace, path in zip(traces, paths, strict=True):
         _refuse_unusable(trace, path)
     traces = [with_events(trace, path) for trace, path in zip(traces, paths, strict=True)]
-    trace = with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env)
+    trace = with_state_names(with_variables(merge_traces(traces, paths, vary), pin_env, ignore_env))
     refuse_unknown_fields(trace.header.vary, (json.loads(event.text) for event in trace.header.events))
     output = Path(os.path.abspath(output))
     clear_stale_partials(output)
@@ -114,7 +109,7 @@ def _refuse_unusable(trace: Trace, path: Path) -> None:
     if not source.is_file():
         raise TidalError(f"{source}, which was traced, is gone", "trace the function where it is now")
     if name := changed_since(trace):
-        raise TidalError(f"{name} has changed since the trace", _again(trace))
+        raise TidalError(f"{name} has changed since the trace", again(trace))
     for record in trace.of(FileOpened):
         if record.phase == "init" and not record.mapped and record.size > 0 and not Path(record.path).exists():
             raise TidalError(f"{record.path}, which init read in the trace, is gone", "put it back, or trace again without it")
@@ -124,39 +119,11 @@ def _build(
     place: Workplace, rules: ShippingRules, check_events: Sequence[str], progress: Progress | None, say: Say
 ) -> Compiled:
     trace, partial = place.trace, place.partial
-    strategy = decide(trace)
-    call = trace.one(InitCall)
-    root, code = Path(trace.header.root), partial / CODE
     shipment = plan_shipment(trace, rules)
-    copy_shipment(shipment, root, code)
-    fallbacks = list(strategy.fallbacks)
+    copy_shipment(shipment, Path(trace.header.root), partial / CODE)
     checks = run_plainly(place, check_events)
-    for kind in ("script", "replay") if strategy.kind == "script" else (strategy.kind,):
-        say(f"running the function once more, plainly{', to take its state' if call is not None else ''}")
-        made = attempt(kind, strategy, place, progress)
-        _refuse_changed_checkpoint(strategy, trace, made.report)
-        reproducible, made = compare_plain_runs(place, call, made, say)
-        failure = made.cause or (written_file(made.report.init, trace.of(FileOpened)) if made.kind != "replay" else None)
-        if failure is None:
-            made = msgspec.structs.replace(made, guard=with_left_out(made.guard, shipment, root))
-            manifest = write_files(trace, made, tuple(fallbacks), reproducible, needed_files(trace, shipment), partial)
-            away = lay_away(partial, place.work, trace, shipment, hide=kind != "replay")
-            difference, times = prove(place, away, manifest, made.report, checks, say)
-            if difference is None:
-                add_start_times(partial, steadier_times(place, manifest, times, say))
-                break
-            failure = Cause.PROOF_FAILED.of(what=away.without_folders(difference))
-        clear(place, made)
-        fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", failure))
-    else:
-        made = msgspec.structs.replace(made, kind="eager", guard=of_the_event(made.guard), dynamic=(), answers=(), notes=())
-        copy_files(shipment.checkpoints, root, code)  # every start reads them
-        shipment = msgspec.structs.replace(shipment, checkpoints=(), data=(*shipment.data, *shipment.checkpoints))
-        manifest = write_files(trace, made, tuple(fallbacks), reproducible, needed_files(trace, shipment), partial)
-        away = lay_away(partial, place.work, trace, shipment, hide=False)
-        difference, _ = prove(place, away, manifest, made.report, checks, say)
-        if difference is not None:
-            raise CheckFailed(f"the bundle does not answer as the plain function does: {difference}", "nothing was written")
+    made, manifest, strategy, away, shipment, reproducible = Ladder(place, shipment, checks, progress, say).descend()
+    call = strategy.inits[0].call if strategy.inits else None
     warnings = (*shipment.warnings, *variables_warning(trace), *_written(away, manifest, shipment))
     notes = (*notes_of(trace, strategy, manifest, made.report), *made.notes, *shipment.notes)
     if not away.native:
@@ -182,25 +149,6 @@ def _build(
         runs=place.runs,
         secrets=shipment.secrets,
     )
-
-
-def _refuse_changed_checkpoint(strategy: Strategy, trace: Trace, report: SnapshotReport) -> None:
-    """Raise TidalError where a file that init reads has changed since the trace, and with it a weight.
-
-    A file that init writes itself is made anew in each run.
-    """
-    if not_reproducible(strategy, report) is None:
-        return
-    for record in trace.of(FileOpened):
-        if record.phase == "init" and not record.mapped and record.written is None:
-            status = os.stat(record.path)
-            if (status.st_size, status.st_mtime_ns) != (record.size, record.mtime_ns):
-                raise TidalError(f"{record.path} has changed since the trace", _again(trace))
-
-
-def _again(trace: Trace) -> str:
-    function = trace.header.function
-    return f"trace again: tidalctl trace {Path(trace.header.root, function.source)}:{function.handler} …"
 
 
 def _written(away: Away, manifest: Manifest, shipment: Shipment) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.manifest import Manifest, prefix_in
 from tidalctl.artifacts.bundle.start_times import StartTimes
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import FunctionError
@@ -17,14 +17,15 @@ from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Event, InitCall, Invocation
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.away import Away
+from tidalctl.compiler.conditions import UNKNOWN_PART
 from tidalctl.compiler.snapshot.processes import first_outline_difference, plain_run, run_from_bundle
 from tidalctl.compiler.snapshot.records import SnapshotReport
+from tidalctl.compiler.states import first_event_of_main_state, state_requests
 from tidalctl.function.output_comparison import first_difference, same_output
 
 Say = Callable[[str], None]
 
 DIFFERS = "the answer differs"
-UNKNOWN_PART = "what the state holds besides tensors, or how it is built"
 SHOWN = 80  # characters of an event that a message shows
 PLANNED = 64 * 2**20  # bytes of weights from which on it is worth two more starts to plan their loading well
 
@@ -57,7 +58,7 @@ def run_plainly(place: Workplace, events: Sequence[str]) -> list[Expected]:
 
 def _plain_run(place: Workplace, events: Sequence[Event], outline: str = "") -> SnapshotReport:
     place.runs.plain += len(events)
-    return plain_run(place.trace.header, events, place.work, outline)
+    return plain_run(place.trace.header, events, place.work, state_requests(place.trace), outline)
 
 
 def _expected(name: str, event: Event, report: SnapshotReport, index: int = 0, traced: int | None = None) -> Expected:
@@ -101,20 +102,20 @@ def _what_differs(place: Workplace) -> str:
 def prove(
     place: Workplace, away: Away, manifest: Manifest, report: SnapshotReport, checks: Sequence[Expected], say: Say
 ) -> tuple[str | None, StartTimes | None]:
-    """Return what the bundle makes otherwise than the plain function, or None, and how the first event's start went.
+    """Return what the bundle makes otherwise than the plain function, or None, and how the start went that made the main state first.
 
     It answers away from home, where the project is out of reach.
     """
     say(f"answering the traced events{' and the check events' if checks else ''} from the bundle in a fresh process")
     events = enumerate(place.trace.header.events)
     traced = [_expected(f"event {index}", event, report, index, traced=index) for index, event in events]
-    times = None
+    first, times = first_event_of_main_state(place.trace), None
     for expected in (*traced, *checks):
         place.runs.bundle += 1
         answer = run_from_bundle(Path(away.bundle), away.header(place.trace.header), expected.event, command=away.command)
         if "output" in answer:
             answer["output"] = away.at_home(answer["output"])
-        if expected.traced == 0:
+        if expected.traced == first:
             times = _start_times(place.trace, answer)
         if difference := _difference(place, manifest, expected, answer, say):
             return f"{expected.name}: {difference}", None
@@ -131,7 +132,8 @@ def _difference(place: Workplace, manifest: Manifest, expected: Expected, answer
     if "failed" in answer:
         return str(answer["failed"]).removeprefix("error: ")
     index = expected.traced
-    if answer["strategy"] != manifest.strategy and (index == 0 or (index is not None and manifest.strategy == "script")):
+    must = index == first_event_of_main_state(place.trace) or (index is not None and manifest.strategy == "script")
+    if must and answer["strategy"] != manifest.strategy:
         return str(answer["fallback"])
     if not manifest.reproducible:
         return None
@@ -149,7 +151,11 @@ def _unlike(manifest: Manifest, answer: dict[str, Any], expected: Expected) -> s
     if not same_output(answer["output"], json.loads(expected.output)):
         return DIFFERS
     made, state = answer["state"], expected.state
-    if manifest.strategy == "eager" or made is None or made == state:
+    if manifest.strategy == "eager" or made is None:
+        return None
+    asked = {prefix_in(name) for name in made}
+    state = {name: digest for name, digest in state.items() if prefix_in(name) in asked}
+    if made == state:
         return None
     return f"{min(name for name in {*state, *made} if state.get(name) != made.get(name))} is not what init makes"
 
@@ -162,7 +168,7 @@ def steadier_times(place: Workplace, manifest: Manifest, first: StartTimes | Non
     if first is None or place.trace.header.once or sum(weight.nbytes for weight in manifest.weights) < PLANNED:
         return first
     say("starting it twice more, for the times that plan goes by")
-    event = place.trace.header.events[0]
+    event = place.trace.header.events[first_event_of_main_state(place.trace)]
     place.runs.bundle += 2
     answers = [run_from_bundle(place.partial, place.trace.header, event, state=False) for _ in range(2)]
     again = [_start_times(place.trace, answer) for answer in answers]
@@ -177,8 +183,8 @@ def _start_times(trace: Trace, answer: dict[str, Any]) -> StartTimes | None:
 
     None where no state was restored.
     """
-    traced = trace.one(Invocation)
-    if traced is None or answer.get("ready_s") is None or answer.get("opened_s") is None:
+    traced = trace.of(Invocation)[first_event_of_main_state(trace)]
+    if answer.get("ready_s") is None or answer.get("opened_s") is None:
         return None
     own = answer["phases"].get("state digests", 0.0) + answer["stalled_s"]
     return StartTimes(

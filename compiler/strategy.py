@@ -3,6 +3,8 @@
 import json
 from collections.abc import Sequence
 
+import msgspec
+
 from tidalctl.artifacts.bundle.manifest import Fallback
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.records import Record
@@ -14,16 +16,19 @@ from tidalctl.compiler.dynamic.expressions import bounded
 from tidalctl.compiler.dynamic.program import Program
 from tidalctl.compiler.dynamic.recorded_init import EventInit
 from tidalctl.compiler.dynamic.slicing import NotSliced
+from tidalctl.compiler.states import state_numbers
 
 
 class Strategy(Record, frozen=True):
-    """`kind` is snapshot, script, replay, or eager where no init was called.
+    """How the main state is made: `kind` is snapshot, script, replay, or eager where no init was called.
 
-    `request_files` are files of a request, which no snapshot may hold the content of.
+    `inits` are the calls that gave the main state, `further` the first ones that gave the others, by number. `request_files` are files
+    of a request, which no snapshot may hold the content of.
     """
 
     kind: str
     inits: tuple[EventInit, ...]
+    further: dict[int, EventInit] = {}
     planned: Planned | None = None
     source: str = ""  # of the script
     static: tuple[str, ...] = ()
@@ -33,27 +38,34 @@ class Strategy(Record, frozen=True):
 
 
 def recorded_inits(trace: Trace) -> tuple[EventInit, ...]:
-    """The calls of init that were recorded, the first of each event whose init saw something else than those before."""
+    """The calls that gave the main state, but for those whose init saw the same as in an earlier one."""
+    calls = trace.of(InitCall)
+    numbers = state_numbers(calls, trace.of(Weight))
+    found = (init for init, number in zip(all_inits(trace), numbers, strict=True) if number == 0)
+    # what saw the same of its event, in two traces say, tells nothing new
+    return tuple({_saw(init): init for init in reversed(list(found))}.values())[::-1]
+
+
+def all_inits(trace: Trace) -> tuple[EventInit, ...]:
+    """The calls of inits that were recorded."""
     opened = tuple(dict.fromkeys(f.given for f in trace.of(FileOpened) if f.phase == "init" and f.given and not f.mapped))
     weights: dict[int, list[Weight]] = {}
     records: dict[int, list[TapeRead | TapeStep]] = {}
     for record in trace.records:
         if isinstance(record, Weight):
-            weights.setdefault(record.event, []).append(record)
+            weights.setdefault(record.call, []).append(record)
         elif isinstance(record, TapeRead | TapeStep):
-            records.setdefault(record.event, []).append(record)
-    found = (
+            records.setdefault(record.call, []).append(record)
+    return tuple(
         EventInit(
             event=json.loads(trace.header.events[call.event].text),
             call=call,
-            weights=tuple(weights.get(call.event, ())),
-            records=tuple(records.get(call.event, ())),
+            weights=tuple(weights.get(place, ())),
+            records=tuple(records.get(place, ())),
             opened=opened,
         )
-        for call in trace.of(InitCall)
+        for place, call in enumerate(trace.of(InitCall))
     )
-    # what saw the same of its event, in two traces say, tells nothing new
-    return tuple({_saw(init): init for init in reversed(list(found))}.values())[::-1]
 
 
 def _saw(init: EventInit) -> str:
@@ -63,6 +75,20 @@ def _saw(init: EventInit) -> str:
 
 
 def decide(trace: Trace) -> Strategy:
+    """Decide how the states are made. The weights' names are as compiler.states gives them."""
+    return msgspec.structs.replace(_of_main_state(trace), further=_further_inits(trace))
+
+
+def _further_inits(trace: Trace) -> dict[int, EventInit]:
+    numbers = state_numbers(trace.of(InitCall), trace.of(Weight))
+    found: dict[int, EventInit] = {}
+    for number, init in zip(numbers, all_inits(trace), strict=True):
+        if number:
+            found.setdefault(number, init)
+    return found
+
+
+def _of_main_state(trace: Trace) -> Strategy:
     inits = recorded_inits(trace)
     if not inits:
         return Strategy(kind="eager", inits=())
@@ -76,10 +102,11 @@ def decide(trace: Trace) -> Strategy:
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, fallbacks=(fallback,))
     if not looked:
         return Strategy(kind="snapshot", inits=inits, static=static)
-    notes = [f"{name} is marked static=True, and it reads {_seen(calls)}"] if any(call.static for call in calls) else []
+    notes = [f"{name} is marked static=True, and it reads {read_of_event(calls)}"] if any(call.static for call in calls) else []
     if len(inits) == 1:
         notes.append(
-            f"{name} read {_seen(calls)}: one traced event can't tell what depends on that; give --event twice, or a second trace"
+            f"{name} read {read_of_event(calls)}: one traced event can't tell what depends on that; give --event twice, "
+            "or a second trace"
         )
         return Strategy(kind="replay", inits=inits, static=static, request_files=files, notes=tuple(notes))
     try:
@@ -115,7 +142,8 @@ def writes_of(inits: Sequence[EventInit]) -> Reason | None:
     return Cause.ARGUMENT_WRITTEN.of(init=writing.name, what=writing.writes) if writing is not None else None
 
 
-def _seen(calls: Sequence[InitCall]) -> str:
+def read_of_event(calls: Sequence[InitCall]) -> str:
+    """Return what calls of init read of their events, in words."""
     if any(call.event_whole for call in calls):
         return "all of the event"
     return ", ".join(f'event["{key}"]' for key in sorted({key for call in calls for key in call.event_reads}))

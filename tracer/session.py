@@ -24,6 +24,7 @@ from tidalctl.artifacts.state.storages import modules_of, storage_of, tensors_of
 from tidalctl.artifacts.trace import records as t
 from tidalctl.artifacts.trace.file import TraceWriter
 from tidalctl.function.context import Context, make_context
+from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.outputs import answer_of, called, json_text, pieces
 from tidalctl.function.process_settings import FirstGenerators
@@ -37,6 +38,8 @@ from tidalctl.tracer.handler.kernels import kernel_signatures, without_inductor
 from tidalctl.tracer.init.call import RecordedInit, caller, peak_rss, record_init
 from tidalctl.tracer.process.clock import TraceClock
 from tidalctl.tracer.request import Request
+
+MOST_STATES = 16  # that are recorded: each is held in memory until the trace ends
 
 
 class Session:
@@ -56,7 +59,8 @@ class Session:
         self._event: dict[str, Any] = {}
         self._event_index = 0
         self._generators = FirstGenerators()
-        self._weights: dict[int, int] = {}
+        self._weights: dict[int, int] = {}  # of the states that the handler has asked for in this call of it
+        self._asked_for: list[RecordedInit] = []
         self._access = AccessRecord(0, self._weights)
         self._weight_count = 0
         self._module_names: dict[int, str] = {}
@@ -68,9 +72,10 @@ class Session:
     # -- init
 
     def answer_init(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """The first call for an event runs under lineage; a later one gets the same state where it would make the same.
+        """The first call of an init with its arguments for an event runs under lineage.
 
-        Of inits that call one another it is the outermost, whose state the handler has.
+        A later one gets the same state where it would make the same. Of inits that call one another it is the outermost, whose state
+        the handler has.
         """
         if self.watch.tape is not None:
             return mark.function(*arguments, **keywords)  # a part of the init that calls it
@@ -87,9 +92,8 @@ class Session:
         self._watch_code(False)  # init's code is not the handler's, and to be told of each of its calls would double its time
         try:
             with self.clock.entering("init"), _disable_current_modes():
-                seen = any(known.call.event == self._event_index for known in self._inits)
-                if seen or (self._inits and self._inits[0].call.name != mark.name):
-                    further = t.FurtherCall(mark.name, self._event_index, caller(self._root))
+                if why := self._why_not_recorded(mark, arguments_digest(event, arguments, keywords, [self._root])):
+                    further = t.FurtherCall(mark.name, self._event_index, caller(self._root), why)
                     if further not in self._further:
                         self._further.append(further)
                         self.writer.write(further)
@@ -99,8 +103,19 @@ class Session:
             self._watch_code(self.clock.phase == "handler")
             self._access.paused_s += time.perf_counter() - began
 
+    def _why_not_recorded(self, mark: Init, arguments: str | None) -> str | None:
+        """Return why the call of an init is not recorded, for a person, or None where it is."""
+        for_event = [known.call for known in self._inits if known.call.event == self._event_index]
+        if for_event and arguments is None:
+            return "its arguments are not JSON"
+        if any((call.name, call.arguments) == (mark.name, arguments or "") for call in for_event):
+            return "it has been called for this event, and would not give the same again"
+        if len({(known.call.name, known.call.arguments) for known in self._inits}) >= MOST_STATES:
+            return f"{MOST_STATES} states are recorded already"
+        return None
+
     def _recorded(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], event: dict[str, Any]) -> Any:
-        tape = Tape(self._event_index, self._root, self._digests.of)
+        tape = Tape(self._event_index, self._root, self._digests.of, call=len(self._inits))
         self.watch.tape = tape
         try:
             made = record_init(mark, arguments, keywords, event, tape, self._generators.states)
@@ -123,7 +138,12 @@ class Session:
 
     def _turn_to(self, made: RecordedInit) -> None:
         self.state = made.state if self.state is None else self.state
-        self._weights = self._access.weights = made.addresses
+        if not self._asked_for:
+            self._weights = {}  # what an earlier call of the handler asked for
+        if made not in self._asked_for:
+            self._asked_for.append(made)
+            self._weights |= made.addresses
+        self._access.weights = self._weights
 
     # -- the handler
 
@@ -170,6 +190,7 @@ class Session:
 
     def _timed_call(self, handler: Handler, event: dict[str, Any], tensorboard: str) -> "_Call":
         self._event = event
+        self._asked_for = []
         record = self._access = AccessRecord(self._event_index, self._weights)
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():

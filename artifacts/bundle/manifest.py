@@ -5,6 +5,7 @@ sha256 of every other file. What is measured, and where the project lies, is in 
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema, NotAnArtifact, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_json
 
-SCHEMA = 13
+SCHEMA = 14
 FORMAT = "tidalctl.bundle"
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -82,7 +83,43 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
+    adds_only: bool = (
+        False  # of the globals that init changes, it only adds items to dictionaries: states can be made in any order
+    )
     computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
+
+
+class HeldState(Record, frozen=True):
+    """A state that the bundle holds: what an init gives when it is called with certain arguments.
+
+    Attributes:
+        number: 0 for the main state; the others' are in the order of the traced calls, and some may be missing.
+        init: The qualified name of the init.
+        guard: What a call and its process must agree in. Of the main state alone it may name fields of the event.
+    """
+
+    number: int
+    init: str
+    guard: Guard
+
+
+def skeleton_file(number: int) -> str:
+    """Return the name of the file that holds a state's skeleton."""
+    return f"skeleton.{number}.pickle" if number else SKELETON
+
+
+def state_prefix(number: int, init: str) -> str:
+    """Return how the names of a state's weights begin, so that each names one weight of the bundle: `load#1/`, say."""
+    return f"{init.rpartition(':')[2]}#{number}/" if number else ""
+
+
+_PREFIX = re.compile(r"[^/#]+#[0-9]+/")
+
+
+def prefix_in(name: str) -> str:
+    """Return the state's prefix in the name of a weight, which is empty for the main state's."""
+    found = _PREFIX.match(name)
+    return found[0] if found else ""
 
 
 class Answer(Record, frozen=True):
@@ -133,9 +170,10 @@ class Fallback(Record, frozen=True):
 class Manifest(Record, frozen=True):
     """`modules` are what the traced process imported, in order; `readahead` names files relative to a sys.path entry.
 
-    `globals` are the only names that unpickling the skeleton may resolve. `init` is the qualified name of the function whose
-    result the skeleton holds. `strategy` is how the state is made: `snapshot`; `script`, a snapshot whose dynamic weights
-    dynamic_init.py makes; `replay`, init itself, with its reads of static tensors answered from the weights; or `eager`, init as it is.
+    `globals` are the only names that unpickling a skeleton may resolve. `init` is the qualified name of the function whose
+    result the main state is; `further` are states of other calls. `strategy` is how the main state is made: `snapshot`; `script`, a
+    snapshot whose dynamic weights dynamic_init.py makes; `replay`, init itself, with its reads of static tensors answered from the
+    weights; or `eager`, init as it is.
     """
 
     schema: int
@@ -157,10 +195,16 @@ class Manifest(Record, frozen=True):
         str, ...
     ] = ()  # weights of the state that the dynamic init makes; entries of these names hold what it starts from
     answers: tuple[Answer, ...] = ()
+    further: tuple[HeldState, ...] = ()
     needs: tuple[NeededFile, ...] = ()
     pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
     format: str = FORMAT
     digest: str = ""
+
+    @property
+    def held(self) -> tuple[HeldState, ...]:
+        """The states that the bundle holds, the main one first. Of an eager bundle that one is held in name alone."""
+        return (HeldState(0, self.init, self.guard), *self.further)
 
 
 def seal(manifest: Manifest) -> Manifest:
@@ -224,6 +268,7 @@ def _check_paths(manifest: Manifest, where: Path) -> None:
     if manifest.strategy not in STRATEGIES:
         raise Corrupt(f"{where} names a strategy that this tidalctl does not know: {manifest.strategy!r}", "upgrade tidalctl")
     needed = {SKELETON, DYNAMIC_INIT} if manifest.strategy in ("snapshot", "script") else {DYNAMIC_INIT}
+    needed |= {skeleton_file(state.number) for state in manifest.further}
     if manifest.pack:
         needed.add(PACK)
     names = {weight.name for weight in manifest.weights}

@@ -35,7 +35,7 @@ class SkeletonPickler(pickle.Pickler):
     `names` gives the name of a storage by its address; storages that have none (hidden in an object that no walk reaches) are
     numbered. `shared` are objects, by identity, that stand in the pickle as a place: globals, and what they hold.
     `whole` refuses what would be unpickled with less than it has now; where nobody will, there is no need. `root` is the project's
-    folder: paths in it stand in the pickle by their place there.
+    folder: paths in it stand in the pickle by their place there. `prefix` begins the names of storages that had none.
     """
 
     def __init__(
@@ -46,9 +46,11 @@ class SkeletonPickler(pickle.Pickler):
         *,
         whole: bool = False,
         root: str = "",
+        prefix: str = "",
     ) -> None:
         super().__init__(file, protocol=PROTOCOL)
         self._roots = project_roots(root) if root else ()
+        self._prefix = prefix
         self._shared = shared or {}
         self._whole = whole
         self._names = names
@@ -79,7 +81,7 @@ class SkeletonPickler(pickle.Pickler):
         if storage.device.type == "cpu" and storage.is_shared():
             raise pickle.PicklingError("it lies in memory that is shared with other processes")
         if address not in self._keys:
-            self._keys[address] = self._names.get(address) or f"unnamed.{len(self._keys)}"
+            self._keys[address] = self._names.get(address) or f"{self._prefix}unnamed.{len(self._keys)}"
             self.storages[self._keys[address]] = storage
         return self._keys[address]
 

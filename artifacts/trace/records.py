@@ -10,7 +10,7 @@ from typing import Any
 from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, Record
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
 
-SCHEMA = 10
+SCHEMA = 11
 FORMAT = "tidalctl.trace"
 DIGESTED = 64 * 2**20  # bytes of a data file; whether a larger one is what was traced is not looked at
 
@@ -160,7 +160,8 @@ class Weight(Record, frozen=True, tag="weight"):
     `operators` are the operators of init that lie between the sources and the weight. An origin that was not seen is
     the source `unknown`, with an empty key. `identity` is a hash over all of that, arguments and content of the sources included.
     `value` is the tape's number of the tensor that was found over it. `computed` says how its content was computed, and so may
-    depend on the CPU's capability (None where it was only read, copied or filled).
+    depend on the CPU's capability (None where it was only read, copied or filled). `call` is the place of its init's call among the
+    trace's.
     """
 
     index: int
@@ -176,10 +177,14 @@ class Weight(Record, frozen=True, tag="weight"):
     identity: str = ""
     value: int = -1
     computed: str | None = None
+    call: int = 0
 
 
 class InitCall(Record, frozen=True, tag="init"):
-    """One call of init. `event_reads` maps the keys that init read from the event to digests of their values."""
+    """The first call of an init with these arguments for an event that no earlier recorded call's state serves.
+
+    `event_reads` maps the keys that init read from the event to digests of their values.
+    """
 
     name: str
     static: bool
@@ -201,11 +206,12 @@ class InitCall(Record, frozen=True, tag="init"):
 
 
 class FurtherCall(Record, frozen=True, tag="further"):
-    """A call of an init whose state no bundle holds: another init than the first, or the same again, with other arguments say."""
+    """A call of an init that was not recorded, so that no bundle holds its state. `why` says the reason, for a person."""
 
     name: str
     event: int
     called_at: str
+    why: str
 
 
 class WeightsBuilt(Record, frozen=True, tag="built"):

@@ -77,6 +77,7 @@ class TapeRead(Record, frozen=True, tag="read"):
     digest: str
     identity: str = ""
     operators: tuple[str, ...] = ()  # what the loader did to it outside of torch (a slice, a dequantisation)
+    call: int = 0  # the place of init's call among the trace's
 
 
 class TapeStep(Record, frozen=True, tag="step"):
@@ -99,6 +100,7 @@ class TapeStep(Record, frozen=True, tag="step"):
     identities: tuple[tuple[int, str], ...] = ()
     view: bool = False
     draws: str = ""
+    call: int = 0  # as of TapeRead
 
 
 def values_in(value: Any) -> list[int]:

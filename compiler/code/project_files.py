@@ -11,6 +11,12 @@ from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import FileOpened, Import, SourcesRead
 
 
+def again(trace: Trace) -> str:
+    """Return the hint for a trace that is out of date."""
+    function = trace.header.function
+    return f"trace again: tidalctl trace {Path(trace.header.root, function.source)}:{function.handler} …"
+
+
 def changed_since(trace: Trace) -> str | None:
     """A module or a data file of the project that is no longer what was traced, by its path in it. What is gone is none."""
     root = Path(trace.header.root)

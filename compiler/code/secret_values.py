@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, SKELETON
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK
 from tidalctl.artifacts.errors import CheckFailed
 from tidalctl.compiler.code.pickle_paths import path_in_skeleton
 from tidalctl.compiler.dynamic.answers import texts_in
@@ -65,5 +65,5 @@ def _place_of(value: bytes, path: Path) -> str | None:
         if path.suffix == ".py":
             line = content[:at].count(b"\n") + 1
             return f":{line}"
-        holder = path_in_skeleton(content[:], value) if path.name == SKELETON else None
+        holder = path_in_skeleton(content[:], value) if path.match("skeleton*.pickle") else None
         return f", {holder}," if holder else ""

@@ -5,6 +5,7 @@ import decimal
 import io
 import logging
 import re
+import sys
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -82,6 +83,12 @@ def reachable(value: Any, paths: dict[int, Place]) -> dict[tuple[str, int], Any]
     return pickler.reached
 
 
+def _is_dtype(value: Any) -> bool:
+    """Whether a value is a dtype of NumPy, of which there is one for each name."""
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.dtype)
+
+
 class _NotingPickler(SkeletonPickler):
     """Notes what it pickles. The objects stay alive with it, so that each has an identity of its own."""
 
@@ -94,6 +101,6 @@ class _NotingPickler(SkeletonPickler):
         if isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage):
             storage = value._untyped_storage if isinstance(value, torch.storage.TypedStorage) else value
             self.reached["storage", storage._cdata] = storage
-        elif found is None and not is_atom(value) and not isinstance(value, _CONSTANTS):
+        elif found is None and not is_atom(value) and not isinstance(value, _CONSTANTS) and not _is_dtype(value):
             self.reached["object", id(value)] = value
         return found

@@ -1,18 +1,25 @@
 """Side effects of init: what a snapshot keeps of them, and what makes init run in every start."""
 
 import contextlib
+import itertools
 import os
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.state.contents import contents_of
 from tidalctl.artifacts.state.skeleton import Place
 from tidalctl.artifacts.state.slots import Slot
-from tidalctl.compiler.side_effects.aliases import object_paths, share_an_object, shared_deep_inside, shared_with_functions
-from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
+from tidalctl.compiler.side_effects.aliases import (
+    object_paths,
+    reachable,
+    share_an_object,
+    shared_deep_inside,
+    shared_with_functions,
+)
+from tidalctl.compiler.side_effects.project_globals import ProjectGlobals, is_atom
 from tidalctl.compiler.side_effects.watches import Threads, noting_imports, noting_seeds
 from tidalctl.function.filled_object import TARGET
 from tidalctl.function.init_mark import Init
@@ -24,17 +31,23 @@ class Effects(NamedTuple):
 
     ambient: dict[str, Any]  # process settings
     bound: dict[Slot, Any]
-    filled: dict[Slot, Any]  # contents of the objects that slots held before and hold still
+    added: dict[Slot, dict[Any, Any]]  # items that dictionaries in slots have got besides those that they held
+    filled: dict[Slot, Any]  # contents of other objects that slots held before and hold still
     modules: Sequence[str]  # the project's, to be imported before the state is there
     paths: dict[int, Place]  # objects that are not made again but found, by identity
 
     @property
     def slots(self) -> list[Slot]:
-        return [*self.bound, *self.filled]
+        return [*self.bound, *self.added, *self.filled]
 
     @property
     def values(self) -> list[Any]:
-        return [*self.bound.values(), *self.filled.values()]
+        return [*self.bound.values(), *self.added.values(), *self.filled.values()]
+
+    @property
+    def adds_only(self) -> bool:
+        """Whether all that was set in globals are new items of dictionaries."""
+        return not (self.bound or self.filled)
 
 
 class EffectsWatch:
@@ -55,6 +68,7 @@ class EffectsWatch:
         self._changed: dict[Slot, Any] = {}
         self._untouched: dict[Place, Any] = {}
         self._paths: dict[int, Place] = {}
+        self._added: dict[Slot, dict[Any, Any]] = {}
         self._meanwhile = contextlib.ExitStack()
 
     def __enter__(self) -> "EffectsWatch":
@@ -72,6 +86,11 @@ class EffectsWatch:
         changed = self.globals.changed()  # before anything looks into globals: that gives a StringIO a dict of attributes
         self._untouched = self.globals.untouched(changed)
         self._changed = {slot: value for slot, value in changed.items() if not self._is_state(slot, value)}
+        for slot, value in self._changed.items():
+            if (before := self.globals.items_before(slot, value)) is not None:
+                self._added[slot] = dict(itertools.islice(value.items(), len(before), None))
+                parts = {(*slot.place, ("item", key)): part for key, part in before.items() if not is_atom(part)}
+                self._untouched |= parts
         self._paths = object_paths(self._untouched)
         if self._init.target is not None:
             self._paths[id(self._init.target)] = TARGET
@@ -111,15 +130,15 @@ class EffectsWatch:
 
     def effects(self, ambient: dict[str, Any]) -> Effects:
         """Return what a restore sets again, with the process settings that it sets."""
-        filled = {slot: value for slot, value in self._changed.items() if self._in_place(slot, value)}
-        bound = {slot: value for slot, value in self._changed.items() if slot not in filled}
-        paths = self._paths | {id(value): slot.place for slot, value in filled.items()}
-        contents = {slot: contents_of(value) for slot, value in filled.items()}
-        return Effects(ambient, bound, contents, self.globals.imported, paths)
+        in_place = {slot: value for slot, value in self._changed.items() if self._in_place(slot, value)}
+        bound = {slot: value for slot, value in self._changed.items() if slot not in in_place}
+        paths = self._paths | {id(value): slot.place for slot, value in in_place.items()}
+        contents = {slot: contents_of(value) for slot, value in in_place.items() if slot not in self._added}
+        return Effects(ambient, bound, self._added, contents, self.globals.imported, paths)
 
     def copied(self, state: Any) -> str | None:
         """Return the kind of an object that a restored state, or a restored global, would hold a copy of."""
-        kept = [state, *self._changed.values()]
+        kept = [state, *self._values()]
         found = shared_deep_inside(kept, list(self._untouched.values()), self._paths)
         if found is None:  # of what a function holds, the global itself is filled in place
             filled = {id(value): slot.place for slot, value in self._changed.items() if self._in_place(slot, value)}
@@ -128,7 +147,18 @@ class EffectsWatch:
 
     def keeps_of(self, state: Any) -> bool:
         """Whether a global or a class attribute that init has set holds the state, or a part of it."""
-        return bool(self._changed) and share_an_object(state, list(self._changed.values()), self._paths)
+        return bool(self._changed) and share_an_object(state, self._values(), self._paths)
+
+    def held(self, values: list[Any], named_anew: Container[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+        """Return the objects and storages in values, but for those that a start finds by their place: see aliases.reachable.
+
+        Of objects in `named_anew` a start does not know that they are there.
+        """
+        return reachable(values, {key: place for key, place in self._paths.items() if ("object", key) not in named_anew})
+
+    def _values(self) -> list[Any]:
+        """Return what init has set: of dictionaries that were there, the items that are new."""
+        return [self._added.get(slot, value) for slot, value in self._changed.items()]
 
     def _in_place(self, slot: Slot, value: Any) -> bool:
         """Whether init has changed the object in a slot. A bound method is no object of its own."""

@@ -9,6 +9,7 @@ import contextvars
 import enum
 import hashlib
 import io
+import itertools
 import sys
 import types
 from collections.abc import Container, Iterable, Iterator
@@ -31,6 +32,11 @@ class _Noted(NamedTuple):
 
     digest: str
     value: Any
+    items: dict[Any, Any] | None = None  # of a dictionary
+
+
+def _note(value: Any) -> _Noted:
+    return _Noted(_digest(value), value, dict(value) if type(value) is dict else None)
 
 
 class ProjectGlobals:
@@ -40,13 +46,13 @@ class ProjectGlobals:
         self._root = root
         self.imported: list[str] = []  # the project's modules that were imported since
         self._modules = {name for name, _ in self._project_modules()}
-        self._before = {slot: _Noted(_digest(value), value) for slot, value in self._slots()}
+        self._before = {slot: _note(value) for slot, value in self._slots()}
 
     def note_module(self, name: str) -> None:
         """Take a module of the project that was imported since as it is now: what its own code has set is not what init sets."""
         self._modules.add(name)
         self.imported.append(name)
-        self._before |= {slot: _Noted(_digest(value), value) for slot, value in self._slots() if slot.module == name}
+        self._before |= {slot: _note(value) for slot, value in self._slots() if slot.module == name}
 
     def note_definitions(self, names: Container[tuple[str, str]]) -> None:
         """Take globals that were not there before as they are now, and classes among them with their attributes.
@@ -54,7 +60,7 @@ class ProjectGlobals:
         `names` are module and name of each. What a definition sets is set in each start.
         """
         self._before |= {
-            slot: _Noted(_digest(value), value)
+            slot: _note(value)
             for slot, value in self._slots()
             if slot not in self._before and (slot.module, slot.owner.partition(".")[0] or slot.name) in names
         }
@@ -76,6 +82,20 @@ class ProjectGlobals:
     def is_same_object(self, slot: Slot, value: Any) -> bool:
         """Whether a slot held this object before, whatever was in it."""
         return slot in self._before and self._before[slot].value is value
+
+    def items_before(self, slot: Slot, value: Any) -> dict[str | int, Any] | None:
+        """Return the items that a dictionary in a slot held before and holds still, unchanged and before all others.
+
+        None where it is no dictionary, another one than before, or has lost or changed an item.
+        """
+        noted = self._before.get(slot)
+        if noted is None or noted.items is None or noted.value is not value:
+            return None
+        before = noted.items
+        kept = dict(itertools.islice(value.items(), len(before)))
+        same = list(kept) == list(before) and all(kept[key] is part for key, part in before.items())
+        plain = all(type(key) in (str, int) for key in before)
+        return before if same and plain and _digest(kept) == noted.digest else None
 
     def untouched(self, changed: Container[Slot]) -> dict[Place, Any]:
         """Return the objects in all other slots: what a state holds of them, it must hold again, and not a copy."""

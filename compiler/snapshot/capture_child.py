@@ -37,8 +37,8 @@ class Capturer:
         from tidalctl.lineage.loaders import LoaderWatch
         from tidalctl.lineage.mode import recording
 
-        if self._inside:
-            return mark.function(*arguments, **keywords)  # a part of the init that calls it
+        if self._inside or mark.name != self._request.init:
+            return mark.function(*arguments, **keywords)  # a part of the init that calls it, or another one
         self._inside = True
         wanted = {identity for name, identity in self._request.wanted.items() if name not in self.tensors}
         tape = CapturingTape(wanted, root=self._request.root)

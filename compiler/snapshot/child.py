@@ -4,7 +4,7 @@ from pathlib import Path
 
 import msgspec
 
-from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot.records import SnapshotRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
 from tidalctl.function.child_process import end_child, read_request
 from tidalctl.function.context import make_context
@@ -27,8 +27,8 @@ def _run(request: SnapshotRequest) -> int:
     snapshotter.imported()
     outputs = []
     for index, asked in enumerate(request.events):
-        snapshotter.begin(index)
         event = msgspec.json.decode(asked.text)
+        snapshotter.begin(index, event)
         try:
             result = called(handler, event, make_context(request.function.module, event, asked.context))
             streams = is_stream(result)
@@ -42,7 +42,6 @@ def _run(request: SnapshotRequest) -> int:
         texts = [json_text(piece, number if streams else None) for number, piece in enumerate(found)]
         outputs.append(f"[{', '.join(texts)}]" if streams else texts[0])
         del result, found
-    snapshotter.report["outputs"] = tuple(outputs)
-    report = SnapshotReport(**snapshotter.report)
-    Path(request.report).write_bytes(msgspec.json.encode(report))
+    snapshotter.outputs = tuple(outputs)
+    Path(request.report).write_bytes(msgspec.json.encode(snapshotter.report()))
     return 0

@@ -10,7 +10,7 @@ import msgspec
 from tidalctl.artifacts.bundle.weights_file import StoredWeights
 from tidalctl.artifacts.errors import FunctionError
 from tidalctl.artifacts.trace.records import Event, Header
-from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest, StateRequest
 from tidalctl.function.child_process import answer_from_bundle, run_child
 
 
@@ -68,7 +68,9 @@ def run_from_bundle(
     return answer_from_bundle(bundle, event.text, *options, directory=working_directory(header), command=command)
 
 
-def plain_run(header: Header, events: Sequence[Event], folder: Path, outline: str = "") -> SnapshotReport:
+def plain_run(
+    header: Header, events: Sequence[Event], folder: Path, states: tuple[StateRequest, ...], outline: str = ""
+) -> SnapshotReport:
     """What the plain function builds and answers in one more fresh process; nothing is written but `outline`, a file in `folder`."""
     report = folder / "plain.json"
     request = SnapshotRequest(
@@ -77,6 +79,7 @@ def plain_run(header: Header, events: Sequence[Event], folder: Path, outline: st
         argv=header.argv,
         events=tuple(events),
         report=str(report),
+        states=states,
         outline=str(folder / outline) if outline else "",
     )
     return take_snapshot(header, request)

@@ -6,16 +6,36 @@ from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.records import Function, Record
 from tidalctl.artifacts.trace.records import Event
 
-RNG = ".torch.rng"  # what init left of torch's generator lies among the weights under this name
+RNG = ".torch.rng"  # what init left of torch's generator lies among the state's weights under this name
+
+
+def is_generator(name: str) -> bool:
+    """Whether an entry of a weights file is the state of a random generator, and no weight."""
+    return name.rpartition("/")[2] == RNG
+
+
+class StateRequest(Record, frozen=True):
+    """A state that is wanted: what `init` (empty: any) gives in its first call with arguments of this digest (empty: with any).
+
+    `number` is as in compiler.states. `ambient` are digests of the settings that the traced call left: only those that come out alike
+    are kept. `generators` are digests of the random generators before it. Without `store` nothing is written: what init finds and
+    changes is noted all the same.
+    """
+
+    number: int = 0
+    init: str = ""
+    arguments: str = ""
+    ambient: dict[str, str] = {}
+    generators: dict[str, str] = {}
+    store: bool = True
 
 
 class SnapshotRequest(Record, frozen=True):
-    """Run the function plainly on the events; with `folder`, take the snapshot of what its init gives into it.
+    """Run the function plainly on the events; with `folder`, take the snapshot of `states` into it.
 
-    `order` names the weights in access order, and `traced` gives their digests. `ambient` are digests of the settings that the traced
-    init left: only those that come out alike are kept. Without `store` nothing is written: what init finds and changes is noted all the
-    same. `outline` is a file for the outline of the first state (see structure.py). `bases` is a weights file whose
-    entries take the place of those of the same name, or come besides; of `dynamic` weights nothing else is stored.
+    `order` names the weights in access order. `outline` is a file for the outline of the main state (see structure.py). `bases` is a
+    weights file whose entries take the place of those of the same name in the main state, or come besides; of `dynamic` weights nothing
+    else is stored.
     """
 
     function: Function
@@ -24,30 +44,25 @@ class SnapshotRequest(Record, frozen=True):
     events: tuple[Event, ...]
     report: str
     folder: str = ""
+    states: tuple[StateRequest, ...] = ()
     order: tuple[str, ...] = ()
-    traced: dict[str, str] = {}
     shard_size: int | None = None
-    ambient: dict[str, str] = {}
-    generators: dict[str, str] = {}  # digests of the generators' states before the traced init
-    store: bool = True
     outline: str = ""
     bases: str = ""
     dynamic: tuple[str, ...] = ()
     progress: int = -1  # file descriptor
 
 
-class SnapshotReport(Record, frozen=True):
-    """`digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
+class StateReport(Record, frozen=True):
+    """One state. `digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
 
-    `states` are the digests of the weights of each event's state as the plain function made it, by name. `init_s` is how long the plain
-    init took.
+    `shares` are weights of which a state before it has stored the content. `init` is empty where nobody called for the state.
     """
 
-    outputs: tuple[str, ...]
     init: str = ""
     cause: Reason | None = None
     placements: tuple[Placement, ...] = ()
-    names: dict[str, tuple[str, ...]] = {}
+    shares: tuple[str, ...] = ()
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
     xxh3: dict[str, str] = {}
@@ -62,15 +77,28 @@ class SnapshotReport(Record, frozen=True):
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     later_calls: LaterCalls = "fresh"
-    init_s: float = 0.0
+    adds_only: bool = False
+    skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same
+
+
+class SnapshotReport(StateReport, frozen=True):
+    """The main state, the others by number, and the process.
+
+    `states` are the digests of the weights of each event's states as the plain function made them, by name. `init_s` is how long the
+    main state took.
+    """
+
+    outputs: tuple[str, ...] = ()
+    further: dict[int, StateReport] = {}
     states: dict[int, dict[str, str]] = {}
-    skeleton: str = ""  # digest of the first state's skeleton, to tell whether two runs built the same
+    init_s: float = 0.0
 
 
 class CaptureRequest(Record, frozen=True):
-    """Run init on the events under lineage, and write what had the identities in `wanted` into `folder`, under their names."""
+    """Run `init` on the events under lineage, and write what had the identities in `wanted` into `folder`, under their names."""
 
     function: Function
+    init: str
     root: str
     argv: tuple[str, ...]
     events: tuple[Event, ...]

@@ -1,20 +1,23 @@
-"""Answers calls of init as the plain function's would be, and writes what the first one gives to disk."""
+"""Answers calls of init as the plain function's would be, and writes the states that are wanted to disk."""
 
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tidalctl.artifacts.bundle.manifest import LaterCalls
+from tidalctl.artifacts.bundle.manifest import LaterCalls, state_prefix
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.compiler.snapshot.records import SnapshotRequest
+from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest, StateReport, StateRequest
+from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import GENERATORS, FirstGenerators, ambient_digests, begun, changed
 from tidalctl.function.working_environment import Surroundings
 
 if TYPE_CHECKING:
     from tidalctl.artifacts.state.slots import Slot
+    from tidalctl.compiler.side_effects.effects import Effects, EffectsWatch
     from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
+    from tidalctl.compiler.snapshot.writer import StoredContents
 
 
 class Ambient(NamedTuple):
@@ -26,133 +29,206 @@ class Ambient(NamedTuple):
 
 
 class Snapshotter:
-    """Answers calls of init as it would itself. The first one's state is written."""
+    """Answers calls of init as it would itself. The first call for each wanted state has it written."""
 
     def __init__(self, request: SnapshotRequest) -> None:
         self._request = request
-        self.report: dict[str, Any] = {"outputs": (), "states": {}}
+        self.outputs: tuple[str, ...] = ()
         self.error: OSError | None = None
-        self._at_import: tuple[ProjectGlobals, Surroundings] | None = None
+        self._reports: dict[int, dict[str, Any]] = {}  # by state
+        self._states: dict[int, dict[str, str]] = {}  # by event
+        self._init_s = 0.0
+        self._wanted = {state.number: state for state in request.states if request.folder}
+        self._since: tuple[ProjectGlobals, Surroundings] | None = None
+        self._set_before: Slot | None = None  # what the function has set for this event, before it called an init
+        self._inside = False
+        self._event: Any = None
         self._event_index = 0
         self._generators = FirstGenerators()
         self._watched: tuple[ProjectGlobals, dict[Slot, str]] | None = None
+        self._contents: StoredContents = {}
+        self._noted: set[tuple[int, int]] = set()  # states and events
+        self._held: list[tuple[str, dict[tuple[str, int], Any]]] = []  # by inits, what the states stored hold
 
-    def begin(self, index: int) -> None:
+    def report(self) -> SnapshotReport:
+        """Return what there is to tell, once all events are answered."""
+        further = {number: StateReport(**found) for number, found in self._reports.items() if number}
+        main = self._reports.get(0, {})
+        return SnapshotReport(**main, outputs=self.outputs, further=further, states=self._states, init_s=self._init_s)
+
+    def begin(self, index: int, event: Any = None) -> None:
         """Turn to an event, which finds the random generators as the first one did."""
-        self._event_index = index
+        self._event_index, self._event = index, event
         if "torch" in sys.modules:
             self._generators.put_back()
+        if index:
+            self._set_before = None
+            self._look_from_here()
 
     def imported(self) -> None:
         """The function's module is there. What it changes from now on and before it calls init, init may look at."""
-        from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
+        self._look_from_here()
 
-        if "init" not in self.report:
-            self._at_import = ProjectGlobals(self._request.root), Surroundings()
+    def _look_from_here(self) -> None:
+        if self._wanted:
+            from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
+
+            self._since = ProjectGlobals(self._request.root), Surroundings()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        if self._at_import is not None:
-            self._look_around(mark, *self._at_import)
-        self._at_import = None
-        if self._request.folder and "init" not in self.report:
-            state = self._stored(mark, arguments, keywords)
-        else:
-            state = self._timed(mark, arguments, keywords)
-        self._note_state(mark, state)
+        number = None if self._inside else self._number(mark, arguments, keywords)
+        if number is None:  # another one, or a part of the init that calls it
+            return mark.function(*arguments, **keywords)
+        wanted = self._wanted.pop(number, None)
+        self._inside = True
+        try:
+            if wanted is None:
+                state = self._timed(mark, arguments, keywords, number)
+            else:
+                state = self._looked_at(wanted, mark, arguments, keywords)
+        finally:
+            self._inside = False
+        self._note_state(number, mark, state)
         return state
 
-    def _look_around(self, mark: Init, at_import: "ProjectGlobals", surroundings: Surroundings) -> None:
-        """Note what the function has set since its import, before it calls init for the first time."""
+    def _number(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> int | None:
+        """Return the number of the state that a call gives, or None where it is none of the bundle's."""
+        states = [state for state in self._request.states if state.init in ("", mark.name)]
+        digest = arguments_digest(self._event, arguments, keywords, [self._request.root]) if states else None
+        numbers = {state.arguments: state.number for state in reversed(states)}
+        return numbers.get(digest or "", numbers.get(""))
+
+    def _looked_at(self, wanted: StateRequest, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Make a state that is wanted, and note what the function has set before and what making it has changed."""
+        report = self._reports.setdefault(wanted.number, {})
+        if self._since is not None:
+            self._look_around(report, mark, *self._since)
+        state = self._stored(wanted, report, mark, arguments, keywords)
+        if self._since is not None or self._request.states[1:]:
+            self._look_from_here()
+        return state
+
+    def _look_around(self, report: dict[str, Any], mark: Init, before: "ProjectGlobals", surroundings: Surroundings) -> None:
+        """Note what the function has set since its import, or for this event, before it calls an init."""
         # of the object that init fills a start compares what it holds
-        changed = (slot for slot, value in at_import.changed().items() if mark.target is None or value is not mark.target)
-        if not mark.static and (slot := next(changed, None) or at_import.deleted()):
-            self._refuse(Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
+        changed = (slot for slot, value in before.changed().items() if mark.target is None or value is not mark.target)
+        if not mark.static and (slot := self._set_before or next(changed, None) or before.deleted()):
+            self._set_before = slot
+            _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
         roots = [os.path.realpath(self._request.root)]
         directory = surroundings.place(roots)
-        self.report |= {
+        report |= {
             "moved": surroundings.moved(),
             "directory": directory,
             "assigned": surroundings.digests(surroundings.assigned(), roots),
         }
         if directory.startswith(os.sep):
-            self._refuse(Cause.OUTSIDE_PROJECT.of(directory=directory, init=mark.name))
+            _refuse(report, Cause.OUTSIDE_PROJECT.of(directory=directory, init=mark.name))
         if "<locals>" in mark.function.__qualname__ and mark.function.__closure__:
-            self._refuse(Cause.INIT_IN_CLOSURE.of(init=mark.name))
+            _refuse(report, Cause.INIT_IN_CLOSURE.of(init=mark.name))
 
-    def _stored(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def _stored(
+        self,
+        wanted: StateRequest,
+        report: dict[str, Any],
+        mark: Init,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> Any:
         """Make a state, and write it with what else making it has changed, where the request wants it stored."""
         from tidalctl.compiler.side_effects.effects import EffectsWatch
         from tidalctl.compiler.snapshot.writer import NotStored, SnapshotWriter
 
         watch = EffectsWatch(self._request.root, mark)
-        self.report |= {"init": mark.name, "settings": watch.settings}
+        report |= {"init": mark.name, "settings": watch.settings}
         with watch:
-            state = self._timed(mark, arguments, keywords)
+            state = self._timed(mark, arguments, keywords, wanted.number)
         if cause := watch.cause(mark.name):
-            self._refuse(cause)
-        if "cause" in self.report or not self._request.store:
+            _refuse(report, cause)
+        if "cause" in report or not wanted.store:
             return state
-        ambient = self._ambient(watch.before, watch.after, watch.seeded)
+        ambient = _ambient(wanted, watch.before, watch.after, watch.seeded)
         effects = watch.effects(ambient.kept)
-        self.report |= {"generators": ambient.generators, "drawn": ambient.drawn}
-        self.report["later_calls"] = _later_calls(mark, watch.keeps_of(state))
-        writer = SnapshotWriter(self._request)
+        report |= {"generators": ambient.generators, "drawn": ambient.drawn, "adds_only": effects.adds_only}
+        report["later_calls"] = _later_calls(mark, watch.keeps_of(state))
+        writer = SnapshotWriter(self._request, wanted.number, mark.name, self._contents)
         try:
             if kind := watch.copied(state):
                 raise NotStored(Cause.COPIED_FROM_GLOBAL, kind=kind)
+            self._refuse_shared(watch, effects, mark.name, state)
             writer.write(state, effects)
         except NotStored as refused:
-            self._refuse(refused.reason)
+            writer.clear()
+            _refuse(report, refused.reason)
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
-        self._watched = (watch.globals, watch.globals.digests(effects.slots))
-        self.report |= writer.report
+        if wanted.number == 0:
+            self._watched = (watch.globals, watch.globals.digests(effects.slots))
+        report |= writer.report
         return state
 
-    def _refuse(self, reason: Reason) -> None:
-        """Note why there is no snapshot, unless something was noted before."""
-        self.report.setdefault("cause", reason)
+    def _refuse_shared(self, watch: "EffectsWatch", effects: "Effects", init: str, state: Any) -> None:
+        """Raise NotStored where a state that is stored already holds one of the state's objects."""
+        from tidalctl.compiler.snapshot.writer import NotStored
 
-    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        if not self._request.states[1:]:
+            return
+        held = watch.held([state, *effects.values], {key for _, known in self._held for key in known})
+        for other, known in self._held:
+            if shared := next((value for key, value in held.items() if key in known), None):
+                raise NotStored(Cause.SHARED_BY_STATES, kind=type(shared).__qualname__, other=other)
+        self._held.append((init, held))
+
+    def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], number: int) -> Any:
         began = time.perf_counter()
         state = mark.function(*arguments, **keywords)
-        self.report.setdefault("init_s", time.perf_counter() - began)
+        if number == 0 and not self._init_s:
+            self._init_s = time.perf_counter() - began
         return state
 
-    def _ambient(self, before: dict[str, Any], after: dict[str, Any], seeded: set[str]) -> Ambient:
-        """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right."""
-        before = begun(before, after, seeded)
-        left = changed(before, after)
-        left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
-        advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded]
-        began = ambient_digests({name: before[name] for name in advanced})
-        alike = {name: digest for name, digest in began.items() if digest == self._request.generators.get(name)}
-        # one that init seeds as it was before is unchanged, in the trace as here
-        traced = {name: self._request.generators.get(name) for name in seeded} | self._request.ambient
-        known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
-        kept = {name: value for name, value in left.items() if name in known}
-        # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
-        drawn = tuple(name for name in advanced if name not in alike and name not in kept)
-        return Ambient(kept, alike, drawn)
-
-    def _note_state(self, mark: Init, state: Any) -> None:
-        """The digests of what the first call for an event built, for the compiler to compare."""
-        if self._event_index in self.report["states"] or self.report.get("init", mark.name) != mark.name:
-            return
+    def _note_state(self, number: int, mark: Init, state: Any) -> None:
+        """Note the digests of what the first call for a state in an event built, for the compiler to compare."""
         from tidalctl.artifacts.state.skeleton import skeleton_digest
         from tidalctl.compiler.snapshot.structure import write_outline
 
-        if self._watched is not None:
+        noted, report = self._states.setdefault(self._event_index, {}), self._reports.setdefault(number, {})
+        if (number, self._event_index) in self._noted:
+            return
+        self._noted.add((number, self._event_index))
+        if number == 0 and self._watched is not None:
             project, left = self._watched
             now = project.digests(left)
             if other := next((slot for slot in left if now[slot] != left[slot]), None):
-                self.report.setdefault("globals_differ", str(other))
-        if "skeleton" not in self.report:
-            self.report["skeleton"] = skeleton_digest(state)
-            if self._request.outline:
+                report.setdefault("globals_differ", str(other))
+        if "skeleton" not in report:
+            report["skeleton"] = skeleton_digest(state)
+            if self._request.outline and number == 0:
                 write_outline(self._request.outline, state)
-        self.report["states"][self._event_index] = _weight_digests(state)
+        prefix = state_prefix(number, mark.name)
+        noted |= {prefix + name: digest for name, digest in _weight_digests(state).items()}
+
+
+def _refuse(report: dict[str, Any], reason: Reason) -> None:
+    """Note why there is no snapshot, unless something was noted before."""
+    report.setdefault("cause", reason)
+
+
+def _ambient(wanted: StateRequest, before: dict[str, Any], after: dict[str, Any], seeded: set[str]) -> Ambient:
+    """Of what making the state left otherwise than it was `before`: what a restore sets, and must find for that to be right."""
+    before = begun(before, after, seeded)
+    left = changed(before, after)
+    left |= {name: after[name] for name in seeded if name in after}  # as it was before, maybe, and by chance
+    advanced = [name for name in GENERATORS if name in before and name in left and name not in seeded]
+    began = ambient_digests({name: before[name] for name in advanced})
+    alike = {name: digest for name, digest in began.items() if digest == wanted.generators.get(name)}
+    # one that init seeds as it was before is unchanged, in the trace as here
+    traced = {name: wanted.generators.get(name) for name in seeded} | wanted.ambient
+    known = {name for name, digest in ambient_digests(left).items() if digest == traced.get(name)}
+    kept = {name: value for name, value in left.items() if name in known}
+    # one that began otherwise in the trace and ended alike was seeded by init, in a way that nobody saw
+    drawn = tuple(name for name in advanced if name not in alike and name not in kept)
+    return Ambient(kept, alike, drawn)
 
 
 def _later_calls(mark: Init, keeps_of_state: bool) -> LaterCalls:

@@ -1,4 +1,4 @@
-"""A state written to disk: its skeleton, and its weights in access order.
+"""A state written to disk: its skeleton, and those of its weights in access order that no state before it has stored.
 
 The state is written while the handler waits for it, before anything can change it; weights go from their memory to the file in
 pieces, so that no second copy of them exists.
@@ -11,18 +11,19 @@ from typing import Any
 import msgspec
 import torch
 
-from tidalctl.artifacts.bundle.manifest import SKELETON
+from tidalctl.artifacts.bundle.manifest import skeleton_file, state_prefix
 from tidalctl.artifacts.bundle.weights_file import DTYPES, Entry, kept_address, plan_shards, write_shards
 from tidalctl.artifacts.cause import Cause, Refused
 from tidalctl.artifacts.state.library_registries import noted
 from tidalctl.artifacts.state.skeleton import SkeletonPickler, SkeletonUnpickler, is_sentinel, shallow, why_not_picklable
 from tidalctl.artifacts.state.slots import Slot
-from tidalctl.artifacts.state.storages import chunks_of, covers, storage_names
+from tidalctl.artifacts.state.storages import chunks_of, covers, digest_of, storage_names
 from tidalctl.compiler.side_effects.effects import Effects
 from tidalctl.compiler.snapshot.records import RNG, SnapshotRequest
 from tidalctl.compiler.snapshot.structure import first_loss
 
 Found = dict[int, tuple[list[str], torch.Tensor, torch.UntypedStorage]]
+StoredContents = dict[tuple[str, str, int], list[str]]  # names of stored weights by sha256, device and kept address
 
 
 class NotStored(Refused):
@@ -30,28 +31,53 @@ class NotStored(Refused):
 
 
 class SnapshotWriter:
-    """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of SnapshotReport."""
+    """Writes one state into the request's folder. `report` holds what there is to tell of it, in the words of StateReport.
 
-    def __init__(self, request: SnapshotRequest) -> None:
+    `contents` are those of the states before it, and grows by its own.
+    """
+
+    def __init__(self, request: SnapshotRequest, number: int, init: str, contents: StoredContents) -> None:
         self._request = request
+        self._number, self._prefix = number, state_prefix(number, init)
+        self._contents = contents
         self._folder = Path(request.folder)
         self.report: dict[str, Any] = {}
 
     def write(self, state: Any, effects: Effects) -> None:
         """Raises NotStored, or OSError where the disk is full."""
         found = storage_names(state)
-        names = {address: names[0] for address, (names, _, _) in found.items()}
+        shared = self._stored_before(found) if self._contents else {}
+        names = {address: shared.get(address, self._prefix + names[0]) for address, (names, _, _) in found.items()}
         if "torch.rng" in effects.ambient:
-            names[effects.ambient["torch.rng"].untyped_storage()._cdata] = RNG
-        pickler, globals_ = write_skeleton(self._folder / SKELETON, state, effects, names, self._request.root)
+            names[effects.ambient["torch.rng"].untyped_storage()._cdata] = self._prefix + RNG
+        path = self._folder / skeleton_file(self._number)
+        pickler, globals_ = write_skeleton(path, state, effects, names, self._request.root, self._prefix)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(map(str, effects.slots))
-        self._write_weights(found, pickler.storages)
+        self.report["shares"] = tuple(shared.values())
+        known = {*shared.values()}
+        self._write_weights(found, {name: storage for name, storage in pickler.storages.items() if name not in known})
+
+    def clear(self) -> None:
+        """Remove what was written of a state that can't be stored."""
+        (self._folder / skeleton_file(self._number)).unlink(missing_ok=True)
+
+    def _stored_before(self, found: Found) -> dict[int, str]:
+        """Return the names of weights with the same content that are stored already, each for one storage."""
+        left = {key: list(names) for key, names in self._contents.items()}
+        shared = {}
+        for address, (_, tensor, storage) in found.items():
+            entry = _entry("", tensor, storage, storage.data_ptr())
+            if names := left.get((digest_of(storage), str(storage.device), entry.address)):
+                shared[address] = names.pop(0)
+        return shared
 
     def _write_weights(self, found: Found, storages: dict[str, torch.UntypedStorage]) -> None:
-        bases = read_bases(Path(self._request.bases)) if self._request.bases else {}
+        main = self._number == 0
+        bases = read_bases(Path(self._request.bases)) if self._request.bases and main else {}
+        dynamic = self._request.dynamic if main else ()
         position = {name: index for index, name in enumerate(self._request.order)}
-        stored = {name: storage for name, storage in storages.items() if name not in self._request.dynamic}
+        stored = {name: storage for name, storage in storages.items() if name not in dynamic}
         names: list[str] = [name for name in storages if name in stored or name in bases]
         names += [name for name in bases if name not in storages]
         ranks = {name: position.get(name, len(position)) for name in names}
@@ -68,23 +94,27 @@ class SnapshotWriter:
                 entries.append(_entry(name, tensor, storages[name], address))
                 contents[name] = storages[name]
         tell = Progress(self._request.progress, sum(entry.nbytes for entry in entries))
-        shards = plan_shards(entries, self._request.shard_size)
+        if not entries and not main:
+            return
+        shards = plan_shards(entries, self._request.shard_size, "weights" if main else f"weights.{self._number}")
         laid_out = write_shards(self._folder, shards, lambda p: chunks_of(contents[p.entry.name]), tell)
-        self.report |= {
-            **msgspec.structs.asdict(laid_out),
-            "names": {names[0]: tuple(names) for names, _, _ in found.values()},
-            "devices": {name: str(storage.device) for name, storage in contents.items()},
-        }
+        devices = {name: str(storage.device) for name, storage in contents.items()}
+        self.report |= {**msgspec.structs.asdict(laid_out), "devices": devices}
+        for entry in entries:
+            if entry.name not in bases:
+                key = (laid_out.digests[entry.name], devices[entry.name], entry.address)
+                self._contents.setdefault(key, []).append(entry.name)
 
 
 def write_skeleton(
-    path: Path, state: Any, effects: Effects, names: dict[int, str], root: str
+    path: Path, state: Any, effects: Effects, names: dict[int, str], root: str, prefix: str = ""
 ) -> tuple[SkeletonPickler, tuple[str, ...]]:
     """Pickle a state, and read it back, which tells the names that it resolves. Raises NotStored."""
     hooks = torch.utils.hooks.RemovableHandle.next_id  # the next hook must not take the key of a stored one
     skeleton = {
         "state": state,
         "bound": [(tuple(slot), value) for slot, value in effects.bound.items()],
+        "added": [(tuple(slot), items) for slot, items in effects.added.items()],
         "filled": [(tuple(slot), contents) for slot, contents in effects.filled.items()],
         "noted": noted(),
         "ambient": effects.ambient,
@@ -92,7 +122,7 @@ def write_skeleton(
         "modules": list(effects.modules),
     }
     with open(path, "wb") as file:
-        pickler = SkeletonPickler(file, names, effects.paths, whole=True, root=root)
+        pickler = SkeletonPickler(file, names, effects.paths, whole=True, root=root, prefix=prefix)
         try:
             with shallow():
                 pickler.dump(skeleton)
@@ -123,7 +153,7 @@ def _loss(
         return objects.get(numbers[id(value)][0]) if id(value) in numbers else None
 
     parts = [("state", skeleton["state"], restored["state"])]
-    for name in ("bound", "filled"):
+    for name in ("bound", "added", "filled"):
         pairs = zip(skeleton[name], restored[name], strict=True)
         parts += [(str(Slot(*slot)), value, again) for (slot, value), (_, again) in pairs]
     try:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from tidalctl.artifacts.records import Function
-from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest
+from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest, StateRequest
 from tidalctl.compiler.snapshot.snapshotter import Snapshotter
 from tidalctl.function.init_mark import answer_inits_with
 
@@ -22,7 +22,9 @@ def take(folder: Path, source: str, *events: dict[str, Any]) -> SnapshotReport:
     name = f"taken_{next(_NUMBERS)}"  # the process has the modules of earlier ones
     (folder / f"{name}.py").write_text(HEAD + source)
     function = Function(source=f"{name}.py", module=name, handler="handler")
-    request = SnapshotRequest(function=function, root=str(folder), argv=(), events=("{}",), report="", folder=str(folder))
+    request = SnapshotRequest(
+        function=function, root=str(folder), argv=(), events=("{}",), report="", folder=str(folder), states=(StateRequest(),)
+    )
     snapshotter = Snapshotter(request)
     sys.path.insert(0, str(folder))
     answer_inits_with(snapshotter.answer)
@@ -30,12 +32,12 @@ def take(folder: Path, source: str, *events: dict[str, Any]) -> SnapshotReport:
         handler = importlib.import_module(name).handler
         snapshotter.imported()
         for index, event in enumerate(events or [{}]):
-            snapshotter.begin(index)
+            snapshotter.begin(index, event)
             handler(event, None)
     finally:
         answer_inits_with(None)
         sys.path.remove(str(folder))
-    report = SnapshotReport(**snapshotter.report)
+    report = snapshotter.report()
     if report.cause is None:
         return report
     cause = msgspec.structs.replace(report.cause, text=report.cause.text.replace(name, "app"))

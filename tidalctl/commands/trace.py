@@ -143,16 +143,16 @@ def _report(recorded: Trace, output: Path, runs: int) -> dict[str, Any]:
 def _summary(recorded: Trace, output: Path, runs: int, tensorboard: Path | None) -> str:
     imports, calls, cost = recorded.of(Import), recorded.of(InitCall), recorded.one(TracingCost)
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
-    lines += [_init_line(recorded, call, len(calls)) for call in calls]
-    with_weights = {weight.event for weight in recorded.of(Weight)}
+    lines += [_init_line(recorded, number, call, len(calls)) for number, call in enumerate(calls)]
+    with_weights = {weight.call for weight in recorded.of(Weight)}
     lines += [
         f"  note      {call.name} returns nothing with weights: let it return the model, or name a function that does"
-        for call in calls
-        if call.event not in with_weights
+        for number, call in enumerate(calls)
+        if number not in with_weights
     ]
     if not calls:
         lines.append(f"  init      none was called{what_to_name(recorded.header.function.init, recorded.one(WeightsBuilt))}")
-    lines += [f"  note      {further_call(call, calls[0].name)}" for call in recorded.of(FurtherCall)]
+    lines += [f"  note      {further_call(call)}" for call in recorded.of(FurtherCall)]
     for invocation in recorded.of(Invocation):
         tax = invocation.first_launch_tax_s
         again = "once only" if invocation.second_call_s is None else f"again {invocation.second_call_s:.2f} s"
@@ -172,9 +172,9 @@ def _summary(recorded: Trace, output: Path, runs: int, tensorboard: Path | None)
     return "\n".join(lines)
 
 
-def _init_line(recorded: Trace, call: InitCall, calls: int) -> str:
+def _init_line(recorded: Trace, number: int, call: InitCall, calls: int) -> str:
     """Return what one recorded call of init made; where there are several, of which event."""
-    weights = [weight for weight in recorded.of(Weight) if weight.event == call.event]
+    weights = [weight for weight in recorded.of(Weight) if weight.call == number]
     used = {use.weight for use in recorded.of(FirstUse)} & {weight.index for weight in weights}
     size = size_text(sum(weight.nbytes for weight in weights))
     kind = "static" if call.static else "not marked static"

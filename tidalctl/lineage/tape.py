@@ -69,8 +69,8 @@ class Call(NamedTuple):
 class Tape:
     """One call of init. `records` grow as it runs, from all of its threads."""
 
-    def __init__(self, event: int = 0, root: str = "", digest: Callable[..., str] | None = None) -> None:
-        self.event = event
+    def __init__(self, event: int = 0, root: str = "", digest: Callable[..., str] | None = None, call: int = 0) -> None:
+        self.event, self.call = event, call
         self.records: list[TapeRead | TapeStep] = []
         self.operators = 0
         self.root = root
@@ -187,8 +187,8 @@ class Tape:
 
     def _append(self, operator: str, arguments: tuple[Any, ...], keywords: dict[str, Any], **rest: Any) -> None:
         number = len(self.records)
-        step = TapeStep(event=self.event, ordinal=number, operator=operator, arguments=arguments, keywords=keywords, **rest)
-        self.records.append(step)
+        place: dict[str, Any] = {"event": self.event, "call": self.call, "ordinal": number}
+        self.records.append(TapeStep(**place, operator=operator, arguments=arguments, keywords=keywords, **rest))
 
     def _append_view(
         self, operator: str, arguments: tuple[Any, ...], keywords: dict[str, Any], tensor: torch.Tensor, number: int
@@ -210,6 +210,7 @@ class Tape:
         self.records.append(
             TapeRead(
                 event=self.event,
+                call=self.call,
                 ordinal=len(self.records),
                 value=number,
                 made=self._value(tensor),

@@ -26,11 +26,10 @@ def what_to_name(init: str, built: WeightsBuilt | None) -> str:
     )
 
 
-def further_call(call: FurtherCall, first: str) -> str:
-    """Say that an init runs in each start, since the bundle holds the state of the first call."""
-    again = "once more" if call.name == first else "besides"
+def further_call(call: FurtherCall) -> str:
+    """Say that a call of an init runs in each start, since the bundle holds no state of it."""
     place = f" at {call.called_at}" if call.called_at else ""
-    return f"{call.name} is called {again}{place} for event {call.event}: the bundle holds the first state, and this call runs"
+    return f"{call.name}, called{place} for event {call.event}, runs in each start: {call.why}"
 
 
 def init_found(built: WeightsBuilt) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.manifest import Manifest
+from tidalctl.artifacts.bundle.manifest import HeldState, Manifest
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import arguments_digest
@@ -100,9 +100,7 @@ class CallConditions:
     project, or its copy in the bundle, lies.
     """
 
-    def __init__(self, manifest: Manifest, roots: Callable[[], Iterable[str]]) -> None:
-        self._init = manifest.init
-        self._guard = manifest.guard
+    def __init__(self, roots: Callable[[], Iterable[str]]) -> None:
         self._roots = roots
         self._since = Surroundings()
 
@@ -114,50 +112,51 @@ class CallConditions:
         """Take variables that init has set for what they were: a later call of it is not to be blamed for them."""
         self._since.accept(changed_environ)
 
-    def mismatch(self) -> Reason | None:
+    def mismatch(self, state: HeldState) -> Reason | None:
+        """Return the first condition of a state that differs, or None."""
         from tidalctl.function.process_settings import torch_settings
 
-        guard, roots = self._guard, list(self._roots())
+        guard, init, roots = state.guard, state.init, list(self._roots())
         if (self._since.moved() or guard.moved) and self._since.place(map(os.path.realpath, roots)) != guard.directory:
-            return Cause.DIRECTORY_DIFFERS.of(init=self._init)
+            return Cause.DIRECTORY_DIFFERS.of(init=init)
         here = torch_settings()
         for name, seen in guard.settings.items():
             if here.get(name) != seen:
-                return Cause.SETTING_DIFFERS.of(name=name, now=here.get(name), init=self._init, traced=seen)
+                return Cause.SETTING_DIFFERS.of(name=name, now=here.get(name), init=init, traced=seen)
         names = sorted({*self._since.assigned(), *guard.assigned} - guard.environ.keys())
         now = self._since.digests(names, roots)
         for name in names:
             if now[name] != guard.assigned.get(name):
-                return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=self._init)
+                return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=init)
         return None
 
 
-def variables_mismatch(manifest: Manifest, at_start: Surroundings, roots: Iterable[str]) -> Reason | None:
+def variables_mismatch(state: HeldState, at_start: Surroundings, roots: Iterable[str]) -> Reason | None:
     """Compare, where init is called, the variables that it may hang on. `at_start` are the surroundings before the program began."""
-    guard = manifest.guard
+    guard = state.guard
     now = at_start.digests(guard.environ_at_init, list(roots)) if guard.environ_at_init else {}
     for name, before in guard.environ.items():
         seen = guard.environ_at_init.get(name, before)
         if (now[name] if name in now else variable_digest(name)) != seen:
             if name in guard.may_be_unset and name not in os.environ:
                 continue  # the file that sets it was not shipped
-            return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=manifest.init)
+            return Cause.VARIABLE_SET_BEFORE_INIT.of(name=name, init=state.init)
     return None
 
 
-def generators_mismatch(manifest: Manifest, seeded: Mapping[str, Any]) -> Reason | None:
+def generators_mismatch(state: HeldState, seeded: Mapping[str, Any]) -> Reason | None:
     """Compare the random generators that init draws from with what they were before the traced init.
 
     Those that it draws from without a seed must have been left alone since `seeded` was noted.
     """
-    seen, drawn = manifest.guard.generators, manifest.guard.drawn
+    seen, drawn = state.guard.generators, state.guard.drawn
     if not seen and not drawn:
         return None
     from tidalctl.function.process_settings import CUDA_RNG, ambient_digests, begin_cuda, read_ambient, seeds
 
     for name, value in seeds(name for name in drawn if name in seeded).items():
         if value != seeded[name]:
-            return Cause.GENERATOR_DIFFERS.of(init=manifest.init, name=name)
+            return Cause.GENERATOR_DIFFERS.of(init=state.init, name=name)
     if seen:
         if CUDA_RNG in seen:
             begin_cuda()
@@ -165,13 +164,13 @@ def generators_mismatch(manifest: Manifest, seeded: Mapping[str, Any]) -> Reason
         now = ambient_digests({name: here[name] for name in seen if name in here})
         for name, digest in seen.items():
             if now.get(name) != digest:
-                return Cause.GENERATOR_DIFFERS.of(init=manifest.init, name=name)
+                return Cause.GENERATOR_DIFFERS.of(init=state.init, name=name)
     return None
 
 
 def arguments_mismatch(
-    manifest: Manifest, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str]
+    state: HeldState, event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str]
 ) -> Reason | None:
     """Compare the arguments of a call of init. Which events the state serves, dynamic_init.py says."""
-    same = arguments_digest(event, arguments, keywords, roots) == manifest.guard.arguments
-    return None if same else Cause.CALL_DIFFERS.of(init=manifest.init)
+    same = arguments_digest(event, arguments, keywords, roots) == state.guard.arguments
+    return None if same else Cause.CALL_DIFFERS.of(init=state.init)

@@ -9,9 +9,9 @@ from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import read_checked
-from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, Manifest
+from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, HeldState, Manifest
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.function.event_probe import digest_of_json
+from tidalctl.function.event_probe import arguments_digest, digest_of_json
 from tidalctl.function.working_environment import Surroundings
 from tidalctl.runtime import conditions
 from tidalctl.runtime.process.timeline import Timeline
@@ -66,7 +66,7 @@ class EventStrategy:
         """From now on what the function sets before it calls init is compared with the trace."""
         self.look_at_machine()
         self._note_seeds()
-        self._call_conditions = conditions.CallConditions(self._manifest, self._roots)
+        self._call_conditions = conditions.CallConditions(self._roots)
 
     def begin(self, event: Any) -> None:
         """Turn to an event. What an earlier event's handler has seeded or set is nothing to this one."""
@@ -91,14 +91,12 @@ class EventStrategy:
     @property
     def may_need_project(self) -> bool:
         """Whether the function may look for files that are not shipped: where init may run, as only the imported function will tell."""
-        guard = self._manifest.guard
+        guards = [state.guard for state in self._manifest.held]
         return bool(
             self.reason is not None
             or self.strategy == "replay"
-            or guard.left_out
-            or guard.drawn
-            or guard.generators
-            or guard.later_calls == "run_init"
+            or any(guard.left_out or guard.drawn or guard.generators for guard in guards)
+            or any(guard.later_calls == "run_init" for guard in guards)
             or self._manifest.fingerprint.device != "cpu"
             or conditions.may_be_another_cpu(self._manifest)
         )
@@ -117,15 +115,28 @@ class EventStrategy:
             refusal: str | None = self._dynamic_init.refusal(self.event)
             return Cause.EVENT_NOT_SERVED.of(what=refusal) if refusal is not None else None
 
-    def call_mismatch(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Reason | None:
-        """Return why the bundle's state is not what this call of init would give, or None."""
-        manifest, reason = self._manifest, self.reason
-        if reason is None and self.strategy != "replay":  # which runs init with the arguments that there are
-            reason = conditions.arguments_mismatch(manifest, self.event, arguments, keywords, [*self._roots()])
+    def call_mismatch(self, state: HeldState, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Reason | None:
+        """Return why a state of the bundle is not what this call of init would give, or None."""
+        reason = self.process_reason if state.number else self.reason
+        if reason is None and (state.number or self.strategy != "replay"):  # which runs init with the arguments that there are
+            reason = conditions.arguments_mismatch(state, self.event, arguments, keywords, [*self._roots()])
+        if reason is None and state.number:
+            reason = fp.cpu_mismatch(self._manifest.fingerprint, state.guard.computed)
         if reason is None and self._call_conditions is not None:
-            reason = self._call_conditions.mismatch()
-        reason = reason or conditions.generators_mismatch(manifest, self._seeds)
-        return reason or conditions.variables_mismatch(manifest, self._at_start, self._roots())
+            reason = self._call_conditions.mismatch(state)
+        reason = reason or conditions.generators_mismatch(state, self._seeds)
+        return reason or conditions.variables_mismatch(state, self._at_start, self._roots())
+
+    def held(self, init: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> HeldState | None:
+        """Return the state that a call of an init asks for, or another one of this init where the bundle holds none of these arguments.
+
+        None where it holds none of this init.
+        """
+        states = [state for state in self._manifest.held if state.init == init]
+        if len(states) > 1:
+            digest = arguments_digest(self.event, arguments, keywords, [*self._roots()])
+            return next((state for state in states if state.guard.arguments == digest), states[0])
+        return next(iter(states), None)
 
     def init_called(self, changed_environ: Mapping[str, str | None]) -> None:
         """Take what init has set for granted from now on: variables, and generators of a device that it was the first to use."""
@@ -134,7 +145,7 @@ class EventStrategy:
             self._call_conditions.accept(changed_environ)
 
     def _note_seeds(self) -> None:
-        if drawn := self._manifest.guard.drawn:
+        if drawn := {name for state in self._manifest.held for name in state.guard.drawn}:
             from tidalctl.function.process_settings import seeds
 
             self._seeds |= seeds(name for name in sorted(drawn) if self._seeds.get(name) is None)

@@ -51,6 +51,7 @@ class WeightStorages:
             return torch.UntypedStorage(0, device=weight.device)
         if self._arrival is not None and self._arrival.carries(name):
             return self._arrival.storage(weight)
+        self._stream.asked.add(name)
         memory = self._mappings[weight.file].memory
         storage = torch.frombuffer(memory, dtype=torch.uint8, count=weight.nbytes, offset=weight.offset).untyped_storage()
         if weight.device != "cpu":  # one that nothing streams to
@@ -109,6 +110,8 @@ def settle(skeleton: dict[str, Any], timeline: Timeline) -> Any:
             importlib.import_module(module)  # which may do more than be there: it patches a library, say
         for slot, value in skeleton["bound"]:
             bind_slot(Slot(*slot), value)
+        for slot, items in skeleton["added"]:
+            read_slot(Slot(*slot)).update(items)
         for slot, contents in skeleton["filled"]:
             restore_contents(read_slot(Slot(*slot)), contents)
         note(skeleton["noted"])

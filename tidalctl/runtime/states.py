@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tidalctl.artifacts.bundle.manifest import SKELETON, Manifest
+from tidalctl.artifacts.bundle.manifest import HeldState, Manifest, skeleton_file
 from tidalctl.function.init_mark import Init
 from tidalctl.runtime.kernels.prewarm import Prewarm
 from tidalctl.runtime.process.timeline import Timeline
@@ -37,8 +37,8 @@ class States:
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._replayed_files, self._import_late, self._project = replayed_files, import_late, project
-        self._first: Any = None  # the state of all calls, where they give the same one
-        self._ahead: dict[str, Any] | None = None  # the next state's skeleton, where one was made ready
+        self._first: dict[int, Any] = {}  # states by number, of inits that give the same one in all calls
+        self._ahead: dict[str, Any] | None = None  # the main state's next skeleton, where one was made ready
         self._replayed = False  # by an earlier call
 
     def replayed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -61,40 +61,44 @@ class States:
             finally:
                 self.used_bytes = max(self.used_bytes, min(replay.answered_bytes, self._weights.bytes))
 
-    def restore(self, script: types.ModuleType | None, event: Any) -> Any:
-        """Return what the skeleton holds: anew, or the first state again where each call of init gives the same one.
+    def restore(self, held: HeldState, script: types.ModuleType | None = None, event: Any = None) -> Any:
+        """Return what a state's skeleton holds: anew, or the first one again where each call of init gives the same.
 
-        `script` makes the part of it that depends on the event. Raises what unpickle does.
+        `script` makes the part of the main state that depends on the event. Raises what unpickle does.
         """
-        same = self._manifest.guard.later_calls == "same"
-        if same and self.restored:
-            return self._first
+        number, same = held.number, held.guard.later_calls == "same"
+        if same and number in self._first:
+            return self._first[number]
         from tidalctl.runtime.restore import settle
 
-        ahead, self._ahead = self._ahead, None
+        ahead = None
+        if number == 0:
+            ahead, self._ahead = self._ahead, None
         with self._weights.kept_if_made():
-            state = settle(ahead or self._unpickled(script, event), self._timeline)
-        self.used_bytes = self._weights.bytes
+            state = settle(ahead or self._unpickled(number, script, event), self._timeline)
+        if self._manifest.further:
+            self._weights.prefer_asked()
+        self.used_bytes = self._weights.asked_bytes if self._manifest.further else self._weights.bytes
         if self._weights.on_device:
             self._prewarm.beside(lambda: not self._weights.done)
         self._import_late()
         self._prewarm.in_gap(lambda: not self._weights.may_begin)
         self._weights.close_gate(state)
         if same:
-            self._first = state
+            self._first[number] = state
         return state
 
     def make_ready(self) -> None:
         """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
         if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
-            self._ahead = self._unpickled()
+            self._ahead = self._unpickled(0)
 
-    def _unpickled(self, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
+    def _unpickled(self, number: int, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:
         from tidalctl.runtime.restore import unpickle
 
         with self._timeline.span("map"):
             # the first state has the reader's mapping; a later one must not see what the handler wrote to the first
             mappings = self._weights.mappings(again=bool(self.restored))
         self.restored += 1
-        skeleton = self._path / SKELETON
+        skeleton = self._path / skeleton_file(number)
         return unpickle(skeleton, self._manifest, mappings, self._timeline, script, event, self._weights, self._project())

@@ -12,7 +12,7 @@ import msgspec
 
 from tidalctl.artifacts import fingerprint as fp
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
-from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, Manifest
+from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK, HeldState, Manifest, state_prefix
 from tidalctl.artifacts.bundle.provenance import changed_sources, folder_of, home_of, provenance_fields
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import TidalError
@@ -61,7 +61,7 @@ class Template:
         self.timeline = timeline
         self.other_inits: dict[str, None] = {}  # that were called and are not the bundle's, by name, in order
         self.wants_digests = False
-        self.state_digests: dict[str, str] | None = None  # of the first state, where they are asked for
+        self.state_digests: dict[str, str] | None = None  # of the first call for each state, where they are asked for
         with timeline.span("start"):
             self.manifest: Manifest = open_bundle(self.path)
             self.requirement = Requirement(self.manifest, require)
@@ -88,7 +88,8 @@ class Template:
         self.on_over: Callable[[], None] | None = None  # called each time that `over` is
         self._noted: Origin | None = None
         self._found_home: Path | None = None
-        self._init_called = False  # by an earlier call in this process
+        self._called: set[str] = set()  # inits, by earlier calls in this process
+        self._asked_for: set[int] = set()  # states, by them
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
         self._call_strategy: str | None = None
 
@@ -194,31 +195,40 @@ class Template:
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Answer a call of an init."""
         self.event_strategy.look_at_machine()
-        if mark.name != self.manifest.init:  # the bundle holds what the first one that the trace saw gives
+        held = self.event_strategy.held(mark.name, arguments, keywords)
+        if held is None:
             self.other_inits[mark.name] = None
             return self._run_init(mark, arguments, keywords)
-        if self._init_called and self.manifest.guard.later_calls == "run_init":
+        if self._finds_what_it_left(held):
             return self._run_init(mark, arguments, keywords)
-        self._init_called = True
+        self._called.add(held.init)
         before = dict(os.environ)
-        state = self._state(mark, arguments, keywords)
+        state = self._state(held, mark, arguments, keywords)
         self.event_strategy.init_called(environ_changes(before, os.environ))
         return state
+
+    def _finds_what_it_left(self, held: HeldState) -> bool:
+        """Whether init may find parts of its state where an earlier call in this process has left them."""
+        if held.guard.later_calls != "run_init" or held.init not in self._called:
+            return False
+        return held.number in self._asked_for or not held.guard.adds_only
 
     def _run_init(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         with self.timeline.span("init"):
             return mark.function(*arguments, **keywords)
 
-    def _state(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-        """Return the state of a call of the bundle's init: from the bundle, or made by init where the bundle's is not the call's."""
+    def _state(self, held: HeldState, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Return the state of a call of a bundle's init: from the bundle, or made by init where the bundle's is not the call's."""
         if self.event_strategy.decide_again():
             self._call_reason = None
-        reason = self.event_strategy.call_mismatch(arguments, keywords)
-        self._call_strategy = self.event_strategy.strategy
+        reason = self.event_strategy.call_mismatch(held, arguments, keywords)
+        if reason is None or reason.code != Cause.CALL_DIFFERS.code:
+            self._asked_for.add(held.number)
+        self._call_strategy = "snapshot" if held.number else self.event_strategy.strategy
         state = None
         if reason is None:
             try:
-                state = self._state_from_bundle(mark, arguments, keywords)
+                state = self._state_from_bundle(held, mark, arguments, keywords)
             except self._script_failed() as error:
                 reason = Cause.SCRIPT_FAILED.of(error=error)
         if reason is not None:
@@ -227,13 +237,19 @@ class Template:
             self.requirement.check(self._call_reason)
             state = self._run_init(mark, arguments, keywords)
         self.timeline.mark("state made")
-        if self.wants_digests and self.state_digests is None:
-            from tidalctl.runtime.restore import digests_of
-
-            with self.timeline.span("state digests"):
-                self.weights.wait()
-                self.state_digests = digests_of(state)
+        if self.wants_digests and held.number in self._asked_for:
+            self._note_digests(held, state)
         return state
+
+    def _note_digests(self, held: HeldState, state: Any) -> None:
+        """Note the digests of a state's weights, in the first call for it."""
+        from tidalctl.runtime.restore import digests_of
+
+        with self.timeline.span("state digests"):
+            self.weights.wait()
+            noted = self.state_digests or {}
+            prefix = state_prefix(held.number, held.init)
+            self.state_digests = {prefix + name: digest for name, digest in digests_of(state).items()} | noted
 
     @staticmethod
     def _script_failed() -> type[Exception]:
@@ -242,12 +258,12 @@ class Template:
 
         return ScriptFailed
 
-    def _state_from_bundle(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    def _state_from_bundle(self, held: HeldState, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         if self.strategy == "replay":
             return self.states.replayed(mark, arguments, keywords)
         if mark.statements is not None:
             mark.statements.define()
-        return self.states.restore(self.event_strategy.script, self.event_strategy.event)
+        return self.states.restore(held, None if held.number else self.event_strategy.script, self.event_strategy.event)
 
     def make_ready(self) -> None:
         """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.

@@ -62,6 +62,7 @@ class RecordedInit:
                 identity=history.identity,
                 value=number,
                 computed=self._computed.how(history.identity),
+                call=self.tape.call,
             )
             yield weight, address
 

@@ -119,6 +119,12 @@ class Engine:
                 self._changed.wait()
             self._raise(index if index in self._errors else None)
 
+    def prefer(self, indices: Collection[int]) -> None:
+        """Bring these groups in before all others that nobody has begun with, in the order that they have."""
+        wanted = set(indices)
+        with self._changed:
+            self._queue = deque(sorted(self._queue, key=lambda index: index not in wanted))
+
     def wait(self) -> None:
         """Return when every group is in and right. Raises what went wrong with the first that is not."""
         with self._changed:

@@ -90,6 +90,7 @@ class WeightStream:
         self._arriving: list[DeviceArrival] = []
         self._misses = 0  # of arrivals that are over
         self.stalled_ns = 0  # that compute waited
+        self.asked: set[str] = set()  # weights on the CPU of which a state was made
         if options.verify == "full":
             with timeline.span("check"):
                 for name in files:
@@ -128,6 +129,24 @@ class WeightStream:
         """Leave the first mappings to the state that has taken them, once all is read and checked."""
         if self._mappings_taken and self.engine.done and not self.direct:
             self.device.mappings = {}
+
+    @property
+    def asked_bytes(self) -> int:
+        """Bytes of the weights of which states were made."""
+        return sum(weight.nbytes for weight in self._manifest.weights if weight.name in self.asked)
+
+    def _asked_groups(self) -> list[int]:
+        """Return the groups of which a state was made, those on a device included."""
+        on_device = {group.index for group in self.on_device}
+        return [
+            group.index
+            for group in self.groups
+            if group.index in on_device or any(weight.name in self.asked for weight in group.weights)
+        ]
+
+    def prefer_asked(self) -> None:
+        """Read what the states that were made so far consist of before all that a state of another call would."""
+        self.engine.prefer(self._asked_groups())
 
     def need(self, names: Iterable[str]) -> None:
         """Return when these weights may be read from the mappings."""
@@ -276,8 +295,15 @@ class WeightStream:
         return "page cache" if self.streamed == 0 else "read"
 
     def refuse_wrong(self) -> None:
-        """Before output leaves: every weight that the trace saw a use of is there and right, and no file was written to since."""
-        self.engine.need(self._used)
+        """Before output leaves: every weight that the trace saw a use of is there and right, and no file was written to since.
+
+        Of a bundle that holds several states it is those of the states that were made.
+        """
+        used = self._used
+        if self._manifest.further and self.asked:
+            asked = {*self._asked_groups()}
+            used = [index for index in used if index in asked]
+        self.engine.need(used)
         for arrival in list(self._arriving):
             arrival.need_used()
         self._made = [arrival for arrival in self._made if not arrival.leave()]

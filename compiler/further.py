@@ -1,0 +1,57 @@
+"""States besides the main one: which of those that were written are kept in the bundle."""
+
+import msgspec
+
+from tidalctl.artifacts.bundle.directory import remove
+from tidalctl.artifacts.bundle.manifest import Fallback, HeldState, skeleton_file
+from tidalctl.artifacts.cause import Reason
+from tidalctl.artifacts.trace.records import InitCall
+from tidalctl.compiler.attempt import Attempt, Workplace
+from tidalctl.compiler.computed import computed_part
+from tidalctl.compiler.conditions import further_refusal, state_guard, why_not_requested
+from tidalctl.compiler.snapshot.records import StateReport
+from tidalctl.compiler.strategy import Strategy
+
+
+def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused: Reason | None = None) -> Attempt:
+    """Return the attempt with the states besides the main one that can be used, and the causes of the others.
+
+    With `refused` none can, for that cause. What was written of a state that is not kept is removed, but for weights that a kept one
+    shares.
+    """
+    reports, kept, lost = made.report.further, [], []
+    for number, init in strategy.further.items():
+        report, events = reports.get(number, StateReport()), made.report.states
+        cause = refused or why_not_requested(init) or further_refusal(init, report, events.get(init.call.event, {}))
+        if cause is None:
+            guard = state_guard("snapshot", init, report, place.trace, computed_part(init, report))
+            kept.append(HeldState(number, init.call.name, guard))
+        else:
+            lost.append(lost_state(init.call, cause))
+    numbers = {state.number for state in kept}
+    left = _left(made, numbers)
+    for number, report in reports.items():
+        if number not in numbers:
+            remove(place.partial / skeleton_file(number))
+        if number not in left:
+            for shard in report.shards:
+                remove(place.partial / shard.file)
+    report = msgspec.structs.replace(made.report, further=left)
+    return msgspec.structs.replace(made, further=tuple(kept), lost=tuple(lost), report=report)
+
+
+def lost_state(call: InitCall, cause: Reason) -> Fallback:
+    """Say that the call of an init runs in each start."""
+    where = f", called at {call.called_at}" if call.called_at else ""
+    return Fallback.of(f"the state of {call.name}{where}", "eager", cause)
+
+
+def _left(made: Attempt, numbers: set[int]) -> dict[int, StateReport]:
+    """Return the reports of states whose weights stay: those of the kept ones, and those that they, or the main one, share."""
+    reports = made.report.further
+    shared = {name for report in (made.report, *(reports[number] for number in numbers)) for name in report.shares}
+    return {
+        number: report
+        for number, report in reports.items()
+        if number in numbers or any(placement.entry.name in shared for placement in report.placements)
+    }
