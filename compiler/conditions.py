@@ -58,7 +58,6 @@ def state_guard(kind: str, init: EventInit, report: StateReport, trace: Trace, c
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
-        adds_only=report.adds_only,
         computed=computed,
     )
 

@@ -17,6 +17,7 @@ class Verdict(Record, frozen=True):
     reproducible: bool
     checked: int = 0  # of the events, those of --check-event
     static: tuple[str, ...] = ()  # weights that were the same for all events
+    further: tuple[str, ...] = ()  # states besides the main one, in words
     init_s: float = 0.0
     traced_init_s: float = 0.0
     first_uses: dict[str, float] = {}  # seconds from the start of the handler's call under tracing, by weight
@@ -43,6 +44,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
         lines[0] += f" ({size_text(never)} never used, last)"
     if len(weights) < len(manifest.weights):
         lines[0] += f"; besides, {_GENERATOR}"
+    lines += [f"  besides   {state}" for state in verdict.further]
     if not verdict.reproducible:
         lines.append(
             "  proof     the plain function's own runs differ (sampling without a seed?): weights compared, outputs not"
@@ -55,7 +57,7 @@ def summary(manifest: Manifest, verdict: Verdict, notes: tuple[str, ...], warnin
     lines.append(f"  ships     {'; '.join(ships)}")
     if needs := needs_text(manifest.needs, manifest.strategy):
         lines.append(f"  needs     {needs}")
-    if pinned := pinned_by(manifest.guard):
+    if pinned := pinned_by(manifest):
         lines.append(f"  pinned by {', '.join(pinned)}")
     lines += [f"  fallback  {fallback}" for fallback in manifest.fallbacks]
     if manifest.fallbacks:

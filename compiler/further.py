@@ -3,14 +3,15 @@
 import msgspec
 
 from tidalctl.artifacts.bundle.directory import remove
-from tidalctl.artifacts.bundle.manifest import Fallback, HeldState, skeleton_file
+from tidalctl.artifacts.bundle.manifest import Fallback, Guard, HeldState, skeleton_file
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.conditions import further_refusal, state_guard, why_not_requested
-from tidalctl.compiler.snapshot.records import StateReport
+from tidalctl.compiler.snapshot.records import StateReport, is_generator
 from tidalctl.compiler.strategy import Strategy
+from tidalctl.report.terminal import count_text, size_text
 
 
 def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused: Reason | None = None) -> Attempt:
@@ -29,6 +30,7 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
         else:
             lost.append(lost_state(init.call, cause))
     numbers = {state.number for state in kept}
+    made, kept = _with_order(made, kept)
     left = _left(made, numbers)
     for number, report in reports.items():
         if number not in numbers:
@@ -38,6 +40,32 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
                 remove(place.partial / shard.file)
     report = msgspec.structs.replace(made.report, further=left)
     return msgspec.structs.replace(made, further=tuple(kept), lost=tuple(lost), report=report)
+
+
+def _with_order(made: Attempt, kept: list[HeldState]) -> tuple[Attempt, list[HeldState]]:
+    """Return the main state and the others with what their guards say of the order in which they can be made."""
+    reports = [made.report, *made.report.further.values()]
+    otherwise = {name for report in reports for name in {*report.kept_globals} - {*report.added}}
+
+    def ordered(guard: Guard, report: StateReport) -> Guard:
+        return msgspec.structs.replace(guard, adds_only=otherwise.isdisjoint(report.kept_globals))
+
+    made = msgspec.structs.replace(made, guard=ordered(made.guard, made.report))
+    further = made.report.further
+    return made, [msgspec.structs.replace(state, guard=ordered(state.guard, further[state.number])) for state in kept]
+
+
+def in_words(made: Attempt, strategy: Strategy) -> list[str]:
+    """Return a line for each state that is kept besides the main one: which call gives it, and what it adds to the bundle."""
+    lines = []
+    for state in made.further:
+        call, report = strategy.further[state.number].call, made.report.further[state.number]
+        own = [placement.entry.nbytes for placement in report.placements if not is_generator(placement.entry.name)]
+        where = f", called at {call.called_at}" if call.called_at else ""
+        shared = f", and {count_text(len(report.shares), 'weight')} of another state" if report.shares else ""
+        adds = f"{count_text(len(own), 'weight')}, {size_text(sum(own))}" if own else "no weights of its own"
+        lines.append(f"{state.init}{where}: {adds}{shared}")
+    return lines
 
 
 def lost_state(call: InitCall, cause: Reason) -> Fallback:

@@ -22,7 +22,7 @@ from tidalctl.compiler.conditions import not_reproducible, of_the_event, with_le
 from tidalctl.compiler.further import kept_states, lost_state
 from tidalctl.compiler.proof import Expected, Say, compare_plain_runs, prove, steadier_times
 from tidalctl.compiler.snapshot.records import SnapshotReport
-from tidalctl.compiler.states import without_main_state
+from tidalctl.compiler.states import with_state_names, without_main_state
 from tidalctl.compiler.strategy import Strategy, decide
 
 
@@ -67,7 +67,7 @@ class Ladder:
             if not strategy.further:
                 return self._eager(made, strategy, reproducible, fallbacks)
             fallbacks = [*(lost for lost in fallbacks if lost.part != "state"), lost_state(strategy.inits[0].call, cause)]
-            self._place = msgspec.structs.replace(self._place, trace=without_main_state(self._place.trace))
+            self._place = msgspec.structs.replace(self._place, trace=with_state_names(without_main_state(self._place.trace)))
 
     def _attempt(self, kind: str, strategy: Strategy) -> tuple[Attempt, bool]:
         """Return what was made, with a cause where it can't be used, and whether the function's answers are the same each time."""

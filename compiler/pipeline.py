@@ -27,6 +27,7 @@ from tidalctl.compiler.code.project_files import again, changed_since
 from tidalctl.compiler.code.secret_values import refuse_secrets
 from tidalctl.compiler.code.shipment import Shipment, ShippingRules, copy_shipment, plan_shipment
 from tidalctl.compiler.explain import Verdict
+from tidalctl.compiler.further import in_words
 from tidalctl.compiler.handler_runs import HandlerRuns
 from tidalctl.compiler.ladder import Ladder
 from tidalctl.compiler.merged_trace import merge_traces
@@ -136,6 +137,7 @@ def _build(
         checked=len(checks),
         reproducible=reproducible,
         static=strategy.static,
+        further=tuple(in_words(made, strategy)),
         init_s=made.report.init_s,
         traced_init_s=call.duration_s if call is not None else 0.0,
         first_uses=first_use_times(trace, manifest),

@@ -5,10 +5,11 @@ init that looks at the event are calls for one state, which is another one for e
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.bundle.manifest import state_prefix
+from tidalctl.artifacts.bundle.manifest import prefix_in, state_prefix
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import AnyRecord, FirstUse, InitCall, Weight, WeightWritten
 from tidalctl.artifacts.trace.tape import TapeRead, TapeStep
@@ -55,7 +56,7 @@ def with_state_names(trace: Trace) -> Trace:
 
 
 def without_main_state(trace: Trace) -> Trace:
-    """Return the trace as if the calls that gave the main state had not been recorded."""
+    """Return the trace as if the calls that gave the main state had not been recorded, with the weights' names as they were traced."""
     calls, weights = trace.of(InitCall), trace.of(Weight)
     kept = [place for place, number in enumerate(state_numbers(calls, weights)) if number]
     places = {place: index for index, place in enumerate(kept)}
@@ -69,10 +70,25 @@ def without_main_state(trace: Trace) -> Trace:
                 records.append(record)
         elif isinstance(record, Weight | TapeRead | TapeStep):
             if record.call in places:
-                records.append(msgspec.structs.replace(record, call=places[record.call]))
+                names = tuple(map(_without_prefix, record.names)) if isinstance(record, Weight) else ()
+                changes: dict[str, Any] = {"names": names} if names else {}
+                records.append(msgspec.structs.replace(record, call=places[record.call], **changes))
         elif not (isinstance(record, FirstUse | WeightWritten) and record.weight in dropped):
             records.append(record)
     return Trace(trace.header, records, trace.complete)
+
+
+def _without_prefix(name: str) -> str:
+    return name.removeprefix(prefix_in(name))
+
+
+def events_of_new_states(trace: Trace) -> set[int]:
+    """Return the numbers of the events, but the first, that asked for a state which none before them had asked for."""
+    calls = trace.of(InitCall)
+    first: dict[int, int] = {}
+    for call, number in zip(calls, state_numbers(calls, trace.of(Weight)), strict=True):
+        first.setdefault(number, call.event)
+    return {*first.values()} - {0}
 
 
 def state_requests(trace: Trace) -> tuple[StateRequest, ...]:

@@ -15,7 +15,6 @@ from tidalctl.artifacts.state.slots import Slot
 from tidalctl.compiler.side_effects.aliases import (
     object_paths,
     reachable,
-    share_an_object,
     shared_deep_inside,
     shared_with_functions,
 )
@@ -44,10 +43,13 @@ class Effects(NamedTuple):
     def values(self) -> list[Any]:
         return [*self.bound.values(), *self.added.values(), *self.filled.values()]
 
-    @property
-    def adds_only(self) -> bool:
-        """Whether all that was set in globals are new items of dictionaries."""
-        return not (self.bound or self.filled)
+    def held_with(self, state: Any, of_others: Container[tuple[str, int]]) -> dict[tuple[str, int], Any]:
+        """Return the objects and storages in a state and in what was set, but for those that a start finds by their place.
+
+        `of_others` are objects of other states, of which a start does not know that they are there. See aliases.reachable.
+        """
+        found = {key: place for key, place in self.paths.items() if ("object", key) not in of_others}
+        return reachable([state, *self.values], found)
 
 
 class EffectsWatch:
@@ -147,14 +149,11 @@ class EffectsWatch:
 
     def keeps_of(self, state: Any) -> bool:
         """Whether a global or a class attribute that init has set holds the state, or a part of it."""
-        return bool(self._changed) and share_an_object(state, self._values(), self._paths)
-
-    def held(self, values: list[Any], named_anew: Container[tuple[str, int]]) -> dict[tuple[str, int], Any]:
-        """Return the objects and storages in values, but for those that a start finds by their place: see aliases.reachable.
-
-        Of objects in `named_anew` a start does not know that they are there.
-        """
-        return reachable(values, {key: place for key, place in self._paths.items() if ("object", key) not in named_anew})
+        if not self._changed:
+            return False
+        own = reachable(state, self._paths).keys()
+        filled = {("object", id(value)) for slot, value in self._changed.items() if self._in_place(slot, value)}
+        return not own.isdisjoint(filled) or not own.isdisjoint(reachable(self._values(), self._paths))
 
     def _values(self) -> list[Any]:
         """Return what init has set: of dictionaries that were there, the items that are new."""

@@ -77,7 +77,7 @@ class StateReport(Record, frozen=True):
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     later_calls: LaterCalls = "fresh"
-    adds_only: bool = False
+    added: tuple[str, ...] = ()  # dictionaries that init has added items to, of the globals that it sets
     skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same
 
 

@@ -15,7 +15,7 @@ from tidalctl.function.working_environment import Surroundings
 
 if TYPE_CHECKING:
     from tidalctl.artifacts.state.slots import Slot
-    from tidalctl.compiler.side_effects.effects import Effects, EffectsWatch
+    from tidalctl.compiler.side_effects.effects import Effects
     from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
     from tidalctl.compiler.snapshot.writer import StoredContents
 
@@ -39,8 +39,9 @@ class Snapshotter:
         self._states: dict[int, dict[str, str]] = {}  # by event
         self._init_s = 0.0
         self._wanted = {state.number: state for state in request.states if request.folder}
-        self._since: tuple[ProjectGlobals, Surroundings] | None = None
-        self._set_before: Slot | None = None  # what the function has set for this event, before it called an init
+        self._before: ProjectGlobals | None = None  # as at import, or as this event found them
+        self._surroundings = Surroundings()
+        self._added: set[Slot] = set()  # dictionaries that states which are stored have added items to
         self._inside = False
         self._event: Any = None
         self._event_index = 0
@@ -62,7 +63,6 @@ class Snapshotter:
         if "torch" in sys.modules:
             self._generators.put_back()
         if index:
-            self._set_before = None
             self._look_from_here()
 
     def imported(self) -> None:
@@ -73,7 +73,7 @@ class Snapshotter:
         if self._wanted:
             from tidalctl.compiler.side_effects.project_globals import ProjectGlobals
 
-            self._since = ProjectGlobals(self._request.root), Surroundings()
+            self._before, self._surroundings = ProjectGlobals(self._request.root), Surroundings()
 
     def answer(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         number = None if self._inside else self._number(mark, arguments, keywords)
@@ -101,21 +101,23 @@ class Snapshotter:
     def _looked_at(self, wanted: StateRequest, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make a state that is wanted, and note what the function has set before and what making it has changed."""
         report = self._reports.setdefault(wanted.number, {})
-        if self._since is not None:
-            self._look_around(report, mark, *self._since)
+        if self._before is not None:
+            self._look_around(report, mark, self._before)
         state = self._stored(wanted, report, mark, arguments, keywords)
-        if self._since is not None or self._request.states[1:]:
-            self._look_from_here()
+        self._surroundings = Surroundings()
         return state
 
-    def _look_around(self, report: dict[str, Any], mark: Init, before: "ProjectGlobals", surroundings: Surroundings) -> None:
+    def _look_around(self, report: dict[str, Any], mark: Init, before: "ProjectGlobals") -> None:
         """Note what the function has set since its import, or for this event, before it calls an init."""
-        # of the object that init fills a start compares what it holds
-        changed = (slot for slot, value in before.changed().items() if mark.target is None or value is not mark.target)
-        if not mark.static and (slot := self._set_before or next(changed, None) or before.deleted()):
-            self._set_before = slot
+        changed = (
+            slot
+            for slot, value in before.changed().items()
+            if (mark.target is None or value is not mark.target)  # of which a start compares what it holds
+            and not (slot in self._added and before.items_before(slot, value) is not None)  # other states' items
+        )
+        if not mark.static and (slot := next(changed, None) or before.deleted()):
             _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
-        roots = [os.path.realpath(self._request.root)]
+        roots, surroundings = [os.path.realpath(self._request.root)], self._surroundings
         directory = surroundings.place(roots)
         report |= {
             "moved": surroundings.moved(),
@@ -149,13 +151,13 @@ class Snapshotter:
             return state
         ambient = _ambient(wanted, watch.before, watch.after, watch.seeded)
         effects = watch.effects(ambient.kept)
-        report |= {"generators": ambient.generators, "drawn": ambient.drawn, "adds_only": effects.adds_only}
+        report |= {"generators": ambient.generators, "drawn": ambient.drawn}
         report["later_calls"] = _later_calls(mark, watch.keeps_of(state))
         writer = SnapshotWriter(self._request, wanted.number, mark.name, self._contents)
         try:
             if kind := watch.copied(state):
                 raise NotStored(Cause.COPIED_FROM_GLOBAL, kind=kind)
-            self._refuse_shared(watch, effects, mark.name, state)
+            self._refuse_shared(effects, mark.name, state)
             writer.write(state, effects)
         except NotStored as refused:
             writer.clear()
@@ -163,18 +165,19 @@ class Snapshotter:
         except OSError as error:
             self.error = error  # the function around this call may swallow it
             raise
+        self._added |= effects.added.keys()
         if wanted.number == 0:
             self._watched = (watch.globals, watch.globals.digests(effects.slots))
         report |= writer.report
         return state
 
-    def _refuse_shared(self, watch: "EffectsWatch", effects: "Effects", init: str, state: Any) -> None:
+    def _refuse_shared(self, effects: "Effects", init: str, state: Any) -> None:
         """Raise NotStored where a state that is stored already holds one of the state's objects."""
         from tidalctl.compiler.snapshot.writer import NotStored
 
         if not self._request.states[1:]:
             return
-        held = watch.held([state, *effects.values], {key for _, known in self._held for key in known})
+        held = effects.held_with(state, {key for _, known in self._held for key in known})
         for other, known in self._held:
             if shared := next((value for key, value in held.items() if key in known), None):
                 raise NotStored(Cause.SHARED_BY_STATES, kind=type(shared).__qualname__, other=other)

@@ -54,6 +54,7 @@ class SnapshotWriter:
         pickler, globals_ = write_skeleton(path, state, effects, names, self._request.root, self._prefix)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(map(str, effects.slots))
+        self.report["added"] = tuple(map(str, effects.added))
         self.report["shares"] = tuple(shared.values())
         known = {*shared.values()}
         self._write_weights(found, {name: storage for name, storage in pickler.storages.items() if name not in known})

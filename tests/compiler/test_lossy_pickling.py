@@ -79,7 +79,7 @@ class Doubles:
 
 def lost(state: Any, tmp_path: Path) -> str | None:
     """Return what a snapshot of a state is refused for."""
-    effects = Effects(ambient={}, bound={}, filled={}, modules=(), paths={})
+    effects = Effects(ambient={}, bound={}, added={}, filled={}, modules=(), paths={})
     try:
         write_skeleton(tmp_path / "skeleton.pickle", state, effects, {}, str(tmp_path))
     except NotStored as refused:

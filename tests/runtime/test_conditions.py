@@ -62,10 +62,10 @@ def test_a_directory_or_a_variable_that_the_function_changes_before_init_is_as_i
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = write_bundle(tmp_path / "app.bundle", guard=Guard(static=True))
-    conditions = CallConditions(manifest, lambda: [str(tmp_path)])
+    conditions = CallConditions(lambda: [str(tmp_path)])
     monkeypatch.setenv("APP_MODE", "fast")
-    assert conditions.mismatch() == Cause.VARIABLE_SET_BEFORE_INIT.of(name="APP_MODE", init="app:load")
+    assert conditions.mismatch(manifest.held[0]) == Cause.VARIABLE_SET_BEFORE_INIT.of(name="APP_MODE", init="app:load")
     conditions.restart()
-    assert conditions.mismatch() is None
+    assert conditions.mismatch(manifest.held[0]) is None
     monkeypatch.chdir(tmp_path)
-    assert conditions.mismatch() == Cause.DIRECTORY_DIFFERS.of(init="app:load")
+    assert conditions.mismatch(manifest.held[0]) == Cause.DIRECTORY_DIFFERS.of(init="app:load")

@@ -28,10 +28,10 @@ CALLS = {
         "net = load('a')",
         "app:other is there, and nothing called it for these events; give one for which it is called, or let --init auto",
     ),
-    "again, with other arguments": (
+    "again, with what is no JSON": (
         ("--init", "app:load"),
-        "net = load('a'); net = load('bb')",
-        "app:load is called once more at app.py:15 for event 0: the bundle holds the first state, and this call runs",
+        "net = load('a'); net = load('bb', made=object())",
+        "app:load, called at app.py:15 for event 0, runs in each start: its arguments are not JSON",
     ),
     "with what is no JSON": (
         ("--init", "app:load"),

@@ -17,7 +17,7 @@ def test_each_events_init_is_told_with_its_own_weights_and_uses() -> None:
     weight = next(record for record in found if isinstance(record, Weight))
     use = next(record for record in found if isinstance(record, FirstUse))
     calls = [msgspec.structs.replace(call, event=event) for event in (0, 1)]
-    weights = [msgspec.structs.replace(weight, event=event, index=index) for index, event in enumerate((0, 1, 1))]
+    weights = [msgspec.structs.replace(weight, event=event, call=event, index=index) for index, event in enumerate((0, 1, 1))]
     uses = [msgspec.structs.replace(use, event=1, weight=index) for index in (1, 2)]
     lines = _summary(Trace(header, [*calls, *weights, *uses], True), Path("app.trace"), 4, None).splitlines()
     told = [line.split(": ", 1)[1] for line in lines if line.startswith("  init")]

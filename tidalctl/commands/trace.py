@@ -144,12 +144,10 @@ def _summary(recorded: Trace, output: Path, runs: int, tensorboard: Path | None)
     imports, calls, cost = recorded.of(Import), recorded.of(InitCall), recorded.one(TracingCost)
     lines = [f"traced {recorded.header.function.module}:{recorded.header.function.handler} → {output}"]
     lines += [_init_line(recorded, number, call, len(calls)) for number, call in enumerate(calls)]
-    with_weights = {weight.call for weight in recorded.of(Weight)}
-    lines += [
-        f"  note      {call.name} returns nothing with weights: let it return the model, or name a function that does"
-        for number, call in enumerate(calls)
-        if number not in with_weights
-    ]
+    if calls and not recorded.of(Weight):
+        lines.append(
+            f"  note      {calls[0].name} returns nothing with weights: let it return the model, or name a function that does"
+        )
     if not calls:
         lines.append(f"  init      none was called{what_to_name(recorded.header.function.init, recorded.one(WeightsBuilt))}")
     lines += [f"  note      {further_call(call)}" for call in recorded.of(FurtherCall)]

@@ -9,7 +9,16 @@ import msgspec
 from tidalctl.artifacts.bundle.code_pack import PackFile
 from tidalctl.artifacts.bundle.directory import check_file, read_checked
 from tidalctl.artifacts.bundle.import_cache import summary_of
-from tidalctl.artifacts.bundle.manifest import DYNAMIC_INIT, IMPORT_CACHE, PACK, PREWARM, PROVENANCE, Manifest, NeededFile
+from tidalctl.artifacts.bundle.manifest import (
+    DYNAMIC_INIT,
+    IMPORT_CACHE,
+    PACK,
+    PREWARM,
+    PROVENANCE,
+    Manifest,
+    NeededFile,
+    state_prefix,
+)
 from tidalctl.artifacts.bundle.provenance import Observed, provenance_fields
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, NewerSchema
 from tidalctl.report.needs import needs_text
@@ -41,7 +50,7 @@ def bundle_document(manifest: Manifest, path: Path) -> dict[str, Any]:
         "files": [{"name": name, **plain(stored)} for name, stored in sorted(manifest.files.items())],
         "modules": [{"name": name, "ran": None if executed is None else name in executed} for name in manifest.modules],
         "weights": [{**weight, "first_use_s": observed.first_uses.get(weight["name"])} for weight in body["weights"]],
-        "pinned_by": pinned_by(manifest.guard),
+        "pinned_by": pinned_by(manifest),
         "code_pack": _code_pack(manifest, path),
         "import_cache": _import_cache(manifest, path),
         "prewarm": _prewarm(manifest, path),
@@ -101,6 +110,17 @@ def _provenance(path: Path) -> Any:
         return None
 
 
+def _further_facts(document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return a line for each state besides the main one: its init, and the weights that are stored for it alone."""
+    facts = []
+    for state in document["further"]:
+        prefix = state_prefix(state["number"], state["init"])
+        own = [weight["nbytes"] for weight in document["weights"] if weight["name"].startswith(prefix)]
+        adds = f"{count_text(len(own), 'weight')}, {size_text(sum(own))}" if own else "no weights of its own"
+        facts.append(("besides", f"{state['init']}: {adds} ({prefix.removesuffix('/')})"))
+    return facts
+
+
 def show_bundle(document: dict[str, Any], console: "Console") -> None:
     size, files = size_text(document["size"]), count_text(len(document["files"]), "file")
     console.print(f"bundle {printable(document['path'])}: {size} in {files}", style="bold")
@@ -109,6 +129,7 @@ def show_bundle(document: dict[str, Any], console: "Console") -> None:
         [
             ("function", function_text(document["function"])),
             ("init", document["init"]),
+            *_further_facts(document),
             ("digest", document["digest"]),
             ("strategy", document["strategy"]),
             ("serves", _serves_text(document)),

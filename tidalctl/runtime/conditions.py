@@ -68,7 +68,7 @@ def checked_at_init(manifest: Manifest) -> Iterator[str]:
     """Yield in words the conditions that only a start can compare: with its event, and where the function calls init."""
     guard = manifest.guard
     if manifest.strategy != "replay":
-        yield f"the arguments of {manifest.init}"
+        yield f"the arguments of {', '.join(dict.fromkeys(state.init for state in manifest.held))}"
     if guard.event_whole:
         yield "the event, before the import"
     elif guard.event_reads:

@@ -61,13 +61,17 @@ class States:
             finally:
                 self.used_bytes = max(self.used_bytes, min(replay.answered_bytes, self._weights.bytes))
 
-    def restore(self, held: HeldState, script: types.ModuleType | None = None, event: Any = None) -> Any:
+    def restore(
+        self, held: HeldState, kept: int | None = None, script: types.ModuleType | None = None, event: Any = None
+    ) -> Any:
         """Return what a state's skeleton holds: anew, or the first one again where each call of init gives the same.
 
-        `script` makes the part of the main state that depends on the event. Raises what unpickle does.
+        `kept` is how many different ones init's cache keeps (None: all). `script` makes the part of the main state that depends on the
+        event. Raises what unpickle does.
         """
         number, same = held.number, held.guard.later_calls == "same"
         if same and number in self._first:
+            self._first[number] = self._first.pop(number)  # the one that was asked for last is dropped last
             return self._first[number]
         from tidalctl.runtime.restore import settle
 
@@ -86,6 +90,9 @@ class States:
         self._weights.close_gate(state)
         if same:
             self._first[number] = state
+            alike = [other.number for other in self._manifest.held if other.init == held.init]
+            for number in [number for number in self._first if number in alike][: -kept if kept else 0]:
+                del self._first[number]
         return state
 
     def make_ready(self) -> None:

@@ -263,7 +263,9 @@ class Template:
             return self.states.replayed(mark, arguments, keywords)
         if mark.statements is not None:
             mark.statements.define()
-        return self.states.restore(held, None if held.number else self.event_strategy.script, self.event_strategy.event)
+        cache: dict[str, Any] = getattr(mark.function, "cache_parameters", dict)()
+        script = None if held.number else self.event_strategy.script
+        return self.states.restore(held, cache.get("maxsize"), script, self.event_strategy.event)
 
     def make_ready(self) -> None:
         """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.
