@@ -17,10 +17,15 @@ class Function(Record, frozen=True):
     module: str
     handler: str
     source: str  # path of the module's file, relative to root, with forward slashes
-    init: str = ""  # "module:attribute" given by --init; empty where @tidalctl.init marks it
-    static: bool = False  # --static: the promise of @tidalctl.init(static=True), for that function
+    inits: tuple[str, ...] = ()  # "module:attribute" given by --init; none where @tidalctl.init marks them
+    static: bool = False  # --static: the promise of @tidalctl.init(static=True), for those functions
     encode: bool = False  # --encode: outputs that are not JSON are converted: see tidalctl.function.encoding
     shape: str = ""  # another form than handler(event, context), that `handler` names: see tidalctl.function.shapes
+
+    @property
+    def init(self) -> str:
+        """The first of `inits`, or nothing."""
+        return self.inits[0] if self.inits else ""
 
 
 class Fingerprint(Record, frozen=True):

@@ -13,6 +13,7 @@ _BY_CAUSE = {
     Cause.EVENT_NOT_SERVED: "trace such an event, too, or move what depends on it out of init",
     Cause.SCRIPT_FAILED: "see that the files that the event names can be read and don't change, or trace such an event, too",
     Cause.CALL_DIFFERS: "call init with the traced arguments, or trace that call",
+    Cause.ORDER_DIFFERS: "call the inits in the order of the trace",
     Cause.DIRECTORY_DIFFERS: "change the directory as in the trace, or after init",
     Cause.SETTING_DIFFERS: "set it as in the trace before init is called, or in init",
     Cause.VARIABLE_SET_BEFORE_INIT: "set it as in the trace, or after init",

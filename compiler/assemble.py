@@ -122,8 +122,9 @@ def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:
     """The weights as they lie in the files, with what the trace knows about each."""
     traced = {weight.names[0]: weight for weight in reversed(trace.of(Weight))}
     names = {weight.index: weight.names[0] for weight in trace.of(Weight)}
-    uses = {name: (place, use) for place, (name, use) in enumerate(access_order(trace).items())}
-    written = {names[record.weight] for record in trace.of(WeightWritten)}
+    shares = _shares(made)
+    uses = {name: (place, use) for place, (name, use) in enumerate(_uses(trace, made).items())}
+    written = {shares.get(name, name) for name in (names[record.weight] for record in trace.of(WeightWritten))}
     found = []
     reports = (made.report, *made.report.further.values())
     placed = [(each, placement) for each in reports for placement in each.placements]
@@ -142,6 +143,20 @@ def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:
             )
         )
     return tuple(found)
+
+
+def _shares(made: Attempt) -> dict[str, str]:
+    """Return the entries of weights whose content another state has stored, by the weights' own names."""
+    reports = (made.report, *made.report.further.values())
+    return {name: entry for report in reports for name, entry in report.shares.items()}
+
+
+def _uses(trace: Trace, made: Attempt) -> dict[str, FirstUse]:
+    """Return the first use of each entry of the weights files, in order."""
+    shares, found = _shares(made), dict[str, FirstUse]()
+    for name, use in access_order(trace).items():
+        found.setdefault(shares.get(name, name), use)
+    return found
 
 
 def _answer_weights(trace: Trace, made: Attempt) -> list[BundleWeight]:
@@ -200,9 +215,9 @@ def _prewarm(trace: Trace) -> bytes:
     return json.dumps({"schema": 1, "kernels": msgspec.to_builtins(kernels)}, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def first_use_times(trace: Trace, manifest: Manifest) -> dict[str, float]:
+def first_use_times(trace: Trace, made: Attempt, manifest: Manifest) -> dict[str, float]:
     """Return the time of each weight's first use, in seconds from the start of the handler's call under tracing."""
-    uses, answers = access_order(trace), {answer.weight for answer in manifest.answers}
+    uses, answers = _uses(trace, made), {answer.weight for answer in manifest.answers}
     contents = use_digests(trace) if answers else {}
     found = {
         weight.name: contents.get(weight.sha256) if weight.name in answers else uses.get(weight.name)
@@ -234,7 +249,7 @@ def _provenance(trace: Trace, made: Attempt, manifest: Manifest, partial: Path, 
         "code_files": places(file for file in code if file.startswith("/")),
         "touched": touched_of(trace),
         "executed": [record.name for record in trace.of(Import) if record.file in ran],
-        "first_uses": first_use_times(trace, manifest),
+        "first_uses": first_use_times(trace, made, manifest),
         **times,
     }
     return json.dumps(body, indent=1).encode() + b"\n"

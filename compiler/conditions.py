@@ -58,6 +58,7 @@ def state_guard(kind: str, init: EventInit, report: StateReport, trace: Trace, c
         generators=report.generators,
         drawn=report.drawn,
         later_calls=report.later_calls,
+        after=report.after,
         computed=computed,
     )
 

@@ -4,7 +4,7 @@ import msgspec
 
 from tidalctl.artifacts.bundle.directory import remove
 from tidalctl.artifacts.bundle.manifest import Fallback, Guard, HeldState, skeleton_file
-from tidalctl.artifacts.cause import Reason
+from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.computed import computed_part
@@ -12,6 +12,8 @@ from tidalctl.compiler.conditions import further_refusal, state_guard, why_not_r
 from tidalctl.compiler.snapshot.records import StateReport, is_generator
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.report.terminal import count_text, size_text
+
+_ORPHANED = Cause.SHARED_BY_STATES.of(kind="part", other="another init, which runs")
 
 
 def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused: Reason | None = None) -> Attempt:
@@ -29,7 +31,12 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
             kept.append(HeldState(number, init.call.name, guard))
         else:
             lost.append(lost_state(init.call, cause))
+    while orphans := [state for state in kept if not {0, *(one.number for one in kept)}.issuperset(state.guard.after)]:
+        kept = [state for state in kept if state not in orphans]
+        lost += [lost_state(strategy.further[orphan.number].call, _ORPHANED) for orphan in orphans]
     numbers = {state.number for state in kept}
+    if not numbers.issuperset(made.report.after):
+        made = msgspec.structs.replace(made, cause=made.cause or _ORPHANED)
     made, kept = _with_order(made, kept)
     left = _left(made, numbers)
     for number, report in reports.items():
@@ -77,7 +84,7 @@ def lost_state(call: InitCall, cause: Reason) -> Fallback:
 def _left(made: Attempt, numbers: set[int]) -> dict[int, StateReport]:
     """Return the reports of states whose weights stay: those of the kept ones, and those that they, or the main one, share."""
     reports = made.report.further
-    shared = {name for report in (made.report, *(reports[number] for number in numbers)) for name in report.shares}
+    shared = {name for report in (made.report, *(reports[number] for number in numbers)) for name in report.shares.values()}
     return {
         number: report
         for number, report in reports.items()

@@ -43,7 +43,7 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     first = traces[0]
     varied = tuple(dict.fromkeys([*(field for trace in traces for field in trace.header.vary), *vary]))
     once = any(trace.header.once for trace in traces)
-    header = msgspec.structs.replace(first.header, vary=varied, once=once, function=_with_init_that_runs(first))
+    header = msgspec.structs.replace(first.header, vary=varied, once=once, function=_with_inits_that_run(first))
     if len(traces) == 1:
         return Trace(header, first.records, first.complete)
     for trace, path in zip(traces[1:], paths[1:], strict=True):
@@ -62,15 +62,18 @@ def merge_traces(traces: Sequence[Trace], paths: Sequence[Path], vary: Sequence[
     return merged
 
 
-def _with_init_that_runs(trace: Trace) -> Function:
-    """Return the function with the name of its init as the trace saw it run: where a module defines it, not where it is imported."""
+def _with_inits_that_run(trace: Trace) -> Function:
+    """Return the function with the names of its inits as the trace saw them run: where they are defined, not where imported."""
     function, names = trace.header.function, [call.name for call in trace.of(InitCall)]
-    if not function.init or function.init in names or not names:
-        return function
-    last = re.split("[:.]", function.init)[-1]
-    return msgspec.structs.replace(
-        function, init=next((name for name in names if re.split("[:.]", name)[-1] == last), names[0])
-    )
+
+    def as_it_ran(init: str) -> str:
+        last = re.split("[:.]", init)[-1]
+        alike = [name for name in names if re.split("[:.]", name)[-1] == last]
+        return init if init in names or not alike else alike[0]
+
+    # one whose name says nothing of the code that runs (an alias, a partial) is the only one that was called
+    alone = len(function.inits) == 1 and len({*names}) == 1
+    return msgspec.structs.replace(function, inits=(names[0],) if alone else tuple(map(as_it_ran, function.inits)))
 
 
 def _refuse_another(first: Trace, other: Trace, path: Path, another: Path) -> None:

@@ -140,7 +140,7 @@ def _build(
         further=tuple(in_words(made, strategy)),
         init_s=made.report.init_s,
         traced_init_s=call.duration_s if call is not None else 0.0,
-        first_uses=first_use_times(trace, manifest),
+        first_uses=first_use_times(trace, made, manifest),
     )
     return Compiled(
         manifest=manifest,

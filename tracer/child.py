@@ -107,10 +107,11 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
                 answer_inits_with(filling_objects(answer))
                 with discovery:
                     handler = import_handler(request.function)
-                if not watched and (lines := discovery.lines()) is not None:
+                if not watched and (lines := discovery.lines()):
                     return _discovered(writer, lines)
                 if request.discover:
-                    return _discovered(writer, discovery.function(handler, events[0]))
+                    built = discovery.function(handler, events[0])
+                    return _discovered(writer, [built] if built is not None else [])
                 for index, event in enumerate(events):
                     with discovery.of_a_call(index):
                         session().invoke(handler, event, index)
@@ -149,9 +150,9 @@ def _trace(request: Request, events: list[dict[str, Any]], writer: TraceWriter) 
     return 0
 
 
-def _discovered(writer: TraceWriter, built: t.WeightsBuilt | None) -> int:
+def _discovered(writer: TraceWriter, found: list[t.WeightsBuilt]) -> int:
     """End here, with what could be named as init: the parent traces again."""
-    if built is not None:
+    for built in found:
         writer.write(built)
     writer.close(complete=False)
     return 0

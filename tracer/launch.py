@@ -22,7 +22,7 @@ def record_trace(
     events: Sequence[str],
     output: Path,
     *,
-    init: str = "",
+    inits: Sequence[str] = (),
     shape: str = "",
     static: bool = False,
     vary: Sequence[str] = (),
@@ -37,8 +37,8 @@ def record_trace(
     """Trace `target` on `events` (JSON texts) into `output`, and return what was recorded.
 
     `context` is the JSON text of fields of the context. With `encode`, outputs are converted to JSON; with `once`, the handler is
-    called once for each event. Where `init` is "auto", it is what a first run shows to make the weights; where none is named or marked
-    and weights are made while a module is imported, it is the statements that make them. `on_init_found` is then told of it.
+    called once for each event. Where `inits` are "auto", it is what a first run shows to make the weights; where none is named or
+    marked and weights are made while modules are imported, they are the statements that make them. `on_init_found` is told of each.
     While it grows the trace is `<output>.partial`; it stays under that name, incomplete, where the function raises or is killed.
     The events go to `NAME.events` beside it, once the trace is whole.
     Raises TidalError (2) for a wrong target or an output that exists, FunctionError (1) where the function raised.
@@ -50,8 +50,10 @@ def record_trace(
         raise TidalError(f"{output.parent} is not a directory", "make it first, or name another with -o")
     partial = output.with_name(output.name + ".partial")
     refuse_existing(partial, True, "trace")  # what an earlier one left there may go
-    auto = init == "auto"
-    function, root = locate(target, "" if auto else init, static and not auto, shape)
+    auto = "auto" in inits
+    if auto and len(inits) > 1:
+        raise TidalError("--init auto stands alone", "name all of them, or let auto find them")
+    function, root = locate(target, () if auto else inits, static and not auto, shape)
     function = msgspec.structs.replace(function, encode=encode)
     try_to_write(partial, str(output))
     clear_stale_partials(beside)
@@ -70,8 +72,10 @@ def record_trace(
     try:
         code = run_child("tidalctl.tracer.child", request)
         if code == 0 and not (trace := read_trace(partial)).complete:
-            request, built = _with_init(request, trace.one(WeightsBuilt), static)
-            on_init_found(built)
+            found = trace.of(WeightsBuilt)
+            request = _with_inits(request, found, static)
+            for built in found:
+                on_init_found(built)
             code = run_child("tidalctl.tracer.child", request)
     except (KeyboardInterrupt, SystemExit):
         partial.unlink(missing_ok=True)
@@ -92,18 +96,19 @@ def record_trace(
     return trace
 
 
-def _with_init(request: Request, built: WeightsBuilt | None, static: bool) -> tuple[Request, WeightsBuilt]:
-    """Return the request with the init that a first run has found. Raises TidalError where it found none and was asked to."""
+def _with_inits(request: Request, found: Sequence[WeightsBuilt], static: bool) -> Request:
+    """Return the request with the inits that a first run has found. Raises TidalError where it found none and was asked to."""
     function = request.function
-    if built is None or not built.name:
+    if not all(built.name for built in found) or not found:
         handler = f"{function.module}:{function.handler}"
-        what = f"{handler} itself makes the weights" if built is not None else f"{handler} makes no weights to speak of"
+        what = f"{handler} itself makes the weights" if found else f"{handler} makes no weights to speak of"
         raise TidalError(
             f"--init auto: {what}, so that there is no function to name",
             "put what makes the state into a function of its own, and name that",
         )
-    function = msgspec.structs.replace(function, init=built.name, static=static or built.at_import)
-    return msgspec.structs.replace(request, function=function, discover=False), built
+    names, at_import = tuple(built.name for built in found), all(built.at_import for built in found)
+    function = msgspec.structs.replace(function, inits=names, static=static or at_import)
+    return msgspec.structs.replace(request, function=function, discover=False)
 
 
 def _failed(partial: Path, kept: str | None) -> FunctionError:

@@ -142,7 +142,7 @@ class Session:
             self._weights = {}  # what an earlier call of the handler asked for
         if made not in self._asked_for:
             self._asked_for.append(made)
-            self._weights |= made.addresses
+            self._weights = made.addresses | self._weights  # a storage that two states have is the first one's weight
         self._access.weights = self._weights
 
     # -- the handler

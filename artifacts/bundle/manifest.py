@@ -83,6 +83,7 @@ class Guard(Record, frozen=True):
     generators: dict[str, str] = {}  # digests of random generators before init, of those that it draws from as it finds them
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
+    after: tuple[int, ...] = ()  # states that must have been made before, since this one holds objects of theirs
     adds_only: bool = (
         False  # of the globals that init changes, it only adds items to dictionaries: states can be made in any order
     )

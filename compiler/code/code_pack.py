@@ -96,9 +96,10 @@ def _modules(trace: Trace, code: Path, records: InstalledRecords) -> Iterator[tu
 
 
 def _own_code(path: Path, module: str, function: Function) -> CodeType:
-    """Compile a module of the project, with the init marked that `--init` names in it."""
-    source, (init_module, _, init) = path.read_bytes(), function.init.partition(":")
-    marked = marked_code(source, str(path), init, static=function.static) if module == init_module else None
+    """Compile a module of the project, with the inits marked that `--init` names in it."""
+    source = path.read_bytes()
+    names = [name for owner, _, name in (init.partition(":") for init in function.inits) if owner == module]
+    marked = marked_code(source, str(path), names, static=function.static) if names else None
     code: CodeType = marked or compile(source, str(path), "exec", dont_inherit=True)
     return code
 

@@ -74,13 +74,18 @@ def share_an_object(one: Any, other: Any, paths: dict[int, Place]) -> bool:
 
 def reachable(value: Any, paths: dict[int, Place]) -> dict[tuple[str, int], Any]:
     """Return every object and storage reachable by pickling `value`, except immutable constants and what `paths` lead to."""
+    return reachable_and_found(value, paths)[0]
+
+
+def reachable_and_found(value: Any, paths: dict[int, Place]) -> tuple[dict[tuple[str, int], Any], set[tuple[str, int]]]:
+    """Return what is reachable, and which of the objects that `paths` lead to were met."""
     pickler = _NotingPickler(paths)
     try:
         with shallow():
             pickler.dump(value)
     except Exception:  # noqa: BLE001 - whatever an object's own pickling raises: what was reached until then is known
         pass
-    return pickler.reached
+    return pickler.reached, pickler.found
 
 
 def _is_dtype(value: Any) -> bool:
@@ -94,10 +99,14 @@ class _NotingPickler(SkeletonPickler):
 
     def __init__(self, paths: dict[int, Place]) -> None:
         super().__init__(io.BytesIO(), {}, paths)
+        self._paths = paths
         self.reached: dict[tuple[str, int], Any] = {}
+        self.found: set[tuple[str, int]] = set()
 
     def persistent_id(self, value: Any) -> Any:
         found = super().persistent_id(value)
+        if id(value) in self._paths:
+            self.found.add(("object", id(value)))
         if isinstance(value, torch.storage.TypedStorage | torch.UntypedStorage):
             storage = value._untyped_storage if isinstance(value, torch.storage.TypedStorage) else value
             self.reached["storage", storage._cdata] = storage

@@ -5,7 +5,7 @@ import itertools
 import os
 import sys
 import types
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tidalctl.artifacts.cause import Cause, Reason
@@ -15,6 +15,7 @@ from tidalctl.artifacts.state.slots import Slot
 from tidalctl.compiler.side_effects.aliases import (
     object_paths,
     reachable,
+    reachable_and_found,
     shared_deep_inside,
     shared_with_functions,
 )
@@ -43,13 +44,12 @@ class Effects(NamedTuple):
     def values(self) -> list[Any]:
         return [*self.bound.values(), *self.added.values(), *self.filled.values()]
 
-    def held_with(self, state: Any, of_others: Container[tuple[str, int]]) -> dict[tuple[str, int], Any]:
-        """Return the objects and storages in a state and in what was set, but for those that a start finds by their place.
+    def held_with(self, state: Any) -> tuple[dict[tuple[str, int], Any], set[tuple[str, int]]]:
+        """Return the objects and storages in a state and in what was set, and the objects that a start finds by their place.
 
-        `of_others` are objects of other states, of which a start does not know that they are there. See aliases.reachable.
+        See aliases.reachable.
         """
-        found = {key: place for key, place in self.paths.items() if ("object", key) not in of_others}
-        return reachable([state, *self.values], found)
+        return reachable_and_found([state, *self.values], self.paths)
 
 
 class EffectsWatch:

@@ -56,13 +56,14 @@ class SnapshotRequest(Record, frozen=True):
 class StateReport(Record, frozen=True):
     """One state. `digests` are the stored weights' sha256 by name, and `xxh3` their other ones. `cause` says why there is no snapshot.
 
-    `shares` are weights of which a state before it has stored the content. `init` is empty where nobody called for the state.
+    `shares` maps names of weights of which a state before it has stored the content to the names that it has stored them under. `init`
+    is empty where nobody called for the state.
     """
 
     init: str = ""
     cause: Reason | None = None
     placements: tuple[Placement, ...] = ()
-    shares: tuple[str, ...] = ()
+    shares: dict[str, str] = {}
     devices: dict[str, str] = {}
     digests: dict[str, str] = {}
     xxh3: dict[str, str] = {}
@@ -77,6 +78,7 @@ class StateReport(Record, frozen=True):
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     later_calls: LaterCalls = "fresh"
+    after: tuple[int, ...] = ()
     added: tuple[str, ...] = ()  # dictionaries that init has added items to, of the globals that it sets
     skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same
 

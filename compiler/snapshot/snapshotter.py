@@ -49,7 +49,8 @@ class Snapshotter:
         self._watched: tuple[ProjectGlobals, dict[Slot, str]] | None = None
         self._contents: StoredContents = {}
         self._noted: set[tuple[int, int]] = set()  # states and events
-        self._held: list[tuple[str, dict[tuple[str, int], Any]]] = []  # by inits, what the states stored hold
+        # numbers and inits of the states that are stored, and what they hold
+        self._held: list[tuple[int, str, dict[tuple[str, int], Any]]] = []
 
     def report(self) -> SnapshotReport:
         """Return what there is to tell, once all events are answered."""
@@ -157,7 +158,8 @@ class Snapshotter:
         try:
             if kind := watch.copied(state):
                 raise NotStored(Cause.COPIED_FROM_GLOBAL, kind=kind)
-            self._refuse_shared(effects, mark.name, state)
+            if self._request.states[1:]:
+                report["after"] = self._refuse_shared(wanted, mark.name, effects, state)
             writer.write(state, effects)
         except NotStored as refused:
             writer.clear()
@@ -171,17 +173,20 @@ class Snapshotter:
         report |= writer.report
         return state
 
-    def _refuse_shared(self, effects: "Effects", init: str, state: Any) -> None:
-        """Raise NotStored where a state that is stored already holds one of the state's objects."""
+    def _refuse_shared(self, wanted: StateRequest, init: str, effects: "Effects", state: Any) -> tuple[int, ...]:
+        """Return the numbers of the stored states of which this one holds objects that a start finds in globals.
+
+        Raises NotStored where it holds others of theirs.
+        """
         from tidalctl.compiler.snapshot.writer import NotStored
 
-        if not self._request.states[1:]:
-            return
-        held = effects.held_with(state, {key for _, known in self._held for key in known})
-        for other, known in self._held:
+        held, found = effects.held_with(state)
+        for _, other, known in self._held:
             if shared := next((value for key, value in held.items() if key in known), None):
                 raise NotStored(Cause.SHARED_BY_STATES, kind=type(shared).__qualname__, other=other)
-        self._held.append((init, held))
+        after = tuple(number for number, _, known in self._held if not found.isdisjoint(known))
+        self._held.append((wanted.number, init, held))
+        return after
 
     def _timed(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any], number: int) -> Any:
         began = time.perf_counter()

@@ -63,7 +63,7 @@ def test_json_of_a_trace_holds_every_record(trace_file: Path) -> None:
         "module": "app",
         "handler": "handler",
         "source": "app.py",
-        "init": "app:load",
+        "inits": ["app:load"],
         "static": False,
         "encode": False,
         "shape": "",

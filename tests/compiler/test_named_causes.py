@@ -16,7 +16,7 @@ from tidalctl.artifacts.state.skeleton import why_not_picklable
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, Header
 from tidalctl.compiler.conditions import not_reproducible, written_file
-from tidalctl.compiler.pipeline import _refuse_changed_checkpoint
+from tidalctl.compiler.ladder import _refuse_changed_checkpoint
 from tidalctl.compiler.snapshot.records import SnapshotReport
 from tidalctl.compiler.strategy import Strategy
 

@@ -164,6 +164,11 @@ def handler(event, context):
 }
 
 
+def test_a_state_that_holds_what_an_earlier_one_has_bound_comes_after_that_one(tmp_path: Path) -> None:
+    report = take(tmp_path, NETS.removeprefix(HEAD) + BOUND, {}, calls=[("base", []), ("load", ["deep"])])
+    assert [report.cause, report.further[1].cause, report.further[1].after] == [None, None, (0,)]
+
+
 @pytest.mark.parametrize("kind", IN_PROCESS)
 def test_a_state_is_kept_unless_it_hangs_on_another_one(kind: str, tmp_path: Path) -> None:
     source, calls, causes = IN_PROCESS[kind]
@@ -172,6 +177,25 @@ def test_a_state_is_kept_unless_it_hangs_on_another_one(kind: str, tmp_path: Pat
     assert [cause.code if cause is not None else None for cause in found] == causes
 
 
+BOUND = """
+BASE = None
+
+@tidalctl.init(static=True)
+def base():
+    global BASE
+    BASE = net(1, 4)
+    return BASE
+
+@tidalctl.init(static=True)
+def load(name):
+    return [BASE, net(SEEDS[name])]
+
+def handler(event, context):
+    if event.get("first", True):
+        base()
+    body, head = load("deep")
+    return [body is BASE, run(body) if body is not None else None, run(head)]
+"""
 THROUGH_COMMANDS = {
     "a cache that keeps one": (
         """
@@ -286,7 +310,7 @@ def handler(event, context):
 def test_what_a_process_is_asked_for_is_as_the_plain_function_makes_it(kind: str, tmp_path: Path) -> None:
     source, traced, others, (strategy, further, cause) = THROUGH_COMMANDS[kind]
     made = chained(tmp_path / "home", NETS + source, *traced)
-    lost = [fallback["code"] for fallback in made.manifest["fallbacks"]]
+    lost = [fallback["code"] for fallback in made.manifest.get("fallbacks", ())]
     assert (made.manifest["strategy"], len(made.manifest.get("further", ())), lost) == (
         strategy,
         further,
@@ -297,6 +321,54 @@ def test_what_a_process_is_asked_for_is_as_the_plain_function_makes_it(kind: str
     for event in (*traced, *others):
         plain = made.plain(event)
         assert [made.run(event)["output"], moved.run(event)["output"]] == [plain, plain]
+
+
+@pytest.mark.slow
+def test_without_the_earlier_state_init_runs(tmp_path: Path) -> None:
+    made = chained(tmp_path, NETS + BOUND, {})
+    report, other = made.run({}), made.run({"first": False})
+    assert [report["output"], report["strategy"], report["cause"]] == [made.plain({}), "snapshot", None], made.said()
+    assert [other["output"], other["cause"]] == [made.plain({"first": False}), "order-differs"]
+
+
+MODULES = {
+    "encoder.py": "import torch\ntorch.manual_seed(1)\nENCODER = torch.nn.Linear(512, 1024)\n",
+    "decoder.py": """
+import torch
+from encoder import ENCODER
+
+class Decoder(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.out = encoder, torch.nn.Linear(512, 600)
+
+torch.manual_seed(2)
+DECODER = Decoder(ENCODER)
+""",
+    "app.py": """
+import torch
+import encoder
+from decoder import DECODER
+
+torch.manual_seed(3)
+HEAD = torch.nn.Linear(512, 700)
+
+def handler(event, context):
+    with torch.no_grad():
+        parts = [part(torch.ones(512) * event["x"]).sum().item() for part in (DECODER.encoder, DECODER.out, HEAD)]
+    return [DECODER.encoder is encoder.ENCODER, *parts]
+""",
+}
+
+
+@pytest.mark.slow
+def test_weights_that_several_modules_make_at_import_are_states_each(tmp_path: Path) -> None:
+    made = chained(tmp_path, MODULES, {"x": 1})
+    inits = {made.manifest["init"], *(state["init"] for state in made.manifest["further"])}
+    assert inits == {"encoder:2-3", "decoder:10-11", "app:6-7"}, made.said()
+    for event in ({"x": 1}, {"x": 3}):
+        report = made.run(event)
+        assert [report["output"], report["strategy"], report["other_inits"]] == [made.plain(event), "snapshot", []]
 
 
 def test_names_of_weights_begin_with_their_state() -> None:

@@ -46,7 +46,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             path.write_text(textwrap.dedent(source))
             names.append(name.replace("_from_", "."))
         importlib.invalidate_caches()
-        return import_handler(Function(module="app", handler="handler", source="app.py", init=init, static=static))
+        return import_handler(
+            Function(module="app", handler="handler", source="app.py", inits=(init,) if init else (), static=static)
+        )
 
     yield written
     for module in {part for name in names for part in (name, name.partition(".")[0])}:

@@ -115,7 +115,7 @@ def test_the_shape_of_a_source_is(tmp_path: Path, kind: str) -> None:
 
 def test_an_init_that_is_named_stays_and_a_shape_that_is_not_there_is_told(tmp_path: Path) -> None:
     write_project(tmp_path, "class P:\n    def setup(self): ...\n    def predict(self): ...\n")
-    function, _ = locate(f"{tmp_path}/app.py", "app:load")
+    function, _ = locate(f"{tmp_path}/app.py", ["app:load"])
     assert (function.shape, function.init) == ("cog", "app:load")
     function, _ = locate(f"{tmp_path}/app.py:P", shape="litserve")
     assert (function.shape, function.init) == ("litserve", "app:P.setup")
@@ -127,14 +127,14 @@ def test_init_may_be_named_with_a_file_as_a_target_is(tmp_path: Path, monkeypatc
     write_project(tmp_path, {"app.py": "", "pack/models.py": "", "pack/__init__.py": ""})
     monkeypatch.chdir(tmp_path)
     inits = ("pack/models.py:load", str(tmp_path / "app.py:load"), "pack/__init__.py:load", "pack.models:load")
-    assert [locate("app.py", init)[0].init for init in inits] == [
+    assert [locate("app.py", [init])[0].init for init in inits] == [
         "pack.models:load",
         "app:load",
         "pack:load",
         "pack.models:load",
     ]
     with pytest.raises(TidalError, match=r"no file pack/model\.py"):
-        locate("app.py", "pack/model.py:load")
+        locate("app.py", ["pack/model.py:load"])
 
 
 def handled(shape: str, name: str, module: Any, *events: dict[str, Any]) -> list[Any]:

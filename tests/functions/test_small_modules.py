@@ -72,7 +72,7 @@ def imported(folder: Path, init: str, provider: Any) -> Iterator[Any]:
     """The module `drawn`, with statements of it answered by a provider (None: plainly)."""
     before = answer_inits_with(provider)
     try:
-        with MarkingFinder("drawn", init, static=True) if provider is not None else contextlib.nullcontext():
+        with MarkingFinder([f"drawn:{init}"], static=True) if provider is not None else contextlib.nullcontext():
             yield importlib.import_module("drawn")
     finally:
         answer_inits_with(before)

@@ -32,7 +32,7 @@ from tidalctl.artifacts.records import Fingerprint, Function, KernelSignature, d
 from tidalctl.artifacts.trace import file as trace_file
 from tidalctl.artifacts.trace import records as tr
 
-FUNCTION = Function(module="app", handler="handler", source="app.py", init="app:load")
+FUNCTION = Function(module="app", handler="handler", source="app.py", inits=("app:load",))
 EVENT = {"prompt": "héllo", "max_new_tokens": 4}
 MUTATIONS = 800  # of each of the three kinds of file, beside hypothesis's own
 

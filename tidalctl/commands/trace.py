@@ -51,17 +51,18 @@ def trace(
     fields: Annotated[str | None, CONTEXT] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where the trace goes.  [default: NAME.trace]")] = None,
     init: Annotated[
-        str,
+        list[str] | None,
         typer.Option(
             "--init",
             help="What builds the state, where nothing marks it: app:load, app:Predictor.setup, app:Predictor, app:12-14 for lines "
-            "that are run at import; auto for what a first run shows to make the weights.",
+            "that are run at import; auto for what a first run shows to make the weights. Repeatable.",
         ),
-    ] = "",
+    ] = None,
     static: Annotated[
         bool,
         typer.Option(
-            "--static", help="Promise of that function what @tidalctl.init(static=True) does: its state depends on no request."
+            "--static",
+            help="Promise of what --init names what @tidalctl.init(static=True) does: its state depends on no request.",
         ),
     ] = False,
     shape: Annotated[
@@ -106,7 +107,7 @@ def trace(
         target,
         events,
         output,
-        init=init,
+        inits=init or (),
         shape=shape.value if shape is not None else "",
         static=static,
         vary=vary or (),
@@ -121,7 +122,7 @@ def trace(
     for built in found:
         typer.echo(f"  {init_found(built)}", err=True)
     # --init auto has called the handler before, unless the import had made the weights
-    runs = len(events) * (1 if once else 2) + (init == "auto" and not any(built.at_import for built in found))
+    runs = len(events) * (1 if once else 2) + (init == ["auto"] and not any(built.at_import for built in found))
     typer.echo(_summary(recorded, output, runs, tensorboard), err=True)
     if as_json:
         typer.echo(json.dumps(_report(recorded, output, runs), ensure_ascii=False))

@@ -9,7 +9,7 @@ import ast
 import importlib.machinery
 import importlib.util
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from types import CodeType, ModuleType
 
 from tidalctl.function.init_mark import as_lines
@@ -17,23 +17,24 @@ from tidalctl.function.init_mark import as_lines
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-def marked_code(source: bytes, path: str, name: str, *, static: bool) -> CodeType | None:
-    """Compile a module's source with the function, method or class `name` marked. None where it defines none of this name.
+def marked_code(source: bytes, path: str, names: Sequence[str], *, static: bool) -> CodeType | None:
+    """Compile a module's source with the functions, methods and classes of these names marked. None where it defines none of them.
 
     Of a class it is `__init__` that is marked. A name `FIRST-LAST` means the statements on these lines. Raises SyntaxError, and
     TidalError where there are no whole ones.
     """
     tree = ast.parse(source, path)
-    if as_lines(name):
-        from tidalctl.function.answered_statements import answered_code  # few starts need it
-
-        return answered_code(tree, path, name)
-    found = [marked for definition in _definitions(tree.body, name.split(".")) for marked in _functions(definition)]
+    dotted = [name.split(".") for name in names if not as_lines(name)]
+    found = [marked for name in dotted for one in _definitions(tree.body, name) for marked in _functions(one)]
     for function in found:
         mark = ast.parse(f"__import__('tidalctl').init(static={static})", mode="eval").body
         for node in ast.walk(mark):
             ast.copy_location(node, function)
         function.decorator_list.append(mark)
+    if lines := next((name for name in names if as_lines(name)), None):
+        from tidalctl.function.answered_statements import answered_code  # few starts need it
+
+        return answered_code(tree, path, lines)
     return compile(tree, path, "exec", dont_inherit=True) if found else None
 
 
@@ -73,11 +74,19 @@ def _functions(definition: Definition) -> Iterator[ast.FunctionDef | ast.AsyncFu
 
 
 class MarkingFinder:
-    """A context in which a module is imported with its init marked. Stands before every other finder, and finds as they do."""
+    """A context in which modules are imported with their inits marked, which `inits` names as `module:name`.
 
-    def __init__(self, module: str, name: str, *, static: bool) -> None:
-        self._wanted = {module: name}
+    Stands before every other finder, and finds as they do.
+    """
+
+    def __init__(self, inits: Iterable[str], *, static: bool) -> None:
+        self._wanted: dict[str, list[str]] = {}
+        for init in inits:
+            self._want(*init.split(":", 1))
         self._static = static
+
+    def _want(self, module: str, name: str) -> None:
+        self._wanted.setdefault(module, []).append(name)
 
     def __enter__(self) -> "MarkingFinder":
         sys.meta_path.insert(0, self)  # type: ignore[arg-type]
@@ -110,13 +119,12 @@ class MarkingFinder:
         packed: CodeType | None = getattr(loader, "packed_code", lambda: None)()
         if packed is not None:  # and marked, by compile
             return packed
-        name, source = self._wanted[module], loader.get_data(loader.path)
+        names, source = self._wanted[module], loader.get_data(loader.path)
         try:
-            code = marked_code(source, loader.path, name, static=self._static)
+            code = marked_code(source, loader.path, names, static=self._static)
             package = module if loader.is_package(module) else module.rpartition(".")[0]
-            found = None if code is not None else imported_from(source, package, name)
+            for found in filter(None, (imported_from(source, package, name) for name in names)):
+                self._want(*found)
         except (SyntaxError, ImportError):  # which the import itself will meet, and tell
             return None
-        if found is not None:
-            self._wanted[found[0]] = found[1]
         return code

@@ -21,7 +21,7 @@ from tidalctl.function.init_mark import as_lines, init
 Handler = Callable[[Any, Any], Any]
 
 
-def locate(target: str, init_name: str = "", static: bool = False, shape: str = "") -> tuple[Function, Path]:
+def locate(target: str, inits: Sequence[str] = (), static: bool = False, shape: str = "") -> tuple[Function, Path]:
     """Find `path/to/app.py:handler` or `package.module:handler` without importing it. Returns it and its project's folder.
 
     What its source shows to be of another shape is taken as that, or must be of the one that is named (see shapes/), which also says
@@ -30,11 +30,12 @@ def locate(target: str, init_name: str = "", static: bool = False, shape: str = 
     Raises TidalError, with near names, where there is no such file or module. The attribute is looked up by `import_handler`.
     """
     place, _, attribute = target.partition(":")
-    if init_name and not all(init_name.partition(":")[::2]):
-        module = Path(place).stem if place.endswith(".py") else place
-        given = init_name.strip(":") or "load"
-        raise TidalError(f"--init {init_name!r} is not module:function", f"for example: --init {module}:{given}")
-    if as_lines(init_name.partition(":")[2]):
+    for name in inits:
+        if not all(name.partition(":")[::2]):
+            module = Path(place).stem if place.endswith(".py") else place
+            given = name.strip(":") or "load"
+            raise TidalError(f"--init {name!r} is not module:function", f"for example: --init {module}:{given}")
+    if inits and all(as_lines(name.partition(":")[2]) for name in inits):
         static = True  # the import of a module has no event
     if place.endswith(".py") or "/" in place:
         path = Path(place)
@@ -48,9 +49,10 @@ def locate(target: str, init_name: str = "", static: bool = False, shape: str = 
         path, root = _locate_module(place)
         module = place
     source = path.relative_to(root).as_posix()
-    function = Function(module=module, handler=attribute, source=source, init=_init_module(init_name, root), static=static)
+    named = tuple(_init_module(name, root) for name in inits)
+    function = Function(module=module, handler=attribute, source=source, inits=named, static=static)
     function = _in_its_shape(function, path, shape)
-    if static and not function.init:
+    if static and not function.inits:
         raise TidalError(
             "--static is about the function that --init names, and there is none",
             f"name it: --init {module}:load --static; or write @tidalctl.init(static=True)",
@@ -81,7 +83,9 @@ def _in_its_shape(function: Function, path: Path, wanted: str) -> Function:
             name = f"{function.module}:{function.handler}" if function.handler else path.name
             raise TidalError(f"{name} is not of the shape {wanted}", "what each shape consists of: docs/shapes.md")
         return msgspec.structs.replace(function, handler=function.handler or "handler")
-    return msgspec.structs.replace(function, handler=found.name, shape=found.shape, init=function.init or found.init)
+    return msgspec.structs.replace(
+        function, handler=found.name, shape=found.shape, inits=function.inits or ((found.init,) if found.init else ())
+    )
 
 
 def _locate_module(place: str) -> tuple[Path, Path]:
@@ -125,14 +129,14 @@ def import_handler(function: Function) -> Handler:
 
     Raises TidalError where the handler or the init is not there; whatever the module raises passes through.
     """
-    if not function.init:
+    if not function.inits:
         return _imported_handler(function)
     from tidalctl.function.source_marks import MarkingFinder  # for functions that nobody may edit
 
-    module, _, name = function.init.partition(":")
-    with MarkingFinder(module, name, static=function.static):
+    with MarkingFinder(function.inits, static=function.static):
         handler = _imported_handler(function)
-        _mark_init(function.init, function.static)
+        for name in function.inits:
+            _mark_init(name, function.static)
     return handler
 
 

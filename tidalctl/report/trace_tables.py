@@ -137,7 +137,7 @@ def _failure_lines(failure: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def function_text(function: dict[str, Any]) -> str:
-    init = f", init {function['init']}" if function["init"] else ""
+    init = f", init {', '.join(function['inits'])}" if function["inits"] else ""
     encode = ", its outputs converted to JSON (--encode)" if function["encode"] else ""
     shape = f" ({function['shape']})" if function["shape"] else ""
     return f"{function['module']}:{function['handler']}{shape} in {function['source']}{init}{encode}"

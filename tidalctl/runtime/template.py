@@ -222,6 +222,8 @@ class Template:
         if self.event_strategy.decide_again():
             self._call_reason = None
         reason = self.event_strategy.call_mismatch(held, arguments, keywords)
+        if reason is None and not self._asked_for.issuperset(held.guard.after):
+            reason = Cause.ORDER_DIFFERS.of(init=held.init)
         if reason is None or reason.code != Cause.CALL_DIFFERS.code:
             self._asked_for.add(held.number)
         self._call_strategy = "snapshot" if held.number else self.event_strategy.strategy

@@ -30,7 +30,7 @@ class Discovery:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._wanted = not request.function.init
+        self._wanted = not request.function.inits
         self._makers: WeightMakers | None = None
         self._importing = contextlib.ExitStack()
 
@@ -51,14 +51,13 @@ class Discovery:
         if self._wanted and _any_marked(self._request.root):
             self._makers = None
 
-    def lines(self) -> WeightsBuilt | None:
-        """Return the statements that make the weights that the import has left."""
-        found = self._makers.lines() if self._makers is not None else None
-        if found is None:
-            return None
-        name, nbytes = found
-        module, _, lines = name.partition(":")
-        return self._built(name, str(sys.modules[module].__file__), int(lines.partition("-")[0]), nbytes)
+    def lines(self) -> list[WeightsBuilt]:
+        """Return the statements that make the weights that the import has left, those of each module."""
+        found = []
+        for name, nbytes in self._makers.lines() if self._makers is not None else ():
+            module, _, lines = name.partition(":")
+            found.append(self._built(name, str(sys.modules[module].__file__), int(lines.partition("-")[0]), nbytes))
+        return found
 
     def of_a_call(self, index: int) -> contextlib.AbstractContextManager[None]:
         """Return a context for a call of the handler for an event: the first one is watched."""

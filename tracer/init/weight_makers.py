@@ -115,11 +115,11 @@ class WeightMakers:
             if known is not None:
                 known.forwarded = True
 
-    def lines(self) -> tuple[str, int] | None:
-        """Return the top-level statements that make the weights there are, as `--init` takes them, and their bytes; or None.
+    def lines(self) -> list[tuple[str, int]]:
+        """Return the top-level statements that make the weights there are, as `--init` takes them, and their bytes, by module.
 
-        They go from the first that makes a weight, or seeds what draws one, to the last that makes or writes to one. Of several
-        modules it is the one with the most bytes.
+        They go from the first that makes a weight, or seeds what draws one, to the last that makes or writes to one. The module with
+        the most comes first; those with little are left out.
         """
         sizes: dict[str, int] = {}
         found: dict[str, set[int]] = {}
@@ -133,14 +133,13 @@ class WeightMakers:
             if weight.random:
                 seeds = [line for name, line in self._seeds if name == module and line < place[1]]
                 lines.update(seeds[-1:])
-        if not sizes or max(sizes.values()) < LEAST:
-            return None
-        module = max(sizes, key=lambda name: sizes[name])
-        span = _statements_of(str(sys.modules[module].__file__), min(found[module]), max(found[module]))
-        if span is None:
-            return None
-        first, last = span
-        return f"{module}:{first}" + (f"-{last}" if last > first else ""), sizes[module]
+        named = []
+        for module in sorted((name for name in sizes if sizes[name] >= LEAST), key=lambda name: -sizes[name]):
+            span = _statements_of(str(sys.modules[module].__file__), min(found[module]), max(found[module]))
+            if span is not None:
+                first, last = span
+                named.append((f"{module}:{first}" + (f"-{last}" if last > first else ""), sizes[module]))
+        return named
 
     def function(self) -> tuple[Frame | None, int] | None:
         """Return the innermost function that makes nearly all weights, and their bytes; None without weights worth it.
