@@ -4,10 +4,11 @@ What the function or another package asks for can't, though it may hang on none:
 """
 
 import re
-from collections.abc import Iterable, Set
-from functools import cache
-from importlib import metadata
+import sys
+from collections.abc import Iterable, Mapping, Set
+from pathlib import Path, PurePath
 
+from tidalctl.artifacts.distributions import RECORD
 from tidalctl.artifacts.trace.file import Trace
 from tidalctl.artifacts.trace.records import Import
 
@@ -33,20 +34,35 @@ def pure_packages(among: Set[str]) -> frozenset[str]:
     What only an extra requires is left out. A distribution that doesn't say what it installs, or requires one that isn't here, is not
     among them.
     """
-    found = {_normal(one.metadata["Name"]): one for one in metadata.distributions() if one.metadata["Name"]}
-    packages = metadata.packages_distributions()
-    owners = {package: [_normal(owner) for owner in packages[package]] for package in among & packages.keys()}
-    # listing a distribution's files takes milliseconds: each is asked once, and none that the trace has no use for
+    found: dict[str, Path] = {}  # the folders of the distributions' metadata
+    for entry in dict.fromkeys(sys.path):
+        for folder in sorted(Path(entry).glob("*.dist-info")):
+            found.setdefault(_normal(folder.name.partition("-")[0]), folder)
+    owners: dict[str, list[str]] = {}
+    with_library: dict[str, bool] = {}  # of the distributions that say what they install
+    for name, folder in found.items():
+        files = _files(folder)
+        if files:
+            with_library[name] = any(".so" in PurePath(file).suffixes for file in files if ".so" in file)
+        for package in {file.partition("/")[0].removesuffix(".py") for file in files} & among:
+            owners.setdefault(package, []).append(name)
 
-    @cache
-    def holds_no_library(name: str) -> bool:
-        files = found[name].files if name in found else None
-        return bool(files) and not any(".so" in file.suffixes for file in files or ())
+    def is_pure(names: Iterable[str]) -> bool:
+        return not any(with_library.get(name, True) for name in _closure(names, found))
 
-    return frozenset(package for package, names in owners.items() if all(map(holds_no_library, _closure(names, found))))
+    return frozenset(package for package, names in owners.items() if is_pure(names))
 
 
-def _closure(names: Iterable[str], found: dict[str, metadata.Distribution]) -> set[str]:
+def _files(folder: Path) -> list[str]:
+    """Return the files that a distribution's RECORD lists."""
+    try:
+        rows = (folder / RECORD).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    return [row.rsplit(",", 2)[0].strip('"') for row in rows]
+
+
+def _closure(names: Iterable[str], found: Mapping[str, Path]) -> set[str]:
     """Distributions, what they require, what that requires, and so on."""
     reached: set[str] = set()
     waiting = list(names)
@@ -58,10 +74,13 @@ def _closure(names: Iterable[str], found: dict[str, metadata.Distribution]) -> s
     return reached
 
 
-def _requirements(distribution: metadata.Distribution) -> list[str]:
+def _requirements(folder: Path) -> list[str]:
     """Names of what a distribution requires on some platform."""
-    required = [text for text in distribution.requires or () if "extra" not in text.partition(";")[2]]
-    return [_normal(match.group()) for text in required if (match := _NAME.match(text.strip()))]
+    metadata = folder / "METADATA"
+    header = metadata.read_text(encoding="utf-8").partition("\n\n")[0] if metadata.is_file() else ""
+    required = [line.partition(":")[2] for line in header.splitlines() if line.startswith("Requires-Dist:")]
+    wanted = [text for text in required if "extra" not in text.partition(";")[2]]
+    return [_normal(match.group()) for text in wanted if (match := _NAME.match(text.strip()))]
 
 
 def _normal(name: str) -> str:

@@ -140,6 +140,58 @@ BODIES = (
     "    for one in state['net'].parameters():\n        one.fill_(0.25)",
 )
 
+# How a function has a state for each name that the event gives, and what the handler says of what it keeps.
+NAMED = {
+    "fresh": ("MARK\ndef load(name):\n    return make(name)", "None"),
+    "dictionary": (
+        "made = {}\n\nMARK\ndef load(name):\n    if name not in made:\n        made[name] = make(name)\n    return made[name]",
+        "sorted(made)",
+    ),
+    "one": (
+        "made = {}\n\nMARK\ndef load(name):\n    if name not in made:\n        made.clear()\n        made[name] = make(name)\n"
+        "    return made[name]",
+        "sorted(made)",
+    ),
+    "latest": ("latest = ''\n\nMARK\ndef load(name):\n    global latest\n    latest = name\n    return make(name)", "latest"),
+    "cache": ("MARK\n@functools.cache\ndef load(name):\n    return make(name)", "load('a') is load('a')"),
+    "small cache": ("MARK\n@functools.lru_cache(maxsize=1)\ndef load(name):\n    return make(name)", "load.__name__"),
+    "first": (
+        "first = None\n\nMARK\ndef load(name):\n    global first\n    if first is None:\n        first = make(name)\n    return first",
+        "first['name']",
+    ),
+    "counted": (
+        "count = 0\n\nMARK\ndef load(name):\n    global count\n    count = len(LOG)\n    return make(name)",
+        "count",
+    ),
+    "words": (
+        "MARK\ndef words():\n    return {'a': 1, 'b': [2]}\n\nMARK\ndef load(name):\n    return {**make(name), 'words': words()}",
+        "words()",
+    ),
+}
+MAKE = """
+def make(name):
+    torch.manual_seed(ord(name) if PLAIN else 1)
+    shared = torch.nn.Linear(512, 40)
+    torch.manual_seed(ord(name))
+    return {'net': torch.nn.Sequential(shared, torch.nn.Linear(40, 600)), 'name': name}
+"""
+
+
+@st.composite
+def named_states(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any]]:
+    """Draw a module whose init is asked for states by name: its text, the traced events and another one."""
+    load, said = NAMED[draw(st.sampled_from(sorted(NAMED)))]
+    mark = f"@tidalctl.init(static={draw(st.booleans())})"
+    names = st.lists(st.sampled_from("ab"), min_size=1, max_size=2)
+    traced = [{"k": "a", "x": 1.5, "names": draw(names)} for _ in range(draw(st.integers(1, 2)))]
+    others = st.lists(st.sampled_from("aabbc"), min_size=1, max_size=3)
+    text = "import functools\nimport tidalctl\n" + MAKE.replace("PLAIN", str(draw(st.booleans()))) + load.replace("MARK", mark)
+    text += "\n\ndef handler(event, context):\n    told = []\n    for name in event['names']:\n        state = load(name)\n"
+    text += "        with torch.no_grad():\n            made = state['net'](torch.full((512,), event['x'])).sum().item()\n"
+    text += f"        told.append([made, {{key: value for key, value in state.items() if key != 'net'}}, {said}])\n"
+    text += "    return {'0': told}\n"
+    return text, traced, {"k": "a", "x": 0.5, "names": draw(others)}
+
 
 @st.composite
 def statements(draw: Callable[[st.SearchStrategy[Any]], Any], size: int, most: int = 10) -> tuple[list[str], list[str]]:
@@ -161,9 +213,13 @@ def statements(draw: Callable[[st.SearchStrategy[Any]], Any], size: int, most: i
 
 @st.composite
 def small_modules(draw: Callable[[st.SearchStrategy[Any]], Any]) -> SmallProject:
-    """Draw a project whose module makes its state at import, or has something that makes it for the handler."""
+    """Draw a project whose module makes its state at import, has something that makes it for the handler, or makes it by name."""
     files = {f"f{number}.json": f'{{"v": "file {number}"}}\n' for number in range(10)}
-    if draw(st.sampled_from(["import", "import", "call"])) == "import":
+    kind = draw(st.sampled_from(["import", "import", "call", "name"]))
+    if kind == "name":
+        text, traced, other = draw(named_states())
+        return SmallProject({**files, "app.py": HEAD + text}, {}, {}, {}, traced, other, [])
+    if kind == "import":
         parts, said = draw(statements(2**18))
         text = "\n\n".join(parts) + "\n\n\ndef handler(event, context):\n    return {"
         text += ", ".join(f"'{number}': {one}" for number, one in enumerate(said)) + ", 'x': event['x']}\n"
