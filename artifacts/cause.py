@@ -100,6 +100,12 @@ class Cause(enum.Enum):
     STRATEGY_DIFFERS = "the bundle makes its state by {strategy}, not by {required}{why}"
     INIT_NOT_CALLED = "the handler never called {init}, so that nothing of the bundle's state was used"
 
+    # -- a start that no fork of a host's template answers
+    DEVICE_NOT_FORKED = "the state lives on {device}, which no fork can use"
+    THREADS_NOT_FORKED = "importing the function leaves {count} threads running, which no fork has"
+    TEMPLATE_FAILED = "the host could not import the function: {error}"
+    TEMPLATE_ENVIRONMENT_DIFFERS = "the environment variable {name} is not what it was when the host imported the function"
+
     # -- modules that are imported the ordinary way
     OTHER_BYTECODE = "the code pack's bytecode is of another Python"
     OTHER_OPTIMIZATION = "the code pack was made under optimization level {level}"

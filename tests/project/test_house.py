@@ -16,8 +16,9 @@ ROOMS = {
     "tracer": {"artifacts", "function", "lineage"},
     "compiler": {"artifacts", "function", "lineage", "report"},
     "runtime": {"artifacts", "function", "lineage", "report"},
+    "host": {"artifacts", "function", "runtime"},
     "bench": {"artifacts", "function", "report", "runtime"},
-    "commands": {"artifacts", "function", "report", "plan", "tracer", "compiler", "runtime", "bench"},
+    "commands": {"artifacts", "function", "report", "plan", "tracer", "compiler", "runtime", "host", "bench"},
     "cli": {"artifacts", "commands"},
     "__main__": {"artifacts", "cli", "commands", "runtime"},
     "": {"function", "runtime"},  # tidalctl/__init__.py: the mark of an init, and load_bundle

@@ -1,11 +1,12 @@
 """`tidalctl run`: answer one event from a bundle."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from tidalctl.commands.context_option import CONTEXT
+from tidalctl.commands.kept import run_kept
 from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
 from tidalctl.runtime.launch import start
@@ -52,6 +53,14 @@ def run(
         Require | None,
         typer.Option("--require", help="Fail unless the state is made from the bundle by this strategy."),
     ] = None,
+    keep: Annotated[
+        str,
+        typer.Option(
+            "--keep",
+            metavar="TIME",
+            help="Have this machine's host answer, which is started if there is none, and keep the function imported so long: 10m.",
+        ),
+    ] = "",
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
     state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
@@ -60,7 +69,8 @@ def run(
     What the handler gives is printed on stdout, piece by piece; a table of phases follows on stderr. Arguments after -- reach
     the function's sys.argv.
     """
-    return start(
+    return _started(
+        keep,
         {
             "bundle": str(bundle),
             "event": one_event(event),
@@ -76,5 +86,9 @@ def run(
             "state": state,
             "require": require.value if require else None,
             "argv": tuple(context.args),
-        }
+        },
     )
+
+
+def _started(keep: str, fields: dict[str, Any]) -> int:
+    return run_kept({**fields, "keep": keep}) if keep else start(fields)

@@ -24,6 +24,7 @@ VALUES = {
     "--io": "io",
     "--prewarm": "prewarm",
     "--require": "require",
+    "--keep": "keep",
 }
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
-from tidalctl.function.working_environment import environ_changes
+from tidalctl.function.working_environment import environ_changes, set_environ
 
 CUDA_RNG = "torch.cuda.rng"
 GENERATORS = ("torch.rng", "random", "numpy.random", CUDA_RNG)
@@ -64,7 +64,7 @@ def _settings() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
         "torch.mkldnn": (lambda: torch.backends.mkldnn.enabled, lambda on: setattr(torch.backends.mkldnn, "enabled", on)),
         "recursion limit": (sys.getrecursionlimit, sys.setrecursionlimit),
         "random": (random.getstate, random.setstate),
-        "environ": (lambda: dict(os.environ), _set_environ),
+        "environ": (lambda: dict(os.environ), set_environ),
     }
     if torch.cuda.is_initialized():
         known[CUDA_RNG] = (_cuda_generators, _set_cuda_generators)
@@ -109,15 +109,6 @@ def _backend(name: str) -> Any:
     for part in name.split(".") if name else ():
         found = getattr(found, part)
     return found
-
-
-def _set_environ(values: dict[str, str | None]) -> None:
-    """Set variables, and take away those that are None."""
-    for name, value in values.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 # -- comparing

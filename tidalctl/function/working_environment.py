@@ -54,5 +54,14 @@ def environ_changes(before: Mapping[str, str], after: Mapping[str, str]) -> dict
     return {name: after.get(name) for name in names.difference(OF_TORCH)}
 
 
+def set_environ(values: Mapping[str, str | None]) -> None:
+    """Set variables, and take away those that are None."""
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
 def variable_digest(name: str) -> str:
     return digest_json([os.environ.get(name)])

@@ -23,6 +23,7 @@ class Phase(NamedTuple):
 OWN = ("own", "tidalctl")
 PHASES = {
     "process start": Phase("process", "Python starts", "interpreter"),
+    "host": Phase(*OWN, "handed to the host"),
     "start": Phase(*OWN, "bundle opened"),
     "check": Phase(*OWN, "code checked"),
     "imports": Phase("imports", "imports", "imports"),
@@ -42,7 +43,7 @@ PHASES = {
 OWN_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind == OWN[0])
 # Rows of the table that `run` prints, in the order of a start.
 TABLE = (
-    *("process start", "start", "check", "imports", "wait", "map", "dynamic init"),
+    *("process start", "host", "start", "check", "imports", "wait", "map", "dynamic init"),
     *("restore", "init", "prewarm", "compute"),
 )
 # for what runs beside the main thread: the first word that stands in the span's name

@@ -16,6 +16,7 @@ from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.report_output import ReportOutput
 from tidalctl.runtime.process.timeline import Timeline, process_start_ns
+from tidalctl.runtime.requirement import Requirement
 from tidalctl.runtime.start_report import phase_table, start_report, write_page
 from tidalctl.runtime.template import Template
 from tidalctl.runtime.weights.weight_stream import StreamOptions
@@ -53,8 +54,11 @@ def start(fields: dict[str, Any]) -> int:
     return run(options, timeline) if options.eager else with_frame_stack(lambda: run(options, timeline))
 
 
-def run(options: RunOptions, timeline: Timeline) -> int:
-    """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr."""
+def run(options: RunOptions, timeline: Timeline, template: Template | None = None) -> int:
+    """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr.
+
+    `template` is one that has imported the function already, as a fork of a host's has.
+    """
     files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
     if files:
         from tidalctl.artifacts.bundle.output_paths import refuse_files
@@ -64,8 +68,11 @@ def run(options: RunOptions, timeline: Timeline) -> int:
         event, _ = parse_event(options.event)
         given = parse_context(options.context) if options.context is not None else ""
     report_output = ReportOutput() if options.json else None
-    streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
-    template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
+    forked = template is not None
+    if template is None:
+        streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
+        template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
+    template.requirement = Requirement(template.manifest, options.require)
     template.wants_digests = options.state
     template.on_missing = _tell_missing
     if options.io != "auto" and not template.weights.on_device:
@@ -89,7 +96,7 @@ def run(options: RunOptions, timeline: Timeline) -> int:
     _tell_changes(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
-    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams)
+    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams, forked=forked)
     if "report" in files:
         write_page(files["report"], timeline, report)
     if report_output is not None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-def start_report(bundle: str, template: Template, output: Any, *, streamed: bool) -> dict[str, Any]:
-    """Return the report of a start that has ended."""
+def start_report(bundle: str, template: Template, output: Any, *, streamed: bool, forked: bool = False) -> dict[str, Any]:
+    """Return the report of a start that has ended: of a process of its own, or of a fork of a host's template."""
     timeline, weights, imports = template.timeline, template.weights, template.imports
     verify, fallback = weights.options.verify, template.fallback
     used = template.states.used_bytes
@@ -30,6 +30,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "digest": template.manifest.digest,
         "output": output,
         "streamed": streamed,
+        "start": "fork" if forked else "process",
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
         "cause": fallback.code if fallback else None,

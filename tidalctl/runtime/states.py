@@ -95,9 +95,14 @@ class States:
                 del self._first[number]
         return state
 
-    def make_ready(self) -> None:
-        """Put the next state of a snapshot together before init is asked for it, where there has been one and it is another."""
-        if self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None:
+    def make_ready(self, *, before_first: bool = False) -> None:
+        """Put the next state of a snapshot together before init is asked for it.
+
+        Only where there has been one and it is another, unless `before_first` asks for the first.
+        """
+        if (before_first and not self.restored) or (
+            self.restored and self._manifest.guard.later_calls == "fresh" and self._ahead is None
+        ):
             self._ahead = self._unpickled(0)
 
     def _unpickled(self, number: int, script: types.ModuleType | None = None, event: Any = None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Whatever the template can't answer is done the ordinary way, and `fallback` says
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.target import Handler
-from tidalctl.function.working_environment import environ_changes
+from tidalctl.function.working_environment import environ_changes, set_environ
 from tidalctl.runtime.event_strategy import EventStrategy
 from tidalctl.runtime.imports.function_imports import FunctionImports
 from tidalctl.runtime.kernels.prewarm import Prewarm
@@ -88,6 +89,8 @@ class Template:
         self.on_over: Callable[[], None] | None = None  # called each time that `over` is
         self._noted: Origin | None = None
         self._found_home: Path | None = None
+        self._handler: Handler | None = None  # of a function that was imported before there was an event
+        self._set_by_imports: dict[str, str | None] = {}  # variables, then
         self._called: set[str] = set()  # inits, by earlier calls in this process
         self._asked_for: set[int] = set()  # states, by them
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
@@ -122,6 +125,23 @@ class Template:
         self.requirement.check(strategy.reason)
         if not eager and (missing := self.missing_files(optional=False)):
             self.on_missing(missing)
+        if self._handler is None:
+            return self._imported(argv, eager=eager)
+        sys.argv[1:] = argv or ()
+        set_environ(self._set_by_imports)  # on top of what this process has of its caller
+        strategy.function_imported()
+        self.timeline.mark("imported")
+        return self._handler
+
+    def import_ahead(self) -> None:
+        """Import the function before there is an event: in a process whose forks `prepare` for one each, as processes of their own."""
+        before = dict(os.environ)
+        self.event_strategy.look_at_process(None, eager=False)
+        self._handler = self._imported((), eager=False)
+        self._set_by_imports = environ_changes(before, os.environ)
+
+    def _imported(self, argv: tuple[str, ...] | None, *, eager: bool) -> Handler:
+        strategy = self.event_strategy
         self.imports.install(
             self._home() if strategy.may_need_project else self.imports.code, argv, strategy.changed_packages, plain=eager
         )
@@ -269,14 +289,15 @@ class Template:
         script = None if held.number else self.event_strategy.script
         return self.states.restore(held, cache.get("maxsize"), script, self.event_strategy.event)
 
-    def make_ready(self) -> None:
+    def make_ready(self, *, before_first: bool = False) -> None:
         """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.
 
-        What depends on the event is left, and all of it where the function is not imported yet.
+        What depends on the event is left, and all of it where the function is not imported yet. With `before_first` that is the first
+        state of all.
         """
         self.weights.make_ready()
         if self.manifest.strategy == "snapshot" and self.event_strategy.process_reason is None:
-            self.states.make_ready()
+            self.states.make_ready(before_first=before_first)
 
     def _import_late(self) -> None:
         """While the first weights are on their way, import what the handler is going to import."""

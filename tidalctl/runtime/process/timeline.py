@@ -29,6 +29,10 @@ class Timeline:
         self.stalls: list[tuple[str, str, int, int]] = []  # weight, the module that needed it, begin, end
         self.add("process start", self.started_ns, entered_ns)
 
+    def restart(self, started_ns: int, entered_ns: int) -> None:
+        """Forget what was, and begin with another process: one that was forked has the times of its caller."""
+        self.__init__(started_ns, entered_ns)  # type: ignore[misc]
+
     def add(self, name: str, begin_ns: int, end_ns: int, thread: str = "") -> None:
         """Of this thread, or of what goes by the name of `thread`: another process, say."""
         if not self._closed:

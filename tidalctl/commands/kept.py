@@ -1,0 +1,30 @@
+"""`run --keep`: the host's answer, or an ordinary start where it can't be that."""
+
+import sys
+import time
+from typing import Any
+
+
+def run_kept(fields: dict[str, Any]) -> int:
+    """Have the host answer with the fields of RunOptions and `keep`. Answer in this process where it can't."""
+    from tidalctl.host.client import run_kept as ask
+    from tidalctl.host.client import seconds_of
+    from tidalctl.runtime.process.timeline import process_start_ns
+
+    keep_s = seconds_of(str(fields.pop("keep")))
+    modules = [sys.modules.get(name) for name in ("__main__", "tidalctl.__main__")]
+    entered: int = max(getattr(module, "ENTERED", 0) for module in modules) or time.monotonic_ns()
+    ordinary = [option for option, usual in ORDINARY.items() if fields.get(option, usual) != usual]
+    if ordinary:
+        print(f"note: started without the host: --{ordinary[0]} is for a start of its own", file=sys.stderr)
+    else:
+        code = ask(fields, keep_s, process_start_ns(), entered)
+        if code is not None:
+            return code
+    from tidalctl.runtime.launch import start
+
+    return start(fields)
+
+
+# options about what a template has done already, and what they are where nobody gives them
+ORDINARY = {"eager": False, "verify": "stream", "ahead": None, "io": "auto", "prewarm": "auto"}

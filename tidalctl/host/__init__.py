@@ -1,0 +1,1 @@
+"""A long-lived process that keeps templates of bundles, and answers events in forks of them."""
