@@ -90,7 +90,7 @@ class Cause(enum.Enum):
     EVENT_NOT_SERVED = "the bundle does not serve this event: {what}"
     SCRIPT_FAILED = "dynamic_init.py could not make its part: {error}"
     CALL_DIFFERS = "{init} was called with other arguments than in the trace"
-    ORDER_DIFFERS = "{init} was called before another init of which its state holds an object, otherwise than in the trace"
+    ORDER_DIFFERS = "{init} was called after other inits than in the trace, and one of them leaves what the other may look at"
     DIRECTORY_DIFFERS = "the working directory is another one when {init} is called than in the trace"
     SETTING_DIFFERS = "{name} is {now} where {init} is called, and was {traced} in the trace"
     VARIABLE_SET_BEFORE_INIT = "the environment variable {name} is set before {init}, otherwise than in the trace"

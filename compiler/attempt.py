@@ -1,7 +1,8 @@
 """One attempt at a bundle: run the function once more in the way that a strategy needs, and put the strategy's files into a folder."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -16,8 +17,8 @@ from tidalctl.compiler.conditions import guard_of, refusal, why_not_requested
 from tidalctl.compiler.dynamic.answers import plan_answers, sources_of
 from tidalctl.compiler.handler_runs import HandlerRuns
 from tidalctl.compiler.snapshot.processes import plain_run, take_capture, take_snapshot
-from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest
-from tidalctl.compiler.states import state_requests
+from tidalctl.compiler.snapshot.records import CaptureRequest, SnapshotReport, SnapshotRequest, StateReport, StoredContent
+from tidalctl.compiler.states import new_states, state_requests
 from tidalctl.compiler.strategy import Strategy, writes_of
 
 Progress = Callable[[int, int], None]
@@ -67,7 +68,7 @@ def attempt(kind: str, strategy: Strategy, place: Workplace, progress: Progress 
 def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -> Attempt:
     """The whole state, for every event, or for those that agree with the traced one in what init read."""
     place.runs.plain += len(place.trace.header.events)
-    report = take_snapshot(place.trace.header, _request(strategy, place), progress)
+    report = _taken(_request(strategy, place), place, progress)
     cause = refusal("snapshot", strategy, report)
     return Attempt(
         kind="snapshot",
@@ -113,6 +114,53 @@ def _request(strategy: Strategy, place: Workplace) -> SnapshotRequest:
     )
 
 
+def _taken(request: SnapshotRequest, place: Workplace, progress: Progress | None, *, with_main: bool = False) -> SnapshotReport:
+    """Run the function on all events, and once more on each later one that asks for new states: they are as a process has them that
+    answers no other.
+
+    With `with_main` the main state, which may depend on the event, is that of the first process.
+    """
+    header, known = place.trace.header, {state.number for state in request.states}
+    new = {event: known.intersection(numbers) for event, numbers in new_states(place.trace).items()}
+    first = new.pop(0, set()) | ({0} if with_main else set())
+    report = take_snapshot(header, msgspec.structs.replace(request, wanted=tuple(sorted(first))), progress)
+    for event, numbers in sorted(new.items()):
+        if wanted := numbers - first:
+            place.runs.plain += 1
+            more = take_snapshot(
+                header,
+                msgspec.structs.replace(
+                    request,
+                    events=(header.events[event],),
+                    wanted=tuple(sorted(wanted)),
+                    stored=tuple(_stored(report)),
+                    outline="",
+                ),
+                progress,
+            )
+            report = _with_states(report, more, event, wanted)
+    return report
+
+
+def _stored(report: SnapshotReport) -> Iterator[StoredContent]:
+    for state in (report, *report.further.values()):
+        for placement in state.placements:
+            entry = placement.entry
+            yield StoredContent(
+                name=entry.name, digest=state.digests[entry.name], device=state.devices[entry.name], address=entry.address
+            )
+
+
+def _with_states(report: SnapshotReport, more: SnapshotReport, event: int, numbers: set[int]) -> SnapshotReport:
+    """Return a report with the states that a process gave which answered one event alone."""
+    fields: dict[str, Any] = {"alone": {**report.alone, event: more.outputs[0]}}
+    fields["states_alone"] = {**report.states_alone, event: more.states.get(0, {})}
+    fields["further"] = report.further | {number: state for number, state in more.further.items() if number in numbers}
+    if 0 in numbers:
+        fields |= {name: getattr(more, name) for name in StateReport.__struct_fields__} | {"init_s": more.init_s}
+    return msgspec.structs.replace(report, **fields)
+
+
 def _without_main(request: SnapshotRequest) -> SnapshotRequest:
     """Return the request with nothing written of the main state."""
     states = (state if state.number else msgspec.structs.replace(state, store=False) for state in request.states)
@@ -132,7 +180,7 @@ def _script(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         request = msgspec.structs.replace(request, bases=bases)
         request = request if captured is not None else _without_main(request)
     place.runs.plain += len(place.trace.header.events)
-    report = take_snapshot(place.trace.header, request, progress)
+    report = _taken(request, place, progress, with_main=True)
     return Attempt(
         kind="script",
         guard=guard_of("script", strategy, report, place.trace),
@@ -158,7 +206,7 @@ def _replay(strategy: Strategy, place: Workplace, progress: Progress | None) -> 
         return _snapshot(strategy, place, progress)
     request = _without_main(_request(strategy, place))
     place.runs.plain += len(header.events)
-    report = take_snapshot(header, request, progress)
+    report = _taken(request, place, progress, with_main=True)
     made = Attempt(kind="replay", guard=guard_of("replay", strategy, report, place.trace), report=report)
     if not answers:
         return msgspec.structs.replace(made, cause=writes_of(inits) or Cause.NOTHING_STATIC.of(init=inits[0].call.name))

@@ -43,13 +43,16 @@ def state_guard(kind: str, init: EventInit, report: StateReport, trace: Trace, c
     fields = dict(call.event_reads) if kind == "snapshot" else {}
     whole = digest_value(event) if call.event_whole and kind == "snapshot" else ""
     reads = environ_reads(trace)
+    # the trace has noted them where the first init was called
+    own = {name: seen for name, seen in report.environ_at_init.items() if name in reads.variables}
+    at_init = own if report.before else reads.at_init
     return Guard(
         static=not (fields or whole),
         event_reads=fields,
         event_whole=whole,
         arguments="" if kind == "replay" else call.arguments,
         environ=reads.variables,
-        environ_at_init=reads.at_init,
+        environ_at_init=at_init,
         argv=argv_digest(trace.header.argv, [trace.header.root]),
         settings=report.settings,
         moved=report.moved,

@@ -9,7 +9,7 @@ from tidalctl.artifacts.trace.records import InitCall
 from tidalctl.compiler.attempt import Attempt, Workplace
 from tidalctl.compiler.computed import computed_part
 from tidalctl.compiler.conditions import further_refusal, state_guard, why_not_requested
-from tidalctl.compiler.snapshot.records import StateReport, is_generator
+from tidalctl.compiler.snapshot.records import SnapshotReport, StateReport, is_generator
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.report.terminal import count_text, size_text
 
@@ -28,16 +28,17 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
         cause = refused or why_not_requested(init) or further_refusal(init, report, events.get(init.call.event, {}))
         if cause is None:
             guard = state_guard("snapshot", init, report, place.trace, computed_part(init, report))
-            kept.append(HeldState(number, init.call.name, guard))
+            kept.append(HeldState(number, init.call.name, _ordered(guard, report, made.report)))
         else:
             lost.append(lost_state(init.call, cause))
-    while orphans := [state for state in kept if not {0, *(one.number for one in kept)}.issuperset(state.guard.after)]:
+    while orphans := [state for state in kept if not _stand(state.guard, made.report, kept)]:
         kept = [state for state in kept if state not in orphans]
         lost += [lost_state(strategy.further[orphan.number].call, _ORPHANED) for orphan in orphans]
     numbers = {state.number for state in kept}
-    if not numbers.issuperset(made.report.after):
+    main = _ordered(made.guard, made.report, made.report) if strategy.further else made.guard
+    made = msgspec.structs.replace(made, guard=main)
+    if not _stand(main, made.report, kept):
         made = msgspec.structs.replace(made, cause=made.cause or _ORPHANED)
-    made, kept = _with_order(made, kept)
     left = _left(made, numbers)
     for number, report in reports.items():
         if number not in numbers:
@@ -49,17 +50,18 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
     return msgspec.structs.replace(made, further=tuple(kept), lost=tuple(lost), report=report)
 
 
-def _with_order(made: Attempt, kept: list[HeldState]) -> tuple[Attempt, list[HeldState]]:
-    """Return the main state and the others with what their guards say of the order in which they can be made."""
-    reports = [made.report, *made.report.further.values()]
-    otherwise = {name for report in reports for name in {*report.kept_globals} - {*report.added}}
+def _ordered(guard: Guard, report: StateReport, all_reports: SnapshotReport) -> Guard:
+    """Return the guard with what it must find of other states: see Guard."""
+    reports = {0: all_reports, **all_reports.further}
+    before = [number for number in report.before if number not in reports or reports[number].leaves_more]
+    ordered = bool(before or report.leaves_more)
+    return msgspec.structs.replace(guard, order=tuple(before) if ordered else None, items=report.added)
 
-    def ordered(guard: Guard, report: StateReport) -> Guard:
-        return msgspec.structs.replace(guard, adds_only=otherwise.isdisjoint(report.kept_globals))
 
-    made = msgspec.structs.replace(made, guard=ordered(made.guard, made.report))
-    further = made.report.further
-    return made, [msgspec.structs.replace(state, guard=ordered(state.guard, further[state.number])) for state in kept]
+def _stand(guard: Guard, main: StateReport, kept: list[HeldState]) -> bool:
+    """Whether the states that a state must find are held by the bundle."""
+    held = {state.number for state in kept} | ({0} if main.cause is None else set())
+    return held.issuperset({*guard.after, *(guard.order or ())})
 
 
 def in_words(made: Attempt, strategy: Strategy) -> list[str]:

@@ -20,7 +20,7 @@ from tidalctl.compiler.away import Away
 from tidalctl.compiler.conditions import UNKNOWN_PART
 from tidalctl.compiler.snapshot.processes import first_outline_difference, plain_run, run_from_bundle
 from tidalctl.compiler.snapshot.records import SnapshotReport
-from tidalctl.compiler.states import events_of_new_states, first_event_of_main_state, state_requests
+from tidalctl.compiler.states import first_event_of_main_state, state_requests
 from tidalctl.function.output_comparison import first_difference, same_output
 
 Say = Callable[[str], None]
@@ -62,7 +62,9 @@ def _plain_run(place: Workplace, events: Sequence[Event], outline: str = "") -> 
 
 
 def _expected(name: str, event: Event, report: SnapshotReport, index: int = 0, traced: int | None = None) -> Expected:
-    return Expected(name=name, event=event, output=report.outputs[index], state=report.states.get(index, {}), traced=traced)
+    output = report.alone.get(index, report.outputs[index])
+    state = report.states_alone.get(index, report.states.get(index, {}))
+    return Expected(name=name, event=event, output=output, state=state, traced=traced)
 
 
 def compare_plain_runs(place: Workplace, call: InitCall | None, made: Attempt, say: Say) -> tuple[bool, Attempt]:
@@ -110,10 +112,7 @@ def prove(
     events = enumerate(place.trace.header.events)
     traced = [_expected(f"event {index}", event, report, index, traced=index) for index, event in events]
     first, times = first_event_of_main_state(place.trace), None
-    new = events_of_new_states(place.trace) if manifest.strategy != "eager" else set()
     for expected in (*traced, *checks):
-        if expected.traced in new and manifest.reproducible:  # a process that has answered no other events
-            expected = _alone(place, expected)
         place.runs.bundle += 1
         answer = run_from_bundle(Path(away.bundle), away.header(place.trace.header), expected.event, command=away.command)
         if "output" in answer:
@@ -122,7 +121,7 @@ def prove(
             times = _start_times(place.trace, answer)
         if difference := _difference(place, manifest, expected, answer, say):
             return f"{expected.name}: {difference}", None
-        if answer["strategy"] != manifest.strategy:
+        if answer["fallback"] and manifest.strategy != "eager":
             say(f"{expected.name} is answered by init: {answer['fallback']}")
     return None, times
 
@@ -136,7 +135,7 @@ def _difference(place: Workplace, manifest: Manifest, expected: Expected, answer
         return str(answer["failed"]).removeprefix("error: ")
     index = expected.traced
     must = index == first_event_of_main_state(place.trace) or (index is not None and manifest.strategy == "script")
-    if must and answer["strategy"] != manifest.strategy:
+    if must and manifest.strategy != "eager" and 0 not in answer["restored"]:
         return str(answer["fallback"])
     if not manifest.reproducible:
         return None

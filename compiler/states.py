@@ -82,13 +82,16 @@ def _without_prefix(name: str) -> str:
     return name.removeprefix(prefix_in(name))
 
 
-def events_of_new_states(trace: Trace) -> set[int]:
-    """Return the numbers of the events, but the first, that asked for a state which none before them had asked for."""
+def new_states(trace: Trace) -> dict[int, list[int]]:
+    """Return by event the states that it asked for and none before it."""
     calls = trace.of(InitCall)
     first: dict[int, int] = {}
     for call, number in zip(calls, state_numbers(calls, trace.of(Weight)), strict=True):
         first.setdefault(number, call.event)
-    return {*first.values()} - {0}
+    found: dict[int, list[int]] = {}
+    for number, event in first.items():
+        found.setdefault(event, []).append(number)
+    return found
 
 
 def state_requests(trace: Trace) -> tuple[StateRequest, ...]:

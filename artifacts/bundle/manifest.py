@@ -64,6 +64,16 @@ class BundleWeight(Record, frozen=True):
 LaterCalls = Literal["fresh", "same", "run_init"]
 
 
+class AddedItems(Record, frozen=True):
+    """Items that init adds to a dictionary in a global: digests of their keys, and of the list of keys that it held before."""
+
+    module: str
+    owner: str
+    name: str
+    keys: tuple[str, ...]
+    before: str
+
+
 class Guard(Record, frozen=True):
     """What init saw of the event and of the process. The snapshot answers calls that agree; the rest runs init the ordinary way."""
 
@@ -84,9 +94,12 @@ class Guard(Record, frozen=True):
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
     after: tuple[int, ...] = ()  # states that must have been made before, since this one holds objects of theirs
-    adds_only: bool = (
-        False  # of the globals that init changes, it only adds items to dictionaries: states can be made in any order
-    )
+    # of the states that leave more than items of dictionaries, those that must have been made before, in this order, and no other;
+    # None where it makes no difference
+    order: tuple[int, ...] | None = None
+    items: tuple[
+        AddedItems, ...
+    ] = ()  # their keys must not be there, and the others must be as they were unless init is static
     computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
 
 

@@ -8,7 +8,9 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from tidalctl.artifacts.bundle.manifest import AddedItems
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.artifacts.records import digest_json
 from tidalctl.artifacts.state.contents import contents_of
 from tidalctl.artifacts.state.skeleton import Place
 from tidalctl.artifacts.state.slots import Slot
@@ -23,7 +25,7 @@ from tidalctl.compiler.side_effects.project_globals import ProjectGlobals, is_at
 from tidalctl.compiler.side_effects.watches import Threads, noting_imports, noting_seeds
 from tidalctl.function.filled_object import TARGET
 from tidalctl.function.init_mark import Init
-from tidalctl.function.process_settings import read_ambient, torch_settings
+from tidalctl.function.process_settings import GENERATORS, read_ambient, torch_settings
 
 
 class Effects(NamedTuple):
@@ -43,6 +45,11 @@ class Effects(NamedTuple):
     @property
     def values(self) -> list[Any]:
         return [*self.bound.values(), *self.added.values(), *self.filled.values()]
+
+    @property
+    def leaves_more(self) -> bool:
+        """Whether something was set besides items of dictionaries and random generators, which have conditions of their own."""
+        return bool(self.bound or self.filled or self.modules or not set(GENERATORS).issuperset(self.ambient))
 
     def held_with(self, state: Any) -> tuple[dict[tuple[str, int], Any], set[tuple[str, int]]]:
         """Return the objects and storages in a state and in what was set, and the objects that a start finds by their place.
@@ -89,7 +96,8 @@ class EffectsWatch:
         self._untouched = self.globals.untouched(changed)
         self._changed = {slot: value for slot, value in changed.items() if not self._is_state(slot, value)}
         for slot, value in self._changed.items():
-            if (before := self.globals.items_before(slot, value)) is not None:
+            before = self.globals.items_before(slot, value)
+            if before is not None and all(type(key) in (str, int) for key in value):
                 self._added[slot] = dict(itertools.islice(value.items(), len(before), None))
                 parts = {(*slot.place, ("item", key)): part for key, part in before.items() if not is_atom(part)}
                 self._untouched |= parts
@@ -154,6 +162,18 @@ class EffectsWatch:
         own = reachable(state, self._paths).keys()
         filled = {("object", id(value)) for slot, value in self._changed.items() if self._in_place(slot, value)}
         return not own.isdisjoint(filled) or not own.isdisjoint(reachable(self._values(), self._paths))
+
+    def added_items(self) -> Iterator[AddedItems]:
+        """Yield what was added to dictionaries, by digests of keys."""
+        for slot, items in self._added.items():
+            before = self.globals.items_before(slot, self._changed[slot]) or {}
+            yield AddedItems(
+                module=slot.module,
+                owner=slot.owner,
+                name=slot.name,
+                keys=tuple(digest_json([key]) for key in items),
+                before=digest_json(list(before)),
+            )
 
     def _values(self) -> list[Any]:
         """Return what init has set: of dictionaries that were there, the items that are new."""

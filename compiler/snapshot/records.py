@@ -1,6 +1,6 @@
 """What the snapshot child, the capture child and the compiler tell each other."""
 
-from tidalctl.artifacts.bundle.manifest import LaterCalls
+from tidalctl.artifacts.bundle.manifest import AddedItems, LaterCalls
 from tidalctl.artifacts.bundle.weights_file import Placement, ShardFile
 from tidalctl.artifacts.cause import Reason
 from tidalctl.artifacts.records import Function, Record
@@ -30,8 +30,17 @@ class StateRequest(Record, frozen=True):
     store: bool = True
 
 
+class StoredContent(Record, frozen=True):
+    """A weight that an earlier process has stored: its sha256, its device, and what it keeps of its address."""
+
+    name: str
+    digest: str
+    device: str
+    address: int
+
+
 class SnapshotRequest(Record, frozen=True):
-    """Run the function plainly on the events; with `folder`, take the snapshot of `states` into it.
+    """Run the function plainly on the events; with `folder`, take the snapshot of those of `states` into it that are `wanted`.
 
     `order` names the weights in access order. `outline` is a file for the outline of the main state (see structure.py). `bases` is a
     weights file whose entries take the place of those of the same name in the main state, or come besides; of `dynamic` weights nothing
@@ -45,6 +54,8 @@ class SnapshotRequest(Record, frozen=True):
     report: str
     folder: str = ""
     states: tuple[StateRequest, ...] = ()
+    wanted: tuple[int, ...] = ()
+    stored: tuple[StoredContent, ...] = ()
     order: tuple[str, ...] = ()
     shard_size: int | None = None
     outline: str = ""
@@ -75,24 +86,30 @@ class StateReport(Record, frozen=True):
     moved: bool = False
     directory: str = ""
     assigned: dict[str, str] = {}
+    environ_at_init: dict[str, str] = {}  # digests of all variables that were set since the process began
     generators: dict[str, str] = {}
     drawn: tuple[str, ...] = ()
     later_calls: LaterCalls = "fresh"
     after: tuple[int, ...] = ()
-    added: tuple[str, ...] = ()  # dictionaries that init has added items to, of the globals that it sets
+    before: tuple[int, ...] = ()  # states that were asked for before it in its process, in order
+    added: tuple[AddedItems, ...] = ()
+    leaves_more: bool = False  # init has set something besides: other globals, settings, variables; or it has imported modules
     skeleton: str = ""  # digest of the state's skeleton, to tell whether two runs built the same
 
 
 class SnapshotReport(StateReport, frozen=True):
     """The main state, the others by number, and the process.
 
-    `states` are the digests of the weights of each event's states as the plain function made them, by name. `init_s` is how long the
-    main state took.
+    `states` are the digests of the weights of each event's states as the plain function made them, by name. `alone` are the answers to
+    events in processes that answered no other, which have places of their own in `states_alone`. `init_s` is how long the main state
+    took.
     """
 
     outputs: tuple[str, ...] = ()
     further: dict[int, StateReport] = {}
     states: dict[int, dict[str, str]] = {}
+    alone: dict[int, str] = {}
+    states_alone: dict[int, dict[str, str]] = {}
     init_s: float = 0.0
 
 

@@ -3,11 +3,12 @@
 import os
 import sys
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tidalctl.artifacts.bundle.manifest import LaterCalls, state_prefix
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest, StateReport, StateRequest
+from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest, StateReport, StateRequest, StoredContent
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import GENERATORS, FirstGenerators, ambient_digests, begun, changed
@@ -38,16 +39,17 @@ class Snapshotter:
         self._reports: dict[int, dict[str, Any]] = {}  # by state
         self._states: dict[int, dict[str, str]] = {}  # by event
         self._init_s = 0.0
-        self._wanted = {state.number: state for state in request.states if request.folder}
+        self._wanted = {state.number: state for state in request.states if state.number in request.wanted}
+        self._asked_for: list[int] = []  # states, in order
         self._before: ProjectGlobals | None = None  # as at import, or as this event found them
-        self._surroundings = Surroundings()
+        self._surroundings = self._at_start = Surroundings()
         self._added: set[Slot] = set()  # dictionaries that states which are stored have added items to
         self._inside = False
         self._event: Any = None
         self._event_index = 0
         self._generators = FirstGenerators()
         self._watched: tuple[ProjectGlobals, dict[Slot, str]] | None = None
-        self._contents: StoredContents = {}
+        self._contents = contents_of(request.stored)
         self._noted: set[tuple[int, int]] = set()  # states and events
         # numbers and inits of the states that are stored, and what they hold
         self._held: list[tuple[int, str, dict[tuple[str, int], Any]]] = []
@@ -80,6 +82,8 @@ class Snapshotter:
         number = None if self._inside else self._number(mark, arguments, keywords)
         if number is None:  # another one, or a part of the init that calls it
             return mark.function(*arguments, **keywords)
+        if number not in self._asked_for:
+            self._asked_for.append(number)
         wanted = self._wanted.pop(number, None)
         self._inside = True
         try:
@@ -102,28 +106,31 @@ class Snapshotter:
     def _looked_at(self, wanted: StateRequest, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Make a state that is wanted, and note what the function has set before and what making it has changed."""
         report = self._reports.setdefault(wanted.number, {})
-        if self._before is not None:
-            self._look_around(report, mark, self._before)
+        report["before"] = tuple(number for number in self._asked_for if number != wanted.number)
+        before = self._before
+        # of the object that init fills a start compares what it holds
+        changed = [s for s, v in before.changed().items() if mark.target is None or v is not mark.target] if before else []
+        others = {slot for slot in changed if slot in self._added}  # dictionaries with items of other states
+        if before is not None:
+            self._look_around(report, mark, next((slot for slot in changed if slot not in others), None) or before.deleted())
         state = self._stored(wanted, report, mark, arguments, keywords)
+        filled = {(items.module, items.owner, items.name) for items in report.get("added", ())}
+        if not mark.static and (slot := next((slot for slot in others if slot not in filled), None)):
+            _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
         self._surroundings = Surroundings()
         return state
 
-    def _look_around(self, report: dict[str, Any], mark: Init, before: "ProjectGlobals") -> None:
-        """Note what the function has set since its import, or for this event, before it calls an init."""
-        changed = (
-            slot
-            for slot, value in before.changed().items()
-            if (mark.target is None or value is not mark.target)  # of which a start compares what it holds
-            and not (slot in self._added and before.items_before(slot, value) is not None)  # other states' items
-        )
-        if not mark.static and (slot := next(changed, None) or before.deleted()):
-            _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
+    def _look_around(self, report: dict[str, Any], mark: Init, changed: "Slot | None") -> None:
+        """Note what the function has set since its import, or for this event, before it calls an init. `changed` is a global of it."""
+        if not mark.static and changed is not None:
+            _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=changed, init=mark.name))
         roots, surroundings = [os.path.realpath(self._request.root)], self._surroundings
         directory = surroundings.place(roots)
         report |= {
             "moved": surroundings.moved(),
             "directory": directory,
             "assigned": surroundings.digests(surroundings.assigned(), roots),
+            "environ_at_init": self._at_start.digests(self._at_start.assigned(), roots),
         }
         if directory.startswith(os.sep):
             _refuse(report, Cause.OUTSIDE_PROJECT.of(directory=directory, init=mark.name))
@@ -158,6 +165,7 @@ class Snapshotter:
         try:
             if kind := watch.copied(state):
                 raise NotStored(Cause.COPIED_FROM_GLOBAL, kind=kind)
+            report["leaves_more"] = effects.leaves_more
             if self._request.states[1:]:
                 report["after"] = self._refuse_shared(wanted, mark.name, effects, state)
             writer.write(state, effects)
@@ -168,6 +176,7 @@ class Snapshotter:
             self.error = error  # the function around this call may swallow it
             raise
         self._added |= effects.added.keys()
+        report["added"] = tuple(watch.added_items())
         if wanted.number == 0:
             self._watched = (watch.globals, watch.globals.digests(effects.slots))
         report |= writer.report
@@ -182,8 +191,8 @@ class Snapshotter:
 
         held, found = effects.held_with(state)
         for _, other, known in self._held:
-            if shared := next((value for key, value in held.items() if key in known), None):
-                raise NotStored(Cause.SHARED_BY_STATES, kind=type(shared).__qualname__, other=other)
+            if shared := next((key for key in held if key in known), None):
+                raise NotStored(Cause.SHARED_BY_STATES, kind=type(held[shared]).__qualname__, other=other)
         after = tuple(number for number, _, known in self._held if not found.isdisjoint(known))
         self._held.append((wanted.number, init, held))
         return after
@@ -215,6 +224,14 @@ class Snapshotter:
                 write_outline(self._request.outline, state)
         prefix = state_prefix(number, mark.name)
         noted |= {prefix + name: digest for name, digest in _weight_digests(state).items()}
+
+
+def contents_of(stored: Iterable[StoredContent]) -> "StoredContents":
+    """Return stored weights' names by what tells their contents: sha256, device and kept address."""
+    found: StoredContents = {}
+    for one in stored:
+        found.setdefault((one.digest, one.device, one.address), []).append(one.name)
+    return found
 
 
 def _refuse(report: dict[str, Any], reason: Reason) -> None:

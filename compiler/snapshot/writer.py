@@ -54,7 +54,6 @@ class SnapshotWriter:
         pickler, globals_ = write_skeleton(path, state, effects, names, self._request.root, self._prefix)
         self.report["globals"] = globals_
         self.report["kept_globals"] = tuple(map(str, effects.slots))
-        self.report["added"] = tuple(map(str, effects.added))
         self.report["shares"] = {self._prefix + found[address][0][0]: name for address, name in shared.items()}
         known = {*shared.values()}
         self._write_weights(found, {name: storage for name, storage in pickler.storages.items() if name not in known})

@@ -37,7 +37,7 @@ MODELS = {}
 SHARED = 9
 
 
-@tidalctl.init
+@tidalctl.init(static=True)
 def load(name):
     if name not in MODELS:
         MODELS[name] = torch.nn.Sequential(net(SHARED), net(SEEDS[name], 1 + SEEDS[name]))
@@ -285,6 +285,128 @@ def handler(event, context):
         [names("third")],
         ("snapshot", 0, "event-read-besides"),
     ),
+    "a dictionary of everything": (
+        """
+MODELS = {}
+
+@tidalctl.init
+def load(name):
+    if name not in MODELS:
+        MODELS[name] = [len(MODELS), net(SEEDS[name])]
+    return MODELS[name]
+
+def handler(event, context):
+    return [[load(name)[0], run(load(name)[1])] for name in event["names"]]
+""",
+        [names("base"), names("deep")],
+        [names("deep", "base"), names("base", "third", "deep")],
+        ("snapshot", 0, "not-reproducible"),
+    ),
+    "two inits set the same": (
+        """
+import os, sys
+
+def settle():
+    os.environ["SEVERAL_MODE"] = "fast"
+    sys.setrecursionlimit(5000)
+
+@tidalctl.init(static=True)
+def base():
+    settle()
+    return net(1, 4)
+
+@tidalctl.init(static=True)
+def head():
+    settle()
+    return net(2)
+
+def handler(event, context):
+    made = [run(base() if name == "base" else head()) for name in event["names"]]
+    return [made, os.environ.get("SEVERAL_MODE"), sys.getrecursionlimit()]
+""",
+        [names("base", "deep")],
+        [names("deep"), names("deep", "base")],
+        ("snapshot", 1, None),
+    ),
+    "a list that grows": (
+        """
+NAMES = []
+
+@tidalctl.init
+def load(name):
+    NAMES.append(name)
+    return net(SEEDS[name])
+
+def handler(event, context):
+    made = [run(load(name)) for name in event["names"]], [*NAMES]
+    NAMES.clear()
+    return made
+""",
+        [names("base"), names("deep")],
+        [names("base", "deep"), names("deep", "base"), names("third", "base")],
+        ("snapshot", 1, None),
+    ),
+    "names that are folded": (
+        """
+MODELS = {}
+
+@tidalctl.init(static=True)
+def load(name):
+    key = name.lower()
+    if key not in MODELS:
+        MODELS[key] = net(SEEDS[key])
+    return MODELS[key]
+
+def handler(event, context):
+    first = load(event["names"][0])
+    first[0].weight.data.zero_()
+    return [run(load(name)) for name in event["names"]]
+""",
+        [names("base"), names("deep")],
+        [names("BASE", "base"), names("Deep", "base", "deep")],
+        ("snapshot", 1, None),
+    ),
+    "more arguments than a cache keeps": (
+        """
+@tidalctl.init
+@functools.lru_cache(maxsize=1)
+def load(name):
+    return net(SEEDS[name])
+
+def handler(event, context):
+    load(event["names"][0])[0].weight.data.zero_()
+    return [run(load(name)) for name in event["names"]]
+""",
+        [names("base"), names("deep")],
+        [names("base", "third", "base"), names("third", "base", "third")],
+        ("snapshot", 1, None),
+    ),
+    "objects in common": (
+        """
+class Bag(list):
+    def __bool__(self):
+        raise TypeError("neither")
+
+@functools.cache
+def shared():
+    return Bag()
+
+@tidalctl.init(static=True)
+def base():
+    return [shared(), net(1, 4), torch.zeros(2)]
+
+@tidalctl.init(static=True)
+def head():
+    return [shared(), net(2)]
+
+def handler(event, context):
+    one, two = base(), head()
+    return [run(one[1]), run(two[1]), event["names"]]
+""",
+        [names("base")],
+        [names("deep")],
+        ("snapshot", 0, "shared-by-states"),
+    ),
     "it counts its calls": (
         """
 COUNT = 0
@@ -299,8 +421,8 @@ def handler(event, context):
     return [run(load(name)) for name in event["names"]]
 """,
         [names("base"), names("deep")],
-        [names("third")],
-        ("snapshot", 0, "proof-failed"),
+        [names("third"), names("base", "deep"), names("third", "deep")],
+        ("snapshot", 1, None),
     ),
 }
 

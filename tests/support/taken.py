@@ -39,6 +39,7 @@ def take(folder: Path, source: str, *events: dict[str, Any], calls: Sequence[tup
         report="",
         folder=str(folder),
         states=states or (StateRequest(),),
+        wanted=tuple(range(len(states) or 1)),
     )
     snapshotter = Snapshotter(request)
     sys.path.insert(0, str(folder))

@@ -150,7 +150,7 @@ def agrees(event: Any, reads: dict[str, str], whole: str) -> bool:
 def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str, Any], roots: Sequence[str] = ()) -> str | None:
     """Return a digest of how init was called, with a mark for the event itself.
 
-    None where an argument is neither JSON, nor a path, nor a handler's context.
+    None where an argument is neither JSON (or a tuple), nor a path, nor a handler's context. An object of a subclass is neither.
 
     `roots` are folders in which the project, or its copy, lies: paths in one of them count as what they are to it.
     """
@@ -164,11 +164,16 @@ def arguments_digest(event: Any, arguments: tuple[Any, ...], keywords: dict[str,
         return {"path": marked(os.fspath(value), marks)} if isinstance(value, PurePath) else {"value": relative(value)}
 
     def relative(value: Any) -> Any:
-        if isinstance(value, str):
+        if type(value) is str:
             return marked(value, marks)
-        if isinstance(value, list | tuple):
-            return [relative(item) for item in value]
-        return {key: relative(item) for key, item in value.items()} if type(value) is dict else value
+        if type(value) in (list, tuple):
+            items = [relative(item) for item in value]
+            return items if type(value) is list else {"tuple": items}
+        if type(value) is dict and all(type(key) is str for key in value):
+            return {"dict": [[key, relative(item)] for key, item in value.items()]}
+        if value is None or type(value) in (bool, int, float):
+            return value
+        raise TypeError(f"a {type(value).__qualname__} is not JSON")
 
     try:
         return digest_value([[shown(value) for value in arguments], {key: shown(value) for key, value in keywords.items()}])

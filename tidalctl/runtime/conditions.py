@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts import fingerprint as fp
-from tidalctl.artifacts.bundle.manifest import HeldState, Manifest
+from tidalctl.artifacts.bundle.manifest import AddedItems, HeldState, Manifest
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.artifacts.records import digest_json
 from tidalctl.function.command_line import argv_digest
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.working_environment import Surroundings, variable_digest
@@ -66,6 +67,7 @@ def machine_mismatches(manifest: Manifest) -> Iterator[Reason]:
 
 def checked_at_init(manifest: Manifest) -> Iterator[str]:
     """Yield in words the conditions that only a start can compare: with its event, and where the function calls init."""
+    guards = [state.guard for state in manifest.held]
     guard = manifest.guard
     if manifest.strategy != "replay":
         yield f"the arguments of {', '.join(dict.fromkeys(state.init for state in manifest.held))}"
@@ -74,11 +76,13 @@ def checked_at_init(manifest: Manifest) -> Iterator[str]:
     elif guard.event_reads:
         yield f"fields of the event ({', '.join(sorted(guard.event_reads))}), before the import"
     yield "the working directory, if the function changes it"
-    if guard.settings:
-        yield f"torch's settings ({', '.join(sorted(guard.settings))})"
-    if names := sorted({*guard.generators, *guard.drawn}):
+    if names := sorted({name for one in guards for name in one.settings}):
+        yield f"torch's settings ({', '.join(names)})"
+    if names := sorted({name for one in guards for name in (*one.generators, *one.drawn)}):
         yield f"random generators ({', '.join(names)})"
-    if names := sorted({*guard.assigned, *guard.environ_at_init}):
+    if manifest.further:
+        yield "what other inits have left, if they leave more than their states"
+    if names := sorted({name for one in guards for name in (*one.assigned, *one.environ_at_init)}):
         yield f"environment variables that the function sets ({', '.join(names)})"
     else:
         yield "environment variables, if the function sets some"
@@ -91,6 +95,31 @@ def left_out_mismatches(manifest: Manifest, roots: Iterable[str]) -> Iterator[Re
             path = Path(root, name)
             if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != seen:
                 yield Cause.FILE_DIFFERS.of(name=name)
+
+
+def order_mismatch(state: HeldState, static: bool, asked_for: set[int], left_more: Sequence[int]) -> Reason | None:
+    """Compare what calls of inits have left in this process with what they had left where this state was made.
+
+    `asked_for` are the states that were asked for, `left_more` those that leave more than items of dictionaries.
+    """
+    guard = state.guard
+    found = asked_for.issuperset(guard.after) and (guard.order is None or [*guard.order] == [*left_more])
+    if found and all(_can_add(items, static) for items in guard.items):
+        return None
+    return Cause.ORDER_DIFFERS.of(init=state.init)
+
+
+def _can_add(items: AddedItems, static: bool) -> bool:
+    """Whether a dictionary lacks all the keys that init adds, and has those that it had, unless init promises not to look at them."""
+    from tidalctl.artifacts.state.slots import Slot, read_slot
+
+    try:
+        there = read_slot(Slot(items.module, items.owner, items.name))
+        return not {digest_json([key]) for key in there}.intersection(items.keys) and (
+            static or digest_json(list(there)) == items.before
+        )
+    except (KeyError, TypeError):  # it is gone, or has other keys
+        return False
 
 
 class CallConditions:

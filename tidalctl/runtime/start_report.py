@@ -34,6 +34,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
         "cause": fallback.code if fallback else None,
+        "restored": sorted(template.restored),
         "other_inits": list(template.other_inits),
         "verified": verify != "off",
         "verify": verify,

@@ -37,7 +37,9 @@ class States:
         self._path, self._manifest, self._timeline = path, manifest, timeline
         self._weights, self._prewarm = weights, prewarm
         self._replayed_files, self._import_late, self._project = replayed_files, import_late, project
-        self._first: dict[int, Any] = {}  # states by number, of inits that give the same one in all calls
+        # states by number, of inits that give the same one in all calls, the latest last; below 0 the inits of calls that ran
+        self._first: dict[int, Any] = {}
+        self._calls = 0
         self._ahead: dict[str, Any] | None = None  # the main state's next skeleton, where one was made ready
         self._replayed = False  # by an earlier call
 
@@ -61,13 +63,11 @@ class States:
             finally:
                 self.used_bytes = max(self.used_bytes, min(replay.answered_bytes, self._weights.bytes))
 
-    def restore(
-        self, held: HeldState, kept: int | None = None, script: types.ModuleType | None = None, event: Any = None
-    ) -> Any:
+    def restore(self, held: HeldState, function: Any = None, script: types.ModuleType | None = None, event: Any = None) -> Any:
         """Return what a state's skeleton holds: anew, or the first one again where each call of init gives the same.
 
-        `kept` is how many different ones init's cache keeps (None: all). `script` makes the part of the main state that depends on the
-        event. Raises what unpickle does.
+        `function` is init's, which may be a cache. `script` makes the part of the main state that depends on the event. Raises what
+        unpickle does.
         """
         number, same = held.number, held.guard.later_calls == "same"
         if same and number in self._first:
@@ -90,10 +90,26 @@ class States:
         self._weights.close_gate(state)
         if same:
             self._first[number] = state
-            alike = [other.number for other in self._manifest.held if other.init == held.init]
-            for number in [number for number in self._first if number in alike][: -kept if kept else 0]:
-                del self._first[number]
+            self._drop_oldest(held.init, function)
         return state
+
+    def ran(self, init: str, function: Any) -> None:
+        """Note a call of a cached init that ran, so that its cache has its result."""
+        self._calls -= 1
+        self._first[self._calls] = init
+        self._drop_oldest(init, function)
+
+    def _drop_oldest(self, init: str, function: Any) -> None:
+        """Keep as many states of an init as its cache would, those that were asked for last."""
+        parameters: dict[str, Any] = getattr(function, "cache_parameters", dict)()
+        kept = parameters.get("maxsize")
+        alike = {held.number for held in self._manifest.held if held.init == init}
+        mine = [number for number, state in self._first.items() if number in alike or (number < 0 and state == init)]
+        gone = mine[:-kept] if kept else []
+        for number in gone:
+            del self._first[number]
+        if any(number < 0 for number in gone) and not any(number < 0 for number in mine[len(gone) :]):
+            function.cache_clear()  # which has nothing but results that would be gone
 
     def make_ready(self, *, before_first: bool = False) -> None:
         """Put the next state of a snapshot together before init is asked for it.

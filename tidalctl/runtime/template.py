@@ -21,6 +21,7 @@ from tidalctl.function.filled_object import filling_objects
 from tidalctl.function.init_mark import Init, answer_inits_with
 from tidalctl.function.target import Handler
 from tidalctl.function.working_environment import environ_changes, set_environ
+from tidalctl.runtime import conditions
 from tidalctl.runtime.event_strategy import EventStrategy
 from tidalctl.runtime.imports.function_imports import FunctionImports
 from tidalctl.runtime.kernels.prewarm import Prewarm
@@ -91,8 +92,10 @@ class Template:
         self._found_home: Path | None = None
         self._handler: Handler | None = None  # of a function that was imported before there was an event
         self._set_by_imports: dict[str, str | None] = {}  # variables, then
-        self._called: set[str] = set()  # inits, by earlier calls in this process
-        self._asked_for: set[int] = set()  # states, by them
+        self.restored: set[int] = set()  # states that came from the bundle
+        self._asked_for: set[int] = set()  # states, by earlier calls in this process
+        self._ran_otherwise: set[str] = set()  # inits, with arguments that no state is for
+        self._left_more: list[int] = []  # of them those that leave more than a state, in order; -1 for another call of an init
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
         self._call_strategy: str | None = None
 
@@ -218,10 +221,10 @@ class Template:
         held = self.event_strategy.held(mark.name, arguments, keywords)
         if held is None:
             self.other_inits[mark.name] = None
+            self._left_more.append(-1)
             return self._run_init(mark, arguments, keywords)
         if self._finds_what_it_left(held):
             return self._run_init(mark, arguments, keywords)
-        self._called.add(held.init)
         before = dict(os.environ)
         state = self._state(held, mark, arguments, keywords)
         self.event_strategy.init_called(environ_changes(before, os.environ))
@@ -229,9 +232,9 @@ class Template:
 
     def _finds_what_it_left(self, held: HeldState) -> bool:
         """Whether init may find parts of its state where an earlier call in this process has left them."""
-        if held.guard.later_calls != "run_init" or held.init not in self._called:
-            return False
-        return held.number in self._asked_for or not held.guard.adds_only
+        guard = held.guard
+        left = held.number in self._asked_for or (held.init in self._ran_otherwise and not guard.items)
+        return guard.later_calls == "run_init" and left
 
     def _run_init(self, mark: Init, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         with self.timeline.span("init"):
@@ -242,15 +245,21 @@ class Template:
         if self.event_strategy.decide_again():
             self._call_reason = None
         reason = self.event_strategy.call_mismatch(held, arguments, keywords)
-        if reason is None and not self._asked_for.issuperset(held.guard.after):
-            reason = Cause.ORDER_DIFFERS.of(init=held.init)
-        if reason is None or reason.code != Cause.CALL_DIFFERS.code:
+        if reason is None:
+            reason = conditions.order_mismatch(held, mark.static, self._asked_for, self._left_more)
+        matched = reason is None or reason.code != Cause.CALL_DIFFERS.code
+        if matched:
             self._asked_for.add(held.number)
+        else:
+            self._ran_otherwise.add(held.init)
+        if not matched or held.guard.order is not None:
+            self._left_more.append(held.number if matched else -1)
         self._call_strategy = "snapshot" if held.number else self.event_strategy.strategy
         state = None
         if reason is None:
             try:
                 state = self._state_from_bundle(held, mark, arguments, keywords)
+                self.restored.add(held.number)
             except self._script_failed() as error:
                 reason = Cause.SCRIPT_FAILED.of(error=error)
         if reason is not None:
@@ -258,6 +267,8 @@ class Template:
             self._call_reason = self._call_reason or reason
             self.requirement.check(self._call_reason)
             state = self._run_init(mark, arguments, keywords)
+            if held.guard.later_calls == "same":
+                self.states.ran(held.init, mark.function)
         self.timeline.mark("state made")
         if self.wants_digests and held.number in self._asked_for:
             self._note_digests(held, state)
@@ -285,9 +296,8 @@ class Template:
             return self.states.replayed(mark, arguments, keywords)
         if mark.statements is not None:
             mark.statements.define()
-        cache: dict[str, Any] = getattr(mark.function, "cache_parameters", dict)()
         script = None if held.number else self.event_strategy.script
-        return self.states.restore(held, cache.get("maxsize"), script, self.event_strategy.event)
+        return self.states.restore(held, mark.function, script, self.event_strategy.event)
 
     def make_ready(self, *, before_first: bool = False) -> None:
         """Have the next state on its device, and put together, before init is asked for it: for a process that waits for requests.
