@@ -12,7 +12,7 @@ from tidalctl.compiler.snapshot.records import SnapshotReport, SnapshotRequest, 
 from tidalctl.function.event_probe import arguments_digest
 from tidalctl.function.init_mark import Init
 from tidalctl.function.process_settings import GENERATORS, FirstGenerators, ambient_digests, begun, changed
-from tidalctl.function.working_environment import Surroundings
+from tidalctl.function.working_environment import Surroundings, environ_changes
 
 if TYPE_CHECKING:
     from tidalctl.artifacts.state.slots import Slot
@@ -113,11 +113,12 @@ class Snapshotter:
         others = {slot for slot in changed if slot in self._added}  # dictionaries with items of other states
         if before is not None:
             self._look_around(report, mark, next((slot for slot in changed if slot not in others), None) or before.deleted())
+        environ = dict(os.environ)
         state = self._stored(wanted, report, mark, arguments, keywords)
+        self._surroundings.accept(environ_changes(environ, os.environ))
         filled = {(items.module, items.owner, items.name) for items in report.get("added", ())}
         if not mark.static and (slot := next((slot for slot in others if slot not in filled), None)):
             _refuse(report, Cause.GLOBAL_SET_BEFORE_INIT.of(name=slot, init=mark.name))
-        self._surroundings = Surroundings()
         return state
 
     def _look_around(self, report: dict[str, Any], mark: Init, changed: "Slot | None") -> None:

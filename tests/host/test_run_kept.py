@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import TIDALCTL, Chain, Done, chained, tidalctl
+from conftest import TIDALCTL, Chain, Done, chained, interruptible, tidalctl
 
 from tidalctl.artifacts.cause import Cause
 from tidalctl.host.template_process import NotForked, ready_template
@@ -118,7 +118,8 @@ def test_a_client_that_goes_takes_its_worker_with_it(made: Chain) -> None:
     asked = [*TIDALCTL, "run", str(made.bundle), "--event", '{"do": "wait"}', "--keep", "1m"]
     environ = {**os.environ, **made.env}
     for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -9)):
-        with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environ) as client:
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "preexec_fn": interruptible}
+        with subprocess.Popen(asked, env=environ, **streams) as client:
             assert client.stdout is not None and client.stdout.read(5) == b"waits"
             client.send_signal(number)
             assert client.wait(10) == code

@@ -187,8 +187,8 @@ def named_states(draw: Callable[[st.SearchStrategy[Any]], Any]) -> tuple[str, li
     others = st.lists(st.sampled_from("aabbc"), min_size=1, max_size=3)
     text = "import functools\nimport tidalctl\n" + MAKE.replace("PLAIN", str(draw(st.booleans()))) + load.replace("MARK", mark)
     text += "\n\ndef handler(event, context):\n    told = []\n    for name in event['names']:\n        state = load(name)\n"
-    text += "        with torch.no_grad():\n            made = state['net'](torch.full((512,), event['x'])).sum().item()\n"
-    text += f"        told.append([made, {{key: value for key, value in state.items() if key != 'net'}}, {said}])\n"
+    text += "        with torch.no_grad():\n            total = state['net'](torch.full((512,), event['x'])).sum().item()\n"
+    text += f"        told.append([total, {{key: value for key, value in state.items() if key != 'net'}}, {said}])\n"
     text += "    return {'0': told}\n"
     return text, traced, {"k": "a", "x": 0.5, "names": draw(others)}
 
