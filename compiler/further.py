@@ -55,7 +55,9 @@ def _ordered(guard: Guard, report: StateReport, all_reports: SnapshotReport) -> 
     reports = {0: all_reports, **all_reports.further}
     before = [number for number in report.before if number not in reports or reports[number].leaves_more]
     ordered = bool(before or report.leaves_more)
-    return msgspec.structs.replace(guard, order=tuple(before) if ordered else None, items=report.added)
+    return msgspec.structs.replace(
+        guard, leaves_more=report.leaves_more, order=tuple(before) if ordered else None, items=report.added
+    )
 
 
 def _stand(guard: Guard, main: StateReport, kept: list[HeldState]) -> bool:

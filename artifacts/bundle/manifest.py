@@ -94,6 +94,9 @@ class Guard(Record, frozen=True):
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
     after: tuple[int, ...] = ()  # states that must have been made before, since this one holds objects of theirs
+    leaves_more: bool = (
+        False  # init sets more than items of dictionaries: other globals, settings, variables; or imports modules
+    )
     # of the states that leave more than items of dictionaries, those that must have been made before, in this order, and no other;
     # None where it makes no difference
     order: tuple[int, ...] | None = None

@@ -245,14 +245,14 @@ class Template:
         if self.event_strategy.decide_again():
             self._call_reason = None
         reason = self.event_strategy.call_mismatch(held, arguments, keywords)
-        if reason is None:
+        if reason is None and held.number not in self.restored:  # what a later call finds, later_calls says
             reason = conditions.order_mismatch(held, mark.static, self._asked_for, self._left_more)
         matched = reason is None or reason.code != Cause.CALL_DIFFERS.code
         if matched:
             self._asked_for.add(held.number)
         else:
             self._ran_otherwise.add(held.init)
-        if not matched or held.guard.order is not None:
+        if not matched or (held.guard.leaves_more and held.number not in self._left_more):
             self._left_more.append(held.number if matched else -1)
         self._call_strategy = "snapshot" if held.number else self.event_strategy.strategy
         state = None
