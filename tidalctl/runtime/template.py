@@ -94,6 +94,7 @@ class Template:
         self._set_by_imports: dict[str, str | None] = {}  # variables, then
         self.restored: set[int] = set()  # states that came from the bundle
         self._asked_for: set[int] = set()  # states, by earlier calls in this process
+        self._in_order: set[int] = set()  # of them those for which other inits had left what they had left in the trace
         self._ran_otherwise: set[str] = set()  # inits, with arguments that no state is for
         self._left_more: list[int] = []  # of them those that leave more than a state, in order; -1 for another call of an init
         self._call_reason: Reason | None = None  # of the first call for the event that init had to answer itself
@@ -245,8 +246,10 @@ class Template:
         if self.event_strategy.decide_again():
             self._call_reason = None
         reason = self.event_strategy.call_mismatch(held, arguments, keywords)
-        if reason is None and held.number not in self.restored:  # what a later call finds, later_calls says
+        if reason is None and held.number not in self._in_order:  # what a later call finds, later_calls says
             reason = conditions.order_mismatch(held, mark.static, self._asked_for, self._left_more)
+        if reason is None or reason.code not in (Cause.ORDER_DIFFERS.code, Cause.CALL_DIFFERS.code):
+            self._in_order.add(held.number)
         matched = reason is None or reason.code != Cause.CALL_DIFFERS.code
         if matched:
             self._asked_for.add(held.number)
