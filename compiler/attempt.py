@@ -70,6 +70,8 @@ def _snapshot(strategy: Strategy, place: Workplace, progress: Progress | None) -
     place.runs.plain += len(place.trace.header.events)
     report = _taken(_request(strategy, place), place, progress)
     cause = refusal("snapshot", strategy, report)
+    if cause is None and not report.init:  # the event that asked for it in the trace does so no more, when it is answered alone
+        cause = Cause.NOT_REPRODUCIBLE.of(init=strategy.inits[0].call.name, what="whether it is called")
     return Attempt(
         kind="snapshot",
         guard=guard_of("snapshot", strategy, report, place.trace),

@@ -66,7 +66,8 @@ class Ladder:
                 fallbacks.append(Fallback.of("state", "replay" if kind == "script" else "eager", cause))
             if not strategy.further:
                 return self._eager(made, strategy, reproducible, fallbacks)
-            fallbacks = [*(lost for lost in fallbacks if lost.part != "state"), lost_state(strategy.inits[0].call, cause)]
+            others = [lost for lost in fallbacks if lost.part != "state"]
+            fallbacks = list(dict.fromkeys([*others, lost_state(strategy.inits[0].call, cause)]))
             self._place = msgspec.structs.replace(self._place, trace=with_state_names(without_main_state(self._place.trace)))
 
     def _attempt(self, kind: str, strategy: Strategy) -> tuple[Attempt, bool]:
@@ -93,7 +94,7 @@ class Ladder:
         while True:
             further = (msgspec.structs.replace(state, guard=self._with_left_out(state.guard)) for state in made.further)
             made = msgspec.structs.replace(made, guard=self._with_left_out(made.guard), further=tuple(further))
-            manifest = self._written(made, reproducible, (*made.lost, *fallbacks))
+            manifest = self._written(made, reproducible, tuple(dict.fromkeys([*made.lost, *fallbacks])))
             away = lay_away(self._place.partial, self._place.work, trace, self._shipment, hide=made.kind != "replay")
             difference, times = prove(self._place, away, manifest, made.report, self._checks, self._say)
             if difference is None:

@@ -96,7 +96,8 @@ def compare_plain_runs(place: Workplace, call: InitCall | None, made: Attempt, s
 
 def _what_differs(place: Workplace) -> str:
     """Return in what the states of two plain runs differ besides tensors: a path, where another run shows one."""
-    _plain_run(place, place.trace.header.events[:1], "other.json")
+    event = first_event_of_main_state(place.trace)
+    _plain_run(place, place.trace.header.events[event : event + 1], "other.json")
     path = first_outline_difference(place.work, "one.json", "other.json")
     return path or UNKNOWN_PART
 

@@ -86,6 +86,8 @@ def plain_run(
 
 
 def first_outline_difference(folder: Path, one: str, other: str) -> str | None:
-    """Return the path to the first object in which two outlines differ, or None."""
+    """Return the path to the first object in which two outlines differ, or None, also where a run has left none."""
+    if not all((folder / name).is_file() for name in (one, other)):
+        return None
     ones, others = (msgspec.json.decode((folder / name).read_bytes(), type=list[tuple[str, str]]) for name in (one, other))
     return next((mine[0] for mine, theirs in zip(ones, others, strict=False) if mine != theirs), None)

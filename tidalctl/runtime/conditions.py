@@ -97,27 +97,32 @@ def left_out_mismatches(manifest: Manifest, roots: Iterable[str]) -> Iterator[Re
                 yield Cause.FILE_DIFFERS.of(name=name)
 
 
-def order_mismatch(state: HeldState, static: bool, asked_for: set[int], left_more: Sequence[int]) -> Reason | None:
+def order_mismatch(state: HeldState, static: bool, again: bool, asked_for: set[int], left_more: Sequence[int]) -> Reason | None:
     """Compare what calls of inits have left in this process with what they had left where this state was made.
 
+    With `again` there was a call for this state before, and what later calls find is said by `later_calls`, but for dictionaries.
     `asked_for` are the states that were asked for, `left_more` those that leave more than items of dictionaries.
     """
     guard = state.guard
     found = asked_for.issuperset(guard.after) and (guard.order is None or [*guard.order] == [*left_more])
-    if found and all(_can_add(items, static) for items in guard.items):
+    if (again or found) and all(_can_add(items, static, again) for items in guard.items):
         return None
     return Cause.ORDER_DIFFERS.of(init=state.init)
 
 
-def _can_add(items: AddedItems, static: bool) -> bool:
-    """Whether a dictionary lacks all the keys that init adds, and has those that it had, unless init promises not to look at them."""
+def _can_add(items: AddedItems, static: bool, again: bool) -> bool:
+    """Whether a dictionary lacks the keys that init adds, and has those that it had, unless init promises not to look at them.
+
+    With `again` it may have what an earlier call has added.
+    """
     from tidalctl.artifacts.state.slots import Slot, read_slot
 
     try:
-        there = read_slot(Slot(items.module, items.owner, items.name))
-        return not {digest_json([key]) for key in there}.intersection(items.keys) and (
-            static or digest_json(list(there)) == items.before
-        )
+        there = list(read_slot(Slot(items.module, items.owner, items.name)))
+        others = [key for key in there if digest_json([key]) not in items.keys]
+        if len(others) not in (len(there), len(there) - len(items.keys)):
+            return False
+        return (again or len(others) == len(there)) and (static or digest_json(others) == items.before)
     except (KeyError, TypeError):  # it is gone, or has other keys
         return False
 

@@ -246,8 +246,9 @@ class Template:
         if self.event_strategy.decide_again():
             self._call_reason = None
         reason = self.event_strategy.call_mismatch(held, arguments, keywords)
-        if reason is None and held.number not in self._in_order:  # what a later call finds, later_calls says
-            reason = conditions.order_mismatch(held, mark.static, self._asked_for, self._left_more)
+        if reason is None:
+            again = held.number in self._in_order
+            reason = conditions.order_mismatch(held, mark.static, again, self._asked_for, self._left_more)
         if reason is None or reason.code not in (Cause.ORDER_DIFFERS.code, Cause.CALL_DIFFERS.code):
             self._in_order.add(held.number)
         matched = reason is None or reason.code != Cause.CALL_DIFFERS.code
