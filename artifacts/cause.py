@@ -53,6 +53,7 @@ class Cause(enum.Enum):
     NOT_PICKLABLE = "what init leaves can't be pickled without loss: {what}"
     NOT_UNPICKLABLE = "the state can be pickled but not unpickled: {error}"
     SHARED_BY_STATES = "its state holds a {kind} that the state of {other} holds, too, and would get a copy of it"
+    NEEDS_ANOTHER_STATE = "its state needs that of another init to be there, and the bundle does not hold that one"
     COPIED_FROM_GLOBAL = "the state holds a {kind} from deep inside a global that init leaves alone, and would get a copy of it"
 
     # -- the state is not the same each time

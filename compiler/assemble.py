@@ -36,7 +36,6 @@ from tidalctl.artifacts.trace.records import (
     FileOpened,
     FirstUse,
     Import,
-    InitCall,
     Kernel,
     SourcesRead,
     Weight,
@@ -49,6 +48,7 @@ from tidalctl.compiler.code.import_cache import write_import_cache
 from tidalctl.compiler.code.project_files import readahead_of, touched_of
 from tidalctl.compiler.code.source_times import source_times
 from tidalctl.compiler.script.writer import conditions_source
+from tidalctl.compiler.states import numbered_calls
 from tidalctl.compiler.traced_files import named_by_events
 
 
@@ -114,8 +114,7 @@ def write_files(
 
 
 def _init_name(trace: Trace) -> str:
-    call = trace.one(InitCall)
-    return call.name if call is not None else ""
+    return next((call.name for number, call in numbered_calls(trace) if number == 0), "")
 
 
 def _weights(trace: Trace, made: Attempt) -> tuple[BundleWeight, ...]:

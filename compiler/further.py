@@ -13,8 +13,6 @@ from tidalctl.compiler.snapshot.records import SnapshotReport, StateReport, is_g
 from tidalctl.compiler.strategy import Strategy
 from tidalctl.report.terminal import count_text, size_text
 
-_ORPHANED = Cause.SHARED_BY_STATES.of(kind="part", other="another init, which runs")
-
 
 def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused: Reason | None = None) -> Attempt:
     """Return the attempt with the states besides the main one that can be used, and the causes of the others.
@@ -33,12 +31,12 @@ def kept_states(made: Attempt, strategy: Strategy, place: Workplace, *, refused:
             lost.append(lost_state(init.call, cause))
     while orphans := [state for state in kept if not _stand(state.guard, made.report, kept)]:
         kept = [state for state in kept if state not in orphans]
-        lost += [lost_state(strategy.further[orphan.number].call, _ORPHANED) for orphan in orphans]
+        lost += [lost_state(strategy.further[orphan.number].call, Cause.NEEDS_ANOTHER_STATE.of()) for orphan in orphans]
     numbers = {state.number for state in kept}
     main = _ordered(made.guard, made.report, made.report) if strategy.further else made.guard
     made = msgspec.structs.replace(made, guard=main)
     if not _stand(main, made.report, kept):
-        made = msgspec.structs.replace(made, cause=made.cause or _ORPHANED)
+        made = msgspec.structs.replace(made, cause=made.cause or Cause.NEEDS_ANOTHER_STATE.of())
     left = _left(made, numbers)
     for number, report in reports.items():
         if number not in numbers:

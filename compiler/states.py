@@ -4,7 +4,7 @@ State 0, the bundle's main one, is that with the most bytes of weights; the othe
 init that looks at the event are calls for one state, which is another one for each event.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from tidalctl.compiler.snapshot.records import StateRequest
 
 def state_numbers(calls: Sequence[InitCall], weights: Sequence[Weight]) -> list[int]:
     """Return the number of the state that each call gave."""
-    looking = {call.name for call in calls if call.event_reads or call.event_whole}
+    looking = _looking(calls)
     keys = [(call.name, "" if call.name in looking else call.arguments) for call in calls]
     sizes = [0] * len(calls)
     for weight in weights:
@@ -33,11 +33,20 @@ def state_numbers(calls: Sequence[InitCall], weights: Sequence[Weight]) -> list[
     return [order.index(key) for key in keys]
 
 
+def _looking(calls: Iterable[InitCall]) -> set[str]:
+    """Return the inits that look at the event, in any of their calls."""
+    return {call.name for call in calls if call.event_reads or call.event_whole}
+
+
+def numbered_calls(trace: Trace) -> list[tuple[int, InitCall]]:
+    """Return the calls in order, each with the number of the state that it gave."""
+    calls = trace.of(InitCall)
+    return list(zip(state_numbers(calls, trace.of(Weight)), calls, strict=True))
+
+
 def first_event_of_main_state(trace: Trace) -> int:
     """Return the number of the first event that asked for the main state; 0 where there is no state."""
-    calls = trace.of(InitCall)
-    numbers = state_numbers(calls, trace.of(Weight))
-    return next((call.event for call, number in zip(calls, numbers, strict=True) if number == 0), 0)
+    return next((call.event for number, call in numbered_calls(trace) if number == 0), 0)
 
 
 def with_state_names(trace: Trace) -> Trace:
@@ -84,9 +93,8 @@ def _without_prefix(name: str) -> str:
 
 def new_states(trace: Trace) -> dict[int, list[int]]:
     """Return by event the states that it asked for and none before it."""
-    calls = trace.of(InitCall)
     first: dict[int, int] = {}
-    for call, number in zip(calls, state_numbers(calls, trace.of(Weight)), strict=True):
+    for number, call in numbered_calls(trace):
         first.setdefault(number, call.event)
     found: dict[int, list[int]] = {}
     for number, event in first.items():
@@ -95,13 +103,11 @@ def new_states(trace: Trace) -> dict[int, list[int]]:
 
 
 def state_requests(trace: Trace) -> tuple[StateRequest, ...]:
-    """Return the states that the trace saw made, in the order of their first calls, as a process that runs the function is asked for
-    them.
-    """
-    calls = trace.of(InitCall)
-    looking = {call.name for call in calls if call.event_reads or call.event_whole}
+    """Return the states that the trace saw made, in the order of their first calls, for a process that runs the function."""
+    calls = numbered_calls(trace)
+    looking = _looking(call for _, call in calls)
     found: dict[int, StateRequest] = {}
-    for number, call in zip(state_numbers(calls, trace.of(Weight)), calls, strict=True):
+    for number, call in calls:
         arguments = "" if call.name in looking else call.arguments
         request = StateRequest(number, call.name, arguments, call.ambient, call.generators)
         found.setdefault(number, request)

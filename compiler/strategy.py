@@ -16,7 +16,7 @@ from tidalctl.compiler.dynamic.expressions import bounded
 from tidalctl.compiler.dynamic.program import Program
 from tidalctl.compiler.dynamic.recorded_init import EventInit
 from tidalctl.compiler.dynamic.slicing import NotSliced
-from tidalctl.compiler.states import state_numbers
+from tidalctl.compiler.states import numbered_calls
 
 
 class Strategy(Record, frozen=True):
@@ -39,9 +39,7 @@ class Strategy(Record, frozen=True):
 
 def recorded_inits(trace: Trace) -> tuple[EventInit, ...]:
     """The calls that gave the main state, but for those whose init saw the same as in an earlier one."""
-    calls = trace.of(InitCall)
-    numbers = state_numbers(calls, trace.of(Weight))
-    found = (init for init, number in zip(all_inits(trace), numbers, strict=True) if number == 0)
+    found = (init for init, (number, _) in zip(all_inits(trace), numbered_calls(trace), strict=True) if number == 0)
     # what saw the same of its event, in two traces say, tells nothing new
     return tuple({_saw(init): init for init in reversed(list(found))}.values())[::-1]
 
@@ -80,9 +78,8 @@ def decide(trace: Trace) -> Strategy:
 
 
 def _further_inits(trace: Trace) -> dict[int, EventInit]:
-    numbers = state_numbers(trace.of(InitCall), trace.of(Weight))
     found: dict[int, EventInit] = {}
-    for number, init in zip(numbers, all_inits(trace), strict=True):
+    for (number, _), init in zip(numbered_calls(trace), all_inits(trace), strict=True):
         if number:
             found.setdefault(number, init)
     return found

@@ -129,6 +129,16 @@ def test_a_client_that_goes_takes_its_worker_with_it(made: Chain) -> None:
         assert _status(made)["running"] == 0
 
 
+def test_an_event_is_not_run_again_when_the_host_ends_while_it_runs(made: Chain) -> None:
+    asked = [*TIDALCTL, "run", str(made.bundle), "--event", '{"do": "wait"}', "--keep", "1m"]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **made.env}) as client:
+        assert client.stdout is not None and client.stdout.read(5) == b"waits"
+        tidalctl("stop", cwd=made.folder, env=made.env).ok()
+        out, err = client.communicate(timeout=30)
+    Done(client.returncode, out.decode(), err.decode()).one_error("the host ended while it answered")
+    assert out == b""
+
+
 def test_nobody_reads(made: Chain) -> None:
     asked = [*TIDALCTL, "run", str(made.bundle), "--event", '{"do": "answer"}', "--keep", "1m"]
     read, write = os.pipe()

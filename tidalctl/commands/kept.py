@@ -1,7 +1,6 @@
 """`run --keep`: the host's answer, or an ordinary start where it can't be that."""
 
 import sys
-import time
 from typing import Any
 
 
@@ -9,16 +8,14 @@ def run_kept(fields: dict[str, Any]) -> int:
     """Have the host answer with the fields of RunOptions and `keep`. Answer in this process where it can't."""
     from tidalctl.host.client import run_kept as ask
     from tidalctl.host.client import seconds_of
-    from tidalctl.runtime.process.timeline import process_start_ns
+    from tidalctl.runtime.process.timeline import process_entered_ns, process_start_ns
 
     keep_s = seconds_of(str(fields.pop("keep")))
-    modules = [sys.modules.get(name) for name in ("__main__", "tidalctl.__main__")]
-    entered: int = max(getattr(module, "ENTERED", 0) for module in modules) or time.monotonic_ns()
     ordinary = [option for option, usual in ORDINARY.items() if fields.get(option, usual) != usual]
     if ordinary:
         print(f"note: started without the host: --{ordinary[0]} is for a start of its own", file=sys.stderr)
     else:
-        code = ask(fields, keep_s, process_start_ns(), entered)
+        code = ask(fields, keep_s, process_start_ns(), process_entered_ns())
         if code is not None:
             return code
     from tidalctl.runtime.launch import start

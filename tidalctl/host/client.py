@@ -13,6 +13,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.folder import LOCK, LOG, SOCKET, connect, host_folder
 from tidalctl.host.wire import Gone, receive, send
 
+MANIFEST = "manifest.json"  # as artifacts.bundle.manifest has it, whose import takes longer than all of this
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -40,21 +41,30 @@ def run_kept(fields: Mapping[str, Any], keep_s: float, started_ns: int, entered_
         "umask": _umask(),
         "environ": dict(os.environ),
     }
+    if not os.path.isfile(os.path.join(request["bundle"], MANIFEST)):
+        return None  # an ordinary start says what is wrong
     for _ in range(2):  # a host that ends at this moment is not there any more
-        connection = _connected(host_folder())
-        with connection:
+        with _connected(host_folder()) as connection:  # closing it interrupts the worker
             try:
                 send(connection, request, (0, 1, 2))
-                answer, _ = receive(connection)
-            except KeyboardInterrupt:
-                raise  # closing the connection interrupts the worker
+                receive(connection)  # the host has it
             except Gone:
                 continue
-        if "status" in answer:
-            return _exit_code(int(answer["status"]))
-        print(f"note: started without the host: {answer['text']} ({answer['code']})", file=sys.stderr)
-        return None
-    print("note: started without the host: it ended before it answered", file=sys.stderr)
+            return _answer(connection)
+    print("note: started without the host: it ended before it took the event", file=sys.stderr)
+    return None
+
+
+def _answer(connection: socket.socket) -> int | None:
+    """Return the worker's exit code, or None where an ordinary start is to answer. Raises TidalError where the host is gone."""
+    try:
+        answer, _ = receive(connection)
+    except Gone:  # the event may have been answered in part: it is not run again
+        hint = "see whether the event has had effects, and run it again"
+        raise TidalError("the host ended while it answered", hint) from None
+    if "status" in answer:
+        return _exit_code(int(answer["status"]))
+    print(f"note: started without the host: {answer['text']} ({answer['code']})", file=sys.stderr)
     return None
 
 

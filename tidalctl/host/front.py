@@ -87,10 +87,11 @@ class Front:
             self._drop(kept)
             kept = None
         if kept is None:
-            kept = self.templates[bundle] = KeptTemplate(bundle, request["environ"])
+            kept = self.templates[bundle] = KeptTemplate(bundle, request["environ"], request["directory"])
             self._selector.register(kept.orders, selectors.EVENT_READ, kept)
         kept.keep_s = max(kept.keep_s, float(request["keep_s"]))
         self._keep_s = max(self._keep_s, kept.keep_s)
+        send(connection, {"taken": True})
         kept.ask(connection, request, descriptors)
 
     def _hear(self, kept: KeptTemplate) -> None:

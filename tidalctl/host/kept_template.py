@@ -17,9 +17,12 @@ GRACE_S = 5.0
 
 
 class KeptTemplate:
-    """One template process. `orders` is the socket by which it is told of requests, and tells of itself."""
+    """One template process. `orders` is the socket by which it is told of requests, and tells of itself.
 
-    def __init__(self, bundle: str, environ: Mapping[str, str]) -> None:
+    It imports the function in the environment and the directory of the first caller.
+    """
+
+    def __init__(self, bundle: str, environ: Mapping[str, str], directory: str) -> None:
         self.bundle = bundle
         self.keep_s = 0.0
         self.orders, theirs = socket.socketpair()
@@ -31,7 +34,9 @@ class KeptTemplate:
         self._manifest = _stamp(bundle)
         command = [sys.executable, "-P", "-m", "tidalctl.host.template_process", bundle, str(theirs.fileno())]
         with theirs:
-            self._process = subprocess.Popen(command, env=dict(environ), pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+            self._process = subprocess.Popen(
+                command, env=dict(environ), cwd=directory, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
+            )
 
     def outdated(self) -> bool:
         """Whether the bundle is another one by now, or the process is gone without having said why."""
@@ -53,7 +58,7 @@ class KeptTemplate:
         """Take note of what the template process says."""
         if "ended" in message:
             self._running -= 1
-            self._answered += 1
+            self._answered += bool(message["ended"])  # 0 where it was for an ordinary start after all
             self._idle_since = time.monotonic()
             return
         waiting, self._waiting = self._waiting, []

@@ -157,7 +157,7 @@ def main() -> None:
         template, generators = ready_template(bundle)
     except NotForked as refused:
         reason = refused.reason
-    except (TidalError, Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
         text = error.message if isinstance(error, TidalError) else f"{type(error).__name__}: {error}"
         reason = Cause.TEMPLATE_FAILED.of(error=text)
     else:

@@ -15,7 +15,7 @@ from tidalctl.runtime.load_bundle import guarded
 from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.report_output import ReportOutput
-from tidalctl.runtime.process.timeline import Timeline, process_start_ns
+from tidalctl.runtime.process.timeline import Timeline, process_entered_ns, process_start_ns
 from tidalctl.runtime.requirement import Requirement
 from tidalctl.runtime.start_report import phase_table, start_report, write_page
 from tidalctl.runtime.template import Template
@@ -45,8 +45,7 @@ class RunOptions(msgspec.Struct, frozen=True):
 
 def start(fields: dict[str, Any]) -> int:
     """Run with the fields of RunOptions, whichever parser they came from. Time counts from the start of the process."""
-    modules = [sys.modules.get(name) for name in ("__main__", "tidalctl.__main__")]
-    entered: int = max(getattr(module, "ENTERED", 0) for module in modules) or time.monotonic_ns()
+    entered = process_entered_ns()
     timeline = Timeline(process_start_ns(), entered)
     timeline.add("start", entered, time.monotonic_ns())
     watch_writes()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Collection, Iterator
@@ -18,20 +19,27 @@ def process_start_ns() -> int:
     return since_boot - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns())
 
 
+def process_entered_ns() -> int:
+    """When this process came to our first line; now, where it began with another program."""
+    modules = [sys.modules.get(name) for name in ("__main__", "tidalctl.__main__")]
+    entered: int = max(getattr(module, "ENTERED", 0) for module in modules)
+    return entered or time.monotonic_ns()
+
+
 class Timeline:
     """Spans and marks, until `close`. Thread-safe: readers add theirs beside the main thread's."""
 
     def __init__(self, started_ns: int, entered_ns: int) -> None:
+        self.restart(started_ns, entered_ns)
+
+    def restart(self, started_ns: int, entered_ns: int) -> None:
+        """Forget what was, and begin with another process: one that was forked has the times of its caller."""
         self._closed = False
         self.started_ns = min(started_ns, entered_ns)
         self.marks: dict[str, int] = {"entered": entered_ns}
         self.spans: list[tuple[str, int, int, str]] = []
         self.stalls: list[tuple[str, str, int, int]] = []  # weight, the module that needed it, begin, end
         self.add("process start", self.started_ns, entered_ns)
-
-    def restart(self, started_ns: int, entered_ns: int) -> None:
-        """Forget what was, and begin with another process: one that was forked has the times of its caller."""
-        self.__init__(started_ns, entered_ns)  # type: ignore[misc]
 
     def add(self, name: str, begin_ns: int, end_ns: int, thread: str = "") -> None:
         """Of this thread, or of what goes by the name of `thread`: another process, say."""
