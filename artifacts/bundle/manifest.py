@@ -94,15 +94,12 @@ class Guard(Record, frozen=True):
     drawn: tuple[str, ...] = ()  # the others that it draws from: nobody had seeded them, and nobody may have
     later_calls: LaterCalls = "fresh"
     after: tuple[int, ...] = ()  # states that must have been made before, since this one holds objects of theirs
-    leaves_more: bool = (
-        False  # init sets more than items of dictionaries: other globals, settings, variables; or imports modules
-    )
-    # of the states that leave more than items of dictionaries, those that must have been made before, in this order, and no other;
-    # None where it makes no difference
+    # init sets more than items of dictionaries: other globals, settings, variables; or it imports modules
+    leaves_more: bool = False
+    # the states that leave more, which must have been made before, in this order, and no other; None where it makes no difference
     order: tuple[int, ...] | None = None
-    items: tuple[
-        AddedItems, ...
-    ] = ()  # their keys must not be there, and the others must be as they were unless init is static
+    # keys that must not be there yet; the others must be as they were, unless init is static
+    items: tuple[AddedItems, ...] = ()
     computed: str | None = None  # the first part of the state that init computed: the CPU's capability must then be the trace's
 
 
