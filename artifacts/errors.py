@@ -28,6 +28,12 @@ class CheckFailed(TidalError):
     exit_code = 1
 
 
+class TooFewSamples(TidalError):
+    """What was asked for was measured, but too few times to say it."""
+
+    exit_code = 3
+
+
 class StateNotUsed(TidalError):
     """The start had to use the bundle's state (`--require`), and would run init instead. `code` is that of the cause."""
 

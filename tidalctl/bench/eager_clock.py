@@ -4,7 +4,8 @@
 
 EVENT is a JSON object or the path of a file with one, CONTEXT the JSON of all fields of the handler's context, ENCODE empty unless
 outputs are converted to JSON, SHAPE empty for an ordinary handler. Once the function is done, its marks (nanoseconds of the monotonic
-clock) and its output go to the file descriptor FD as JSON.
+clock) and its output go to the file descriptor FD as a line of JSON. Where EVENT is `-`, FD is a socket through which events come, one
+after the other; each is answered by such a line.
 """
 
 import time
@@ -15,6 +16,7 @@ import sys  # noqa: E402 - the clock comes first
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
 
@@ -28,12 +30,11 @@ def main() -> None:
     import importlib
     import json
     import os
-    from collections.abc import Iterator
 
-    if not event_text.startswith("{"):
+    if not event_text.startswith(("{", "-")):
         with open(event_text, encoding="utf-8") as file:
             event_text = file.read()
-    event = json.loads(event_text)
+    requests = [(json.loads(event_text), json.loads(context_text))] if event_text != "-" else _asked(int(fd))
     make_context = _loaded("context").Context
     encoded = _loaded("encoding").encoded if encode else None
     handler = importlib.import_module(module)
@@ -44,10 +45,27 @@ def main() -> None:
         for part in handler_name.split("."):
             handler = getattr(handler, part)
     imported = time.monotonic_ns()
+    for event, fields in requests:
+        try:
+            told = _answered(handler, event, make_context(fields), encoded)
+        except Exception as error:  # raised again, unless more events are to come
+            if event_text != "-":
+                raise
+            told = {"failed": f"{type(error).__name__}: {error}"}
+        report = json.dumps({"entered_ns": ENTERED, "imported_ns": imported, **told}).encode() + b"\n"
+        while report:
+            report = report[os.write(int(fd), report) :]
+
+
+def _answered(handler: "Any", event: object, context: object, encoded: "Any") -> "dict[str, Any]":
+    """Call the handler and print what it gives. Return when the first of it came, when it was done, and all of it."""
+    import json
+    from collections.abc import Iterator
+
     first = 0
-    result: Any = handler(event, make_context(json.loads(context_text)))  # type: ignore[operator]
+    result: Any = handler(event, context)
     if hasattr(result, "__await__") or hasattr(result, "__anext__"):
-        result = _loaded("event_loop").settled(result)
+        result = _loaded("event_loop", "event_loop").settled(result)
     streams = isinstance(result, Iterator)
     output: list[object] = []
     for piece in result if streams else (result,):
@@ -57,17 +75,25 @@ def main() -> None:
         text = piece if streams and isinstance(piece, str) else json.dumps(piece, ensure_ascii=False) + "\n"
         print(text, end="", flush=True)
         output.append(piece)
-    done = time.monotonic_ns()
-    marks = {"entered_ns": ENTERED, "imported_ns": imported, "first_token_ns": first or None, "done_ns": done}
-    report = json.dumps({**marks, "output": output if streams else output[0]}).encode()
-    while report:
-        report = report[os.write(int(fd), report) :]
+    return {"first_token_ns": first or None, "done_ns": time.monotonic_ns(), "output": output if streams else output[0]}
+
+
+def _asked(fd: int) -> "Iterator[tuple[Any, Any]]":
+    """The events that come through a socket, one a line, each with the fields of its context, until its other end is closed."""
+    import json
+
+    with open(fd, "rb", closefd=False) as lines:
+        for line in lines:
+            request = json.loads(line)
+            yield request["event"], request["context"]
 
 
 def _loaded(file: str, name: str = "") -> "Any":
     """Return a module of tidalctl/function, loaded by its path, without the package above it. With `name`, others find it by that."""
     import importlib.util
 
+    if name and f"tidalctl.function.{name}" in sys.modules:
+        return sys.modules[f"tidalctl.function.{name}"]
     path = f"{__file__.rpartition('/')[0]}/../function/{file}.py"
     spec = importlib.util.spec_from_file_location(f"tidalctl.function.{name or file}", path)
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]

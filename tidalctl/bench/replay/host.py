@@ -1,0 +1,146 @@
+"""A template host: `tidalctl serve` in a process of its own, asked over HTTP as any client asks it."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.bench.replay.resources import Usage, tree, used_by
+from tidalctl.bench.replay.serving import Answer, Served, Serving
+
+READY_S = 900.0  # until every template is ready, at the latest
+DRAIN_S = 20.0  # that the host has to end by itself
+STREAM = "application/x-ndjson"
+
+
+class HostServing(Serving):
+    """Requests to a host that has a template for each function, with the default options but those that are given."""
+
+    def __init__(self, functions: Mapping[str, Served], timeout_s: float, options: Sequence[str] = ()) -> None:
+        self._functions, self._timeout_s = functions, timeout_s
+        self._options = tuple(options)
+        self._bodies = {name: json.dumps(served.request).encode() for name, served in functions.items()}
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - goes with this object
+        self._process: subprocess.Popen[bytes] | None = None
+        self._address: tuple[str, int] = ("", 0)
+
+    def open(self) -> None:
+        named = [f"{name}={served.subject.path}" for name, served in self._functions.items()]
+        command = [sys.executable, "-P", "-m", "tidalctl", "serve", *named, "--listen", "127.0.0.1:0", "--json", *self._options]
+        self._process = subprocess.Popen(
+            command,
+            cwd=next(iter(self._functions.values())).subject.plain.cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        alarm = threading.Timer(READY_S, self._process.kill)
+        alarm.daemon = True
+        alarm.start()
+        try:
+            self._wait_until_ready(self._process)
+        finally:
+            alarm.cancel()
+        threading.Thread(target=self._drain, args=(self._process,), name="host", daemon=True).start()
+
+    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        waiting = set(self._functions)
+        while waiting or not self._address[1]:
+            line = process.stdout.readline()
+            if not line:
+                raise TidalError(f"the host did not become ready: {self._last_words()}", "see: tidalctl serve --help")
+            told: dict[str, Any] = json.loads(line)
+            if told["event"] == "listening":
+                address = urllib.parse.urlsplit(told["url"])
+                self._address = (address.hostname or "127.0.0.1", address.port or 80)
+            elif told["event"] == "ready":
+                waiting.discard(told["function"])
+            elif told["event"] == "failed":
+                name = told["function"]
+                raise TidalError(
+                    f"the host can't serve {name}: {told.get('text') or told.get('cause')}",
+                    f"try it alone: tidalctl run {self._functions[name].subject.shown} --event …",
+                )
+
+    @staticmethod
+    def _drain(process: "subprocess.Popen[bytes]") -> None:
+        assert process.stdout is not None
+        while process.stdout.readline():
+            continue
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        lines = self._log.read().decode(errors="replace").strip().splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return (errors or lines or [f"nothing within {READY_S:g} s"])[-1]
+
+    def answer(self, function: str) -> Answer:
+        connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
+        start = "none"
+        try:
+            connection.request(
+                "POST",
+                f"/functions/{urllib.parse.quote(function, safe='')}/invocations",
+                self._bodies[function],
+                {"Content-Type": "application/json", "Accept": f"{STREAM}, application/json"},
+            )
+            response = connection.getresponse()
+            start = response.headers.get("Tidalctl-Start", "none")
+            first = response.readline()
+            first_ns = time.monotonic_ns()
+            rest = response.read()
+            done_ns = time.monotonic_ns()
+            if response.status != http.HTTPStatus.OK:
+                return Answer(start=start, done_ns=done_ns, failed=f"{response.status}: {_said(first + rest)}")
+            streams = response.headers.get_content_type() == STREAM
+            output = [json.loads(line) for line in (first + rest).splitlines()] if streams else json.loads(first + rest)
+        except TimeoutError:
+            return Answer(start=start, done_ns=time.monotonic_ns(), failed=f"no answer within {self._timeout_s:g} s")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            return Answer(start=start, done_ns=time.monotonic_ns(), failed=f"{type(error).__name__}: {error}")
+        finally:
+            connection.close()
+        return Answer(
+            start=start,
+            first_ns=first_ns if first else None,
+            done_ns=done_ns,
+            output=output,
+            strategy=response.headers.get("Tidalctl-Strategy"),
+            cause=response.headers.get("Tidalctl-Cause"),
+        )
+
+    def roots(self) -> list[int]:
+        return [] if self._process is None or self._process.poll() is not None else [self._process.pid]
+
+    def used(self) -> Usage:
+        return used_by(tree(self.roots()))
+
+    def close(self) -> None:
+        """Ask the host to end, as SIGTERM does; kill it where it does not."""
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(DRAIN_S)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _said(body: bytes) -> str:
+    """What the body of an error says, in a line."""
+    return " ".join(body.decode(errors="replace").split())[:200]
