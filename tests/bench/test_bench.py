@@ -17,7 +17,8 @@ import msgspec
 import pytest
 import sample_artifacts
 import typer
-from conftest import interruptible, python, tidalctl, write_project
+from conftest import interruptible, python, tidalctl
+from small_bundle import write_bundle
 from typer.testing import CliRunner
 
 from tidalctl.artifacts.bundle.directory import open_bundle
@@ -49,17 +50,6 @@ report = {"schema": 1, "output": ["a", event.get("bundle_letter", event["letter"
 print(json.dumps(report))
 print("printed by an exit handler")
 """
-
-
-def write_bundle(folder: Path, app: str = APP, reproducible: bool = True) -> Path:
-    """A bundle without a snapshot, and beside it the project that it was made from."""
-    project, bundle = folder / "project", folder / "app.bundle"
-    write_project(project, app)
-    environment = sample_artifacts.fingerprint(torch="9.9.9", cpu_capability="")
-    sample_artifacts.write_bundle(bundle, app, reproducible=reproducible, fingerprint=environment)
-    where = {"root": "../project", "cwd": "../project", "read": [], "code_files": ["project:app.py"]}
-    (bundle / PROVENANCE).write_text(json.dumps(where))
-    return bundle
 
 
 @pytest.fixture
@@ -192,7 +182,7 @@ def test_a_bundle_that_fails_hands_on_its_error_and_hint(tmp_path: Path) -> None
 @pytest.mark.usefixtures("stand_in")
 def test_runs_are_paired_and_change_places(tmp_path: Path) -> None:
     said: list[str] = []
-    subject = session.open_subject(write_bundle(tmp_path))
+    subject = session.open_subject(write_bundle(tmp_path, APP))
     result = session.measure(subject, {"letter": "b"}, 3, ["warm"], said.append)
     assert said[:2] == ["warm-up: eager", "warm-up: bundle"]
     assert [s.variant for s in result.samples] == ["eager", "bundle", "bundle", "eager", "eager", "bundle"]
@@ -204,7 +194,7 @@ def test_runs_are_paired_and_change_places(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_the_json_has_its_schema(tmp_path: Path) -> None:
-    done = run_command(str(write_bundle(tmp_path)), "--event", '{"letter": "b"}', "-n", "1", "--cache", "both", "--json")
+    done = run_command(str(write_bundle(tmp_path, APP)), "--event", '{"letter": "b"}', "-n", "1", "--cache", "both", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert list(found) == ["schema", "machine", "bundle", "speedup", "samples"] and found["schema"] == 1
@@ -223,14 +213,16 @@ def test_the_json_has_its_schema(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_differing_outputs_exit_1_after_the_numbers(tmp_path: Path, options: tuple[str, ...]) -> None:
-    done = run_command(str(write_bundle(tmp_path)), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1", *options)
+    done = run_command(
+        str(write_bundle(tmp_path, APP)), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1", *options
+    )
     assert isinstance(done.exception, CheckFailed) and done.exception.exit_code == 1
     assert "1 of 2" in done.exception.message
     if options:
         assert [s["output_equal"] for s in json.loads(done.stdout)["samples"]] == [True, False]
     else:
         assert "outputs differ" in done.stdout and "warm: first token" in done.stdout
-        write_bundle(tmp_path, reproducible=False)
+        write_bundle(tmp_path, APP, reproducible=False)
         done = run_command(str(tmp_path / "app.bundle"), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
         assert done.exit_code == 0 and "outputs are not compared" in " ".join(done.stdout.split())
 
@@ -246,13 +238,13 @@ def ship(bundle: Path, name: str, text: str) -> None:
 
 @pytest.mark.usefixtures("stand_in")
 def test_a_required_strategy_is_required_of_the_runs_from_the_bundle(tmp_path: Path) -> None:
-    done = run_command(str(write_bundle(tmp_path)), "--event", '{"letter": "b"}', "-n", "1", "--require", "script")
+    done = run_command(str(write_bundle(tmp_path, APP)), "--event", '{"letter": "b"}', "-n", "1", "--require", "script")
     assert isinstance(done.exception, TidalError) and done.exception.message.endswith("not by script")
 
 
 @pytest.mark.usefixtures("stand_in")
 def test_source_that_changed_since_is_named(tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path)
+    bundle = write_bundle(tmp_path, APP)
     ship(bundle, "code/other.py", "x = 1\n")
     (tmp_path / "project" / "other.py").write_text("x = 2\n")
     result = session.measure(session.open_subject(bundle), {"letter": "b"}, 1, ["warm"], lambda _: None)
@@ -282,7 +274,7 @@ def test_verify_tells_of_a_project_that_changed_or_is_gone(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("content", ["", "[]", '{"root": 5}', '{"root": "relative"}'])
 def test_a_provenance_that_says_nothing_is_refused(tmp_path: Path, content: str) -> None:
-    bundle = write_bundle(tmp_path)
+    bundle = write_bundle(tmp_path, APP)
     (bundle / PROVENANCE).write_text(content)
     with pytest.raises(TidalError):
         session.open_subject(bundle)
@@ -290,7 +282,7 @@ def test_a_provenance_that_says_nothing_is_refused(tmp_path: Path, content: str)
 
 def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:
     """With the real `tidalctl run` as the child, which answers by running init the ordinary way, and says so."""
-    bundle = write_bundle(tmp_path)
+    bundle = write_bundle(tmp_path, APP)
     script = f"""
         import sys, types, typer
         from pathlib import Path

@@ -8,6 +8,7 @@ import typer
 
 from tidalctl.artifacts.errors import CheckFailed, TidalError, TooFewSamples
 from tidalctl.commands.duration import parse_duration
+from tidalctl.commands.size import parse_size
 
 
 def replay(
@@ -47,6 +48,10 @@ def replay(
     ] = "10m",
     slo: Annotated[str, typer.Option(help="The first token is to come within this time.")] = "2s",
     timeout: Annotated[str, typer.Option(help="A request that has no answer by then has failed.")] = "2m",
+    memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="The memory that each way may hold: idle instances are ended before their time."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all samples as JSON instead of the table.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the replay as a page to look at (HTML).")] = None,
 ) -> None:
@@ -75,6 +80,7 @@ def replay(
         keep_warm_s=parse_duration("--keep-warm", keep_warm, "10m"),
         slo_s=parse_duration("--slo", slo, "2s"),
         timeout_s=parse_duration("--timeout", timeout, "2m"),
+        memory=None if memory is None else parse_size("--memory", memory, "8GB"),
         seed=seed,
     )
     choice = Choice(
@@ -97,11 +103,10 @@ def replay(
 
         print(dumps(document(replayed), indent=1, ensure_ascii=False), flush=True)
     else:
-        from rich.console import Console
-
         from tidalctl.bench.replay.render import render
+        from tidalctl.report.terminal import console
 
-        render(replayed, Console(highlight=False))
+        render(replayed, console())
     if report:
         from tidalctl.bench.replay.report_page import replay_page
 

@@ -27,7 +27,7 @@ def drive(
 
     `expected` has each mapping's output to compare with, None where there is nothing to compare.
     """
-    watch = MemoryWatch(serving.roots)
+    watch = MemoryWatch(serving.roots, serving.hold)
     answers: list[tuple[int, Answer] | None] = [None] * len(arrivals)
     with serving, watch.watching():
         opened_ns = time.monotonic_ns()

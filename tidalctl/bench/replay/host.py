@@ -127,6 +127,9 @@ class HostServing(Serving):
     def used(self) -> Usage:
         return used_by(tree(self.roots()))
 
+    def hold(self, memory: Mapping[int, int]) -> None:
+        """A host keeps to its bound by itself."""
+
     def close(self) -> None:
         """Ask the host to end, as SIGTERM does; kill it where it does not."""
         process = self._process

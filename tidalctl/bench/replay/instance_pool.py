@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from tidalctl.bench.replay.instance import Instance, NoAnswer
 from tidalctl.bench.replay.resources import Usage, tree, used_by
@@ -16,7 +16,8 @@ class InstancePool(Serving):
     """Instances of some functions, each answering one request at a time.
 
     A request that finds no idle instance of its function has one started (cold). The one that was idle for the shortest time answers
-    (warm), and those that have been idle for `keep_warm_s` are ended.
+    (warm), and those that have been idle for `keep_warm_s` are ended. When all together hold more than `memory` bytes, those are ended
+    that have been idle for the longest time.
     """
 
     def __init__(
@@ -25,9 +26,10 @@ class InstancePool(Serving):
         command: Callable[[Served], list[str]],
         keep_warm_s: float,
         timeout_s: float,
+        memory: int | None = None,
     ) -> None:
         self._functions, self._command = functions, command
-        self._keep_warm_s, self._timeout_s = keep_warm_s, timeout_s
+        self._keep_warm_s, self._timeout_s, self._memory = keep_warm_s, timeout_s, memory
         self._requests = {
             name: json.dumps({"event": served.request, "context": served.context}).encode() + b"\n"
             for name, served in functions.items()
@@ -97,10 +99,29 @@ class InstancePool(Serving):
         while not self._closing.wait(LOOK_EVERY_S):
             with self._lock:
                 expired = [instance for idle in self._idle.values() for instance in idle if self._expired(instance)]
-                for idle in self._idle.values():
-                    idle[:] = [instance for instance in idle if instance not in expired]
+                self._take_away(expired)
             for instance in expired:
                 self._end(instance)
+
+    def hold(self, memory: Mapping[int, int]) -> None:
+        if self._memory is None:
+            return
+        excess = sum(memory.values()) - self._memory
+        ending: list[Instance] = []
+        with self._lock:
+            idle = [instance for instances in self._idle.values() for instance in instances]
+            for instance in sorted(idle, key=lambda instance: instance.idle_since):
+                if excess <= 0:
+                    break
+                excess -= memory.get(instance.pid, 0)
+                ending.append(instance)
+            self._take_away(ending)
+        for instance in ending:
+            self._end(instance)
+
+    def _take_away(self, instances: Sequence[Instance]) -> None:
+        for idle in self._idle.values():
+            idle[:] = [instance for instance in idle if instance not in instances]
 
     def _end(self, instance: Instance) -> None:
         """End an instance that is nobody's: neither idle nor answering."""

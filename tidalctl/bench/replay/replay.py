@@ -29,6 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     keep_warm_s: float = 600.0
     slo_s: float = 2.0
     timeout_s: float = 120.0
+    memory: int | None = None
     seed: int = 0
 
 
@@ -52,6 +53,7 @@ def replay(arrivals: Arrivals, functions: Mapping[str, Served], settings: Settin
         maps=tuple(_map(one, functions) for one in served),
         slo_s=settings.slo_s,
         keep_warm_s=settings.keep_warm_s,
+        memory=settings.memory,
         ways=tuple(ways),
         remarks=tuple(remarks),
     )
@@ -59,9 +61,9 @@ def replay(arrivals: Arrivals, functions: Mapping[str, Served], settings: Settin
 
 def _serving(name: WayName, functions: Mapping[str, Served], settings: Settings) -> Serving:
     if name == "host":
-        return HostServing(functions, settings.timeout_s)
+        return HostServing(functions, settings.timeout_s, () if settings.memory is None else ("--memory", str(settings.memory)))
     command = plain_command if name == "plain" else bundle_command
-    return InstancePool(functions, command, settings.keep_warm_s / settings.speed, settings.timeout_s)
+    return InstancePool(functions, command, settings.keep_warm_s / settings.speed, settings.timeout_s, settings.memory)
 
 
 def _plain_output(served: Served) -> str | None:

@@ -4,7 +4,7 @@ from tidalctl.bench.replay.render import headlines, notes, rows
 from tidalctl.bench.replay.samples import Replayed, Sample, Way, percentile
 from tidalctl.report import markup
 from tidalctl.report.markup import facts, percent, safe, table
-from tidalctl.report.terminal import seconds_text
+from tidalctl.report.terminal import seconds_text, size_text
 
 ROOM = 1.2  # of the latest first token: its time stands beside it
 HOW = {"plain": "a process an instance", "bundle": "the same, from bundles", "host": "forks of template processes"}
@@ -59,6 +59,8 @@ def _facts(replayed: Replayed) -> str:
         (f"map {one['mapping']}", safe(f"{one['function']} for {one['functions']} functions, {one['bundle']}, {one['digest']}"))
         for one in replayed.maps
     ]
+    if replayed.memory is not None:
+        found.append(("memory, at most", size_text(replayed.memory)))
     found += [
         ("seed", safe(replayed.arrivals["seed"])),
         ("machine", safe(markup.machine_line(replayed.machine))),

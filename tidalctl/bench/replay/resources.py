@@ -99,7 +99,7 @@ class MemoryWatch:
     `told` is called after each look, with the memory of each tree by its root.
     """
 
-    def __init__(self, roots: Callable[[], list[int]], told: Callable[[dict[int, int]], None] = lambda memory: None) -> None:
+    def __init__(self, roots: Callable[[], list[int]], told: Callable[[dict[int, int]], None]) -> None:
         self._roots, self._told = roots, told
         self._peak = 0
         self._unknown = False

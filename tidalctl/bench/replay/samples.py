@@ -77,6 +77,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     maps: tuple[dict[str, Any], ...]
     slo_s: float
     keep_warm_s: float
+    memory: int | None
     ways: tuple[Way, ...]
     remarks: tuple[str, ...] = ()
 
@@ -122,6 +123,7 @@ def document(replayed: Replayed) -> dict[str, Any]:
         "maps": list(replayed.maps),
         "slo_s": replayed.slo_s,
         "keep_warm_s": replayed.keep_warm_s,
+        "memory_bytes": replayed.memory,
         "plain_cold_share": cold_share(replayed),
         "ways": [
             {

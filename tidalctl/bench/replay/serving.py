@@ -1,6 +1,7 @@
 """A way of serving: what a replay asks of it. Each implementation has a module of its own."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -67,6 +68,10 @@ class Serving(ABC):
     @abstractmethod
     def used(self) -> Usage:
         """What all of its processes have used so far, those that are gone and what they have started included."""
+
+    @abstractmethod
+    def hold(self, memory: Mapping[int, int]) -> None:
+        """Look at the memory of each of the roots, in bytes; called about every second: keep to a bound, where there is one."""
 
     @abstractmethod
     def close(self) -> None:

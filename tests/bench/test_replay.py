@@ -1,0 +1,356 @@
+"""What `tidalctl replay` does with real processes: requests sent when due, instances started, kept and ended, and what they used."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TIDALCTL, interruptible, tidalctl
+from small_bundle import write_bundle
+
+from tidalctl.bench.replay.arrivals import Arrival
+from tidalctl.bench.replay.driver import drive
+from tidalctl.bench.replay.instance import plain_command
+from tidalctl.bench.replay.instance_pool import InstancePool
+from tidalctl.bench.replay.mapping import Mapping as Map
+from tidalctl.bench.replay.mapping import open_functions
+from tidalctl.bench.replay.render import notes, rows
+from tidalctl.bench.replay.report_page import replay_page
+from tidalctl.bench.replay.resources import Usage
+from tidalctl.bench.replay.samples import Replayed, Sample, Way, document, percentile
+from tidalctl.bench.replay.serving import Answer, Served, Serving
+
+# a function that does what its event says, and counts its events in a global
+APP = """
+import os, time
+count = 0
+def handler(event, context):
+    global count
+    count += 1
+    end = time.process_time() + event.get("cpu_s", 0)
+    while time.process_time() < end:
+        pass
+    event.get("memory") and globals().update(kept=bytearray(event["memory"]))
+    time.sleep(event.get("sleep_s", 0))
+    if "raise" in event:
+        raise ValueError(event["raise"])
+    if event.get("exit"):
+        os.write(2, b"on its way out\\n")
+        os._exit(3)
+    yield [context.function_name, event["letter"]]
+    yield count if event.get("count") else None
+"""
+EVENT = '{"letter": "a"}'
+Pool = Callable[..., InstancePool]
+
+
+def served(folder: Path, *events: str) -> dict[str, Served]:
+    """Functions f0, f1, … of one bundle, each with an event of its own."""
+    bundle = write_bundle(folder, APP)
+    names = [f"f{number}" for number in range(len(events))]
+    maps = [Map(name, str(bundle), event) for name, event in zip(names, events, strict=True)]
+    return open_functions(names, maps)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    """Make a pool of plain instances, one function an event, and open it."""
+    made: list[InstancePool] = []
+
+    def make(*events: str, keep_warm_s: float = 60, timeout_s: float = 30, memory: int | None = None) -> InstancePool:
+        made.append(InstancePool(served(tmp_path, *events), plain_command, keep_warm_s, timeout_s, memory))
+        made[-1].open()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+        assert one.roots() == []
+
+
+def test_an_idle_instance_of_the_function_answers_and_others_start(pool: Pool) -> None:
+    serving = pool(EVENT, '{"letter": "b"}')
+    begin = time.monotonic_ns()
+    first, second, other = serving.answer("f0"), serving.answer("f0"), serving.answer("f1")
+    assert [answer.start for answer in (first, second, other)] == ["cold", "warm", "cold"]
+    assert first.output == [["app", "a"], None] and other.output == [["app", "b"], None]
+    assert first.first_ns and second.first_ns and begin < first.first_ns <= first.done_ns < second.first_ns <= second.done_ns
+    assert len(serving.roots()) == 2
+
+
+def test_requests_at_once_have_an_instance_each(pool: Pool) -> None:
+    serving = pool('{"letter": "a", "sleep_s": 0.5}')
+    found: list[Answer] = []
+    threads = [threading.Thread(target=lambda: found.append(serving.answer("f0"))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [answer.start for answer in found] == ["cold"] * 3 and len(serving.roots()) == 3
+    assert serving.answer("f0").start == "warm"
+
+
+def test_an_instance_that_was_idle_for_too_long_is_ended(pool: Pool) -> None:
+    serving = pool(EVENT, keep_warm_s=0.3)
+    serving.answer("f0")
+    (pid,) = serving.roots()
+    wait_until(lambda: not serving.roots())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert serving.answer("f0").start == "cold"
+
+
+def test_memory_beyond_the_bound_ends_the_longest_idle(pool: Pool) -> None:
+    serving = pool(EVENT, EVENT, EVENT, memory=100)
+    serving.answer("f0")
+    (oldest,) = serving.roots()
+    serving.answer("f1")
+    serving.answer("f2")
+    serving.hold(dict.fromkeys(serving.roots(), 33))
+    assert len(serving.roots()) == 3
+    serving.hold(dict.fromkeys(serving.roots(), 34))
+    assert len(serving.roots()) == 2 and oldest not in serving.roots()
+    assert [serving.answer(name).start for name in ("f2", "f1", "f0")] == ["warm", "warm", "cold"]
+
+
+def test_a_failure_is_an_answer_and_the_next_request_is_served(pool: Pool) -> None:
+    raises, exits, hangs = '{"letter": "a", "raise": "no"}', '{"letter": "a", "exit": true}', '{"letter": "a", "sleep_s": 60}'
+    serving = pool(raises, exits, hangs, EVENT, timeout_s=2)
+    assert serving.answer("f0").failed == "ValueError: no"
+    assert serving.answer("f0").start == "warm"  # its process goes on
+    assert serving.answer("f1").failed == "the process ended: on its way out"
+    assert serving.answer("f1").start == "cold"
+    assert serving.answer("f2").failed == "no answer within 2 s"
+    assert len(serving.roots()) == 1
+    assert serving.answer("f3").failed is None
+
+
+def test_what_instances_use_is_counted_while_they_run_and_when_they_are_gone(pool: Pool, tmp_path: Path) -> None:
+    serving = pool('{"letter": "a", "cpu_s": 0.4}')
+    assert serving.used() == Usage()
+    serving.answer("f0")
+    running = serving.used()
+    assert 0.4 <= running.cpu_s < 2
+    serving.close()
+    assert serving.roots() == [] and running.cpu_s - 0.05 <= serving.used().cpu_s < running.cpu_s + 0.5
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+class Slow(Serving):
+    """Answers each request half a second after it came, from no process at all."""
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    def open(self) -> None:
+        time.sleep(0.2)
+
+    def answer(self, function: str) -> Answer:
+        time.sleep(0.5)
+        now = time.monotonic_ns()
+        return Answer(start="warm", first_ns=now, done_ns=now, output=function)
+
+    def roots(self) -> list[int]:
+        return []
+
+    def used(self) -> Usage:
+        return Usage(1.0, 100)
+
+    def hold(self, memory: Mapping[int, int]) -> None:
+        assert memory == {}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_requests_are_sent_when_due_whatever_has_become_of_others(tmp_path: Path) -> None:
+    functions = served(tmp_path, EVENT, EVENT)
+    arrivals = [Arrival(at, "f1" if at == 2 else "f0") for at in (0.0, 0.5, 1.0, 2.0)]
+    serving = Slow()
+    way = drive("plain", serving, arrivals, 10, functions, {0: '"f0"', 1: '"f0"'}, lambda text: None)
+    assert serving.closed == 1
+    assert [sample.due_s for sample in way.samples] == pytest.approx([0, 0.05, 0.1, 0.2])
+    assert all(0 <= sample.late_s < 0.2 for sample in way.samples)  # of answers one after the other it would be 1.3 s
+    assert all(0.5 <= (sample.ttft_s or 0) < 0.75 for sample in way.samples)
+    assert [sample.output_equal for sample in way.samples] == [True, True, True, False]
+    assert way.opening_s >= 0.2 and 0.7 <= way.serving_s < 1.5
+    assert (way.opening, way.serving) == (Usage(1.0, 100), Usage(0.0, 0))
+
+
+def test_the_whole_memory_is_seen(tmp_path: Path) -> None:
+    functions = served(tmp_path, '{"letter": "a", "memory": 200000000, "sleep_s": 0.2}')
+    pool = InstancePool(functions, plain_command, 60, 30)
+    way = drive("plain", pool, [Arrival(0.0, "f0"), Arrival(0.01, "f0")], 1, functions, {0: None}, lambda text: None)
+    assert way.peak_memory is not None and 4e8 < way.peak_memory < 6e8
+    assert [sample.output_equal for sample in way.samples] == [None, None]
+
+
+# --- the command
+
+
+def replay(folder: Path, *options: object, event: str = EVENT, **more: Any) -> Any:
+    return tidalctl("replay", *options, "--map", f"*=app.bundle:{event}", cwd=folder, **more)
+
+
+def test_enough_plain_requests_are_measured_and_reported(tmp_path: Path) -> None:
+    write_bundle(tmp_path, APP)
+    options = ("--functions", 2, "--rate", 1, "--seconds", 30, "--speed", 10, "--against", "plain", "--keep-warm", "20s")
+    done = replay(tmp_path, *options, "--json", "--report", "replay.html")
+    found = json.loads(done.ok().out)
+    (way,) = found["ways"]
+    assert found["schema"] == 1 and found["arrivals"]["requests"] == len(way["samples"]) >= 20
+    assert found["arrivals"]["offered_rate"] == pytest.approx(len(way["samples"]) / 3)
+    assert way["starts"]["cold"] + way["starts"]["warm"] == len(way["samples"]) and way["starts"]["cold"] >= 2
+    assert found["plain_cold_share"] == way["starts"]["cold"] / len(way["samples"])
+    assert way["failed"] == way["differing"] == 0 and all(sample["output_equal"] for sample in way["samples"])
+    assert 0 < way["ttft_s"]["p50"] <= way["ttft_s"]["p95"] <= way["ttft_s"]["max"] and way["ttft_s"]["p99"] is None
+    assert way["cpu_s"] > 0 and way["peak_memory_bytes"] > 5e6 and way["seconds"] >= way["samples"][-1]["due_s"]
+    assert "instances" in (tmp_path / "replay.html").read_text()
+
+
+def test_few_requests_from_the_bundle_are_right_and_too_few_for_a_p95(tmp_path: Path) -> None:
+    """From a real start of the bundle, which this function's needs torch for, and then from that process."""
+    write_bundle(tmp_path, APP)
+    (tmp_path / "two.csv").write_text("at_s,function\n0,f\n30,f\n")
+    done = replay(tmp_path, "two.csv", "--speed", 10, "--against", "plain,bundle")
+    done.one_error("too few answers for a p95: plain, bundle", code=3)
+    shown = [line.split() for line in done.out.splitlines()]
+    assert ["started", "cold", "1", "1"] in shown and ["started", "warm", "1", "1"] in shown
+    assert ["outputs", "that", "differ", "0", "0"] in shown
+
+
+def test_answers_that_differ_or_fail_exit_1_after_the_numbers(tmp_path: Path) -> None:
+    write_bundle(tmp_path, APP)
+    (tmp_path / "two.csv").write_text("at_s,function\n0,f\n1,f\n")
+    done = replay(tmp_path, "two.csv", "--against", "plain", event='{"letter": "a", "count": true}')
+    done.one_error("answers are missing or differ from the plain function's: 1 of plain", code=1)
+    assert "outputs differ from the plain function's first one for map 0" in done.out
+
+
+def test_what_can_not_be_replayed_is_told_at_once(tmp_path: Path) -> None:
+    write_bundle(tmp_path, APP)
+    options = ("--rate", 1, "--seconds", 9)
+    replay(tmp_path).one_error("no file of arrivals is named")
+    replay(tmp_path, *options, "--against", "plain,magic").one_error("'magic' is no way of serving", "plain,bundle,host")
+    replay(tmp_path, *options, "--keep-warm", "long").one_error("--keep-warm 'long' is not a time")
+    replay(tmp_path, *options, "--speed", "nan").one_error("--speed 'nan'")
+    replay(tmp_path, *options, event="[1]").one_error("--map [1] is not a JSON object")
+    tidalctl("replay", *options, "--map", f"*=none.bundle:{EVENT}", cwd=tmp_path).one_error("none.bundle")
+
+
+def test_an_interrupted_replay_leaves_no_process(tmp_path: Path) -> None:
+    write_bundle(tmp_path, APP)
+    (tmp_path / "two.csv").write_text("at_s,function\n0,f\n900,f\n")
+    command = [*TIDALCTL, "replay", "two.csv", "--against", "plain", "--map", f"*=app.bundle:{EVENT}"]
+    environment = {**os.environ, "REPLAY_MARK": str(tmp_path)}
+    parent = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, preexec_fn=interruptible)
+
+    def instances() -> list[str]:
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                command, environ = (Path("/proc", name, part).read_bytes() for part in ("cmdline", "environ"))
+            except OSError:
+                continue
+            if str(tmp_path).encode() in environ and b"eager_clock.py" in command and b"\0-\0" in command:
+                found.append(name)
+        return found
+
+    wait_until(lambda: len(instances()) == 1)
+    parent.send_signal(signal.SIGINT)
+    assert parent.wait(20) == 130
+    assert instances() == [] and parent.stderr is not None and b"Traceback" not in parent.stderr.read()
+
+
+def test_the_parent_imports_no_torch(tmp_path: Path) -> None:
+    script = "import sys, tidalctl.commands.replay, tidalctl.bench.replay.replay, tidalctl.bench.replay.report_page\n"
+    script += "print([name for name in sys.modules if name.partition('.')[0] in ('torch', 'numpy')])"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# --- the figures
+
+
+def sample(ttft_s: float | None = 1.0, **changed: Any) -> Sample:
+    fields: dict[str, Any] = {
+        "function": "f0",
+        "mapping": 0,
+        "due_s": 0.0,
+        "late_s": 0.001,
+        "start": "cold",
+        "ttft_s": ttft_s,
+        "total_s": ttft_s,
+        "output_equal": True,
+    }
+    return Sample(**{**fields, **changed})
+
+
+def replayed(*samples: Sample, **changed: Any) -> Replayed:
+    fields: dict[str, Any] = {
+        "name": "plain",
+        "opening_s": 0.0,
+        "opening": Usage(),
+        "serving_s": 10.0,
+        "serving": Usage(5.0, 1000),
+        "peak_memory": 2000,
+    }
+    way = Way(samples=samples, **{**fields, **changed})
+    told = {
+        "source": "some",
+        "functions": 1,
+        "requests": len(samples),
+        "seconds": 10.0,
+        "speed": 1.0,
+        "offered_rate": 1.0,
+        "seed": 0,
+    }
+    told["functions_asked"] = 1
+    mapped = {"mapping": 0, "bundle": "app.bundle", "digest": "d", "function": "app:handler", "functions": 1, "compared": True}
+    return Replayed(machine={}, arrivals=told, maps=(mapped,), slo_s=2.0, keep_warm_s=600.0, memory=None, ways=(way,))
+
+
+def test_a_percentile_is_a_measured_value_or_nothing() -> None:
+    values = [float(n) for n in range(1, 101)]
+    assert [percentile(values, share) for share in (0.5, 0.95, 0.99)] == [50, 95, 99]
+    assert (
+        percentile(values[:20], 0.95) == 19 and percentile(values[:19], 0.95) is None and percentile(values[:99], 0.99) is None
+    )
+
+
+def test_a_failure_is_none_of_the_times_and_misses_the_time_limit() -> None:
+    made = replayed(*[sample(1.0)] * 20, *[sample(3.0)] * 4, sample(None, failed="it ended", output_equal=None))
+    (way,) = document(made)["ways"]
+    assert way["requests"] == 25 and way["failed"] == 1 and way["within_slo"] == 20 / 25 and way["ttft_s"]["p95"] == 3.0
+    shown = dict(rows(made))
+    assert shown["failed"] == "1" and shown["within 2 s"] == "80.0%" and shown["cores busy"] == "0.50"
+    assert "plain: failed 1 times: it ended" in list(notes(made))
+
+
+def test_a_busy_driver_and_a_memory_that_is_not_told_are_seen() -> None:
+    made = replayed(*[sample(late_s=0.5)] * 20, peak_memory=None, serving=Usage(1.0, None))
+    assert dict(rows(made))["peak memory"] == dict(rows(made))["read from disk"] == "–"
+    assert any("more than 500 ms late" in note for note in notes(made))
+
+
+def test_the_page_holds_every_sample_and_no_name_runs_as_markup() -> None:
+    hostile = "<script>alert(1)</script>"
+    made = replayed(
+        sample(1.0, function=hostile), sample(2.5, output_equal=False), sample(None, failed=hostile, output_equal=None)
+    )
+    page = replay_page(made)
+    assert page.count("<i style=") + page.count('<i class="doubt"') == 2
+    assert hostile not in page and "&lt;script&gt;" in page and "2.50 s" in page
