@@ -109,7 +109,7 @@ def _start_host(folder: Path, listening: socket.socket) -> None:
     log = os.open(folder / LOG, flags, 0o600)
     try:
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "tidalctl.host.front", str(descriptor), str(folder)],
+            [sys.executable, "-P", "-m", "tidalctl.host.kept_host", str(descriptor), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
