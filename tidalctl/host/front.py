@@ -5,7 +5,7 @@ It never imports torch, nor a user's module. When it ends, everything ends that 
 
 import asyncio
 import os
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -24,11 +24,14 @@ class Front:
         self.ended = asyncio.Event()
         self._spares = spares
         self._making_spares: asyncio.TimerHandle | None = None
+        self._beside: set[asyncio.Task[None]] = set()
         self._busy_at_once = max(1, (os.cpu_count() or 1) // 2)
 
-    def add(self, name: str, bundle: str, environ: Mapping[str, str], directory: str) -> ServedFunction:
-        """Serve a bundle under a name from now on."""
-        served = ServedFunction(name, bundle, environ, directory, self._changed, self._spares)
+    def add(
+        self, name: str, bundle: str, environ: Mapping[str, str], directory: str, *, follow: bool = False
+    ) -> ServedFunction:
+        """Serve a bundle under a name from now on (see ServedFunction)."""
+        served = ServedFunction(name, bundle, environ, directory, self._changed, self._spares, follow=follow)
         self.functions[name] = served
         return served
 
@@ -54,6 +57,12 @@ class Front:
             except NotServed:
                 if template.state != "ended" or attempt:  # a template that had been ready is made again, once
                     raise
+
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside everything else, until the front ends."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
     @property
     def running(self) -> int:

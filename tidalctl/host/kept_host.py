@@ -87,7 +87,7 @@ class KeptHost:
         bundle = str(request["bundle"])
         function = self._front.functions.get(bundle)
         if function is None:
-            function = self._front.add(bundle, bundle, request["environ"], request["directory"])
+            function = self._front.add(bundle, bundle, request["environ"], request["directory"], follow=True)
         function.keep_s = max(function.keep_s, float(request["keep_s"]))
         self._keep_s = max(self._keep_s, function.keep_s)
         send(connection, {"taken": True})

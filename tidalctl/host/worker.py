@@ -46,7 +46,7 @@ def serve_one(template: Template, generators: GlobalGenerators, orders: socket.s
 
 def answer(template: Template, generators: GlobalGenerators, request: Mapping[str, Any], streams: list[int]) -> NoReturn:
     """Answer a request with its client's own properties, and end with the exit code that an ordinary start would have."""
-    take_over(request, streams[:3])
+    take_over(request, streams[:3])  # a request over HTTP has neither environment nor directory: the host's are the worker's
     generators.put_right()
     template.timeline.restart(int(request["started_ns"]), int(request["entered_ns"]))
     template.timeline.add("host", int(request["entered_ns"]), time.monotonic_ns())

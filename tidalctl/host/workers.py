@@ -99,7 +99,7 @@ class Workers:
                 self._make(ahead=True)
             return
         asked = Asked(socket.socket(fileno=descriptors[0]), message, descriptors[1:], time.monotonic())
-        mismatch = environment_mismatch(self._source.manifest, self._environ, message["environ"])
+        mismatch = environment_mismatch(self._source.manifest, self._environ, message.get("environ", self._environ))
         if mismatch is not None:
             self._refuse(asked, {"code": mismatch.code, "text": mismatch.text})
         else:
@@ -166,6 +166,8 @@ class Workers:
         del self._waiting[0]
         close(asked.descriptors)
         worker.asked = asked
+        if worker.ready:
+            self._tell_spares()
 
     def _client_gone(self, asked: Asked) -> None:
         """The client of a request has closed its connection."""
