@@ -13,7 +13,6 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.replay.arrivals import Arrival, Arrivals, read_arrivals
 from tidalctl.bench.replay.drawn import Choice, chosen_arrivals, first_seconds, generate, thin
 from tidalctl.bench.replay.mapping import Mapping, assign, parse_mapping
-from tidalctl.commands.duration import parse_duration
 
 LLM = """TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:03.9799600,4808,10
@@ -204,11 +203,3 @@ def test_a_map_of_another_form_is_refused(text: str) -> None:
 def test_maps_that_leave_a_function_out_or_serve_none_are_refused(names: list[str], said: str) -> None:
     with pytest.raises(TidalError, match=said):
         assign(["f0", "f1"], [Mapping(name, "a.bundle", "{}") for name in names])
-
-
-def test_times_are_parsed_with_their_units() -> None:
-    given = {"90": 90.0, "1.5s": 1.5, "500ms": 0.5, "10m": 600.0, "1h": 3600.0}
-    assert {text: parse_duration("--slo", text, "2s") for text in given} == given
-    for text in ("", "0", "-1s", "nan", "2 weeks", "1e3"):
-        with pytest.raises(TidalError, match="--slo"):
-            parse_duration("--slo", text, "2s")

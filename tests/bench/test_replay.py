@@ -245,7 +245,7 @@ def test_what_can_not_be_replayed_is_told_at_once(tmp_path: Path) -> None:
     options = ("--rate", 1, "--seconds", 9)
     replay(tmp_path).one_error("no file of arrivals is named")
     replay(tmp_path, *options, "--against", "plain,magic").one_error("'magic' is no way of serving", "plain,bundle,host")
-    replay(tmp_path, *options, "--keep-warm", "long").one_error("--keep-warm 'long' is not a time")
+    replay(tmp_path, *options, "--keep-warm", "long").one_error("--keep-warm 'long' is no time")
     replay(tmp_path, *options, "--speed", "nan").one_error("--speed 'nan'")
     replay(tmp_path, *options, event="[1]").one_error("--map [1] is not a JSON object")
     tidalctl("replay", *options, "--map", f"*=none.bundle:{EVENT}", cwd=tmp_path).one_error("none.bundle")

@@ -6,11 +6,11 @@ from typing import Any
 
 def run_kept(fields: dict[str, Any]) -> int:
     """Have the host answer with the fields of RunOptions and `keep`. Answer in this process where it can't."""
+    from tidalctl.commands.duration import parse_duration
     from tidalctl.host.client import run_kept as ask
-    from tidalctl.host.client import seconds_of
     from tidalctl.runtime.process.timeline import process_entered_ns, process_start_ns
 
-    keep_s = seconds_of(str(fields.pop("keep")))
+    keep_s = parse_duration("--keep", str(fields.pop("keep")))
     ordinary = [option for option, usual in ORDINARY.items() if fields.get(option, usual) != usual]
     if ordinary:
         print(f"note: started without the host: --{ordinary[0]} is for a start of its own", file=sys.stderr)

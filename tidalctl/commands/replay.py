@@ -87,7 +87,7 @@ def replay(
         path=arrivals,
         functions=functions,
         rate=None if rate is None else _number("--rate", rate),
-        seconds=None if seconds is None else parse_duration("--seconds", seconds, "600"),
+        seconds=None if seconds is None else _number("--seconds", seconds),
         burst=None if burst is None else _number("--burst", burst, least=1),
         seed=seed,
     )

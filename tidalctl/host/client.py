@@ -14,15 +14,6 @@ from tidalctl.host.folder import LOCK, LOG, SOCKET, connect, host_folder
 from tidalctl.host.wire import Gone, receive, send
 
 MANIFEST = "manifest.json"  # as artifacts.bundle.manifest has it, whose import takes longer than all of this
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def seconds_of(text: str) -> float:
-    """Return the seconds of `90s`, `10m` or `1h`. Raises TidalError for anything else."""
-    number, unit = text[:-1], text[-1:]
-    if unit in UNITS and number.replace(".", "", 1).isdecimal() and float(number) > 0:
-        return float(number) * UNITS[unit]
-    raise TidalError(f"--keep {text!r} is no time", "for example: --keep 10m, or 90s, or 1h")
 
 
 def run_kept(fields: Mapping[str, Any], keep_s: float, started_ns: int, entered_ns: int) -> int | None:
@@ -109,7 +100,7 @@ def _start_host(folder: Path, listening: socket.socket) -> None:
     log = os.open(folder / LOG, flags, 0o600)
     try:
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "tidalctl.host.front", str(descriptor), str(folder)],
+            [sys.executable, "-P", "-m", "tidalctl.host.kept_host", str(descriptor), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

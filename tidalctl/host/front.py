@@ -1,137 +1,102 @@
-"""The host's front process: takes requests on a Unix socket, and hands each to the template process of its bundle.
+"""The front of a host: knows the functions that are served, has spares made when the machine is idle, and ends what is idle for long.
 
-It never imports torch, nor a user's module. It ends when nothing was asked for as long as the clients wanted it kept, and with it
-everything that it has started.
+It never imports torch, nor a user's module. When it ends, everything ends that it has started.
 """
 
+import asyncio
 import os
-import selectors
-import signal
-import socket
-import sys
-import time
-from pathlib import Path
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
 from typing import Any
 
-from tidalctl.host.folder import SOCKET
-from tidalctl.host.kept_template import KeptTemplate
-from tidalctl.host.wire import Gone, close, peer_uid, receive, send
+from tidalctl.host.kept_template import NotServed
+from tidalctl.host.served_function import ServedFunction
 
 LOOK_EVERY_S = 1.0
+QUIET_S = 0.05  # after the last event, until spares are made
 
 
 class Front:
-    """Answers clients. `templates` are those that are kept, by the path of their bundle."""
+    """Functions by name. `spares` are had ready of each that is in use. To be made in a running event loop."""
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._listening = listening
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(listening, selectors.EVENT_READ)
-        self.templates: dict[str, KeptTemplate] = {}
-        self._ending = False
-        self._idle_since = time.monotonic()
-        self._keep_s = 0.0
+    def __init__(self, spares: int = 1) -> None:
+        self.functions: dict[str, ServedFunction] = {}
+        self.ended = asyncio.Event()
+        self._spares = spares
+        self._making_spares: asyncio.TimerHandle | None = None
+        self._beside: set[asyncio.Task[None]] = set()
+        self._busy_at_once = max(1, (os.cpu_count() or 1) // 2)
 
-    def serve(self) -> None:
-        """Answer until nobody has asked for long enough, or `stop` is asked for."""
-        while not self._ending:
-            for key, _ in self._selector.select(LOOK_EVERY_S):
-                if key.data is None:
-                    self._accept()
-                else:
-                    self._hear(key.data)
-            self._drop_idle()
-        for kept in list(self.templates.values()):
-            self._drop(kept)
+    def add(
+        self, name: str, bundle: str, environ: Mapping[str, str], directory: str, *, follow: bool = False
+    ) -> ServedFunction:
+        """Serve a bundle under a name from now on (see ServedFunction)."""
+        served = ServedFunction(name, bundle, environ, directory, self._changed, self._spares, follow=follow)
+        self.functions[name] = served
+        return served
 
-    def end(self, *_: object) -> None:
-        """End after this turn."""
-        self._ending = True
+    async def drop(self, function: ServedFunction) -> None:
+        """Serve it no longer, and end its processes."""
+        self.functions.pop(function.name, None)
+        await function.end()
 
-    def _accept(self) -> None:
-        connection, _ = self._listening.accept()
-        connection.settimeout(5.0)
-        if peer_uid(connection) != os.getuid():
-            connection.close()
-            return
-        try:
-            request, descriptors = receive(connection)
-            connection.settimeout(None)
-            self._answer(connection, request, descriptors)
-        except Gone:
-            pass
-        finally:
-            connection.close()
+    async def end(self) -> None:
+        """End everything."""
+        self.ended.set()
+        if self._making_spares is not None:
+            self._making_spares.cancel()
+        await asyncio.gather(*(self.drop(function) for function in list(self.functions.values())))
 
-    def _answer(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-        verb = request.get("verb")
-        try:
-            if verb == "run" and len(descriptors) == 3:
-                self._run(connection, request, descriptors)
-            elif verb == "ps":
-                send(connection, {"pid": os.getpid(), "templates": [kept.status() for kept in self.templates.values()]})
-            elif verb == "stop":
-                bundle = request.get("bundle")
-                ended = [kept for path, kept in self.templates.items() if bundle in (None, path)]
-                for kept in ended:
-                    self._drop(kept)
-                self._ending = self._ending or bundle is None
-                send(connection, {"stopped": [kept.bundle for kept in ended]})
-        finally:
-            close(descriptors)
+    async def hand(self, function: ServedFunction, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Have a worker of a function answer a request. Raises NotServed where none can. The descriptors stay the caller's."""
+        for attempt in range(2):
+            template = function.template()
+            try:
+                await template.hand(message, descriptors)
+                return
+            except NotServed:
+                if template.state != "ended" or attempt:  # a template that had been ready is made again, once
+                    raise
 
-    def _run(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-        bundle = str(request["bundle"])
-        kept = self.templates.get(bundle)
-        if kept is not None and kept.outdated():
-            self._drop(kept)
-            kept = None
-        if kept is None:
-            kept = self.templates[bundle] = KeptTemplate(bundle, request["environ"], request["directory"])
-            self._selector.register(kept.orders, selectors.EVENT_READ, kept)
-        kept.keep_s = max(kept.keep_s, float(request["keep_s"]))
-        self._keep_s = max(self._keep_s, kept.keep_s)
-        send(connection, {"taken": True})
-        kept.ask(connection, request, descriptors)
+    def beside(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have something done beside everything else, until the front ends."""
+        task = asyncio.create_task(work)
+        self._beside.add(task)
+        task.add_done_callback(self._beside.discard)
 
-    def _hear(self, kept: KeptTemplate) -> None:
-        try:
-            kept.heard(receive(kept.orders)[0])
-        except Gone:
-            if kept.cause is None:
-                self._drop(kept)
-            else:  # it stays, to say why
-                self._selector.unregister(kept.orders)
+    @property
+    def running(self) -> int:
+        """Events that are being answered."""
+        return sum(function.running for function in self.functions.values())
 
-    def _drop(self, kept: KeptTemplate) -> None:
-        if kept.orders.fileno() in self._selector.get_map():
-            self._selector.unregister(kept.orders)
-        del self.templates[kept.bundle]
-        kept.end()
+    def status(self) -> list[dict[str, Any]]:
+        """Return what `tidalctl ps` shows of each function."""
+        return [function.status() for function in self.functions.values()]
 
-    def _drop_idle(self) -> None:
-        now = time.monotonic()
-        for kept in list(self.templates.values()):
-            if kept.idle_s(now) > kept.keep_s:
-                self._drop(kept)
-        if self.templates:
-            self._idle_since = now
-        elif now - self._idle_since > min(self._keep_s, 60.0) + LOOK_EVERY_S:
-            self._ending = True
+    async def look(self) -> None:
+        """End what is not needed any more."""
+        for function in list(self.functions.values()):
+            await function.tidy()
+
+    def _changed(self) -> None:
+        if self._making_spares is None and not self.ended.is_set():
+            self._making_spares = asyncio.get_running_loop().call_later(QUIET_S, self._make_spares)
+
+    def _make_spares(self) -> None:
+        """Have spares made, where no more events are being answered than leave a processor to that."""
+        self._making_spares = None
+        if self.running >= self._busy_at_once:
+            return  # the end of an event is a change
+        for function in self.functions.values():
+            template = function.current
+            in_use = template is not None and (template.answered or template.spawned)
+            if template is not None and in_use and template.spares < function.wanted_spares:
+                template.make_spares(function.wanted_spares)
 
 
-def main() -> None:
-    listening = socket.socket(fileno=int(sys.argv[1]))
-    folder = Path(sys.argv[2])
-    front = Front(listening)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, front.end)
-    try:
-        front.serve()
-    finally:
-        (folder / SOCKET).unlink(missing_ok=True)
-        listening.close()
-
-
-if __name__ == "__main__":
-    main()
+async def look_again_and_again(front: Front) -> None:
+    """End what is not needed any more, each second, until the front ends."""
+    while not front.ended.is_set():
+        await front.look()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(front.ended.wait(), LOOK_EVERY_S)

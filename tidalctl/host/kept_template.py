@@ -1,133 +1,176 @@
-"""A template process as the front sees it: what it is doing, and the requests that wait for it."""
+"""A template process as the front sees it: what it is doing, and the requests that are handed to it."""
 
+import asyncio
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import MANIFEST
-from tidalctl.host.wire import Gone, close, send
+from tidalctl.artifacts.cause import Cause
+from tidalctl.host.wire import Gone, receive, send
 
 GRACE_S = 5.0
+LARGE = 64 * 2**10  # bytes of an event that the socket's buffer may not take at once
+
+
+class NotServed(Exception):
+    """The template process can't have an event answered. `code` and `text` are of the cause."""
+
+    def __init__(self, code: str, text: str) -> None:
+        self.code, self.text = code, text
+        super().__init__(text)
 
 
 class KeptTemplate:
-    """One template process. `orders` is the socket by which it is told of requests, and tells of itself.
+    """One template process, from its start to its end.
 
-    It imports the function in the environment and the directory of the first caller.
+    It imports the function in the environment and the directory that are given. `changed` is called when something about it has: it is
+    ready, it has failed, an event has ended, a spare is ready. To be made in a running event loop.
+
+    Attributes: `state` is "starting", "ready", "failed" or "ended"; `cause` why it failed; `spawned` why its workers are no forks;
+    `running` events; `answered` events; `spares` that are ready.
     """
 
-    def __init__(self, bundle: str, environ: Mapping[str, str], directory: str) -> None:
+    def __init__(self, bundle: str, environ: Mapping[str, str], directory: str, changed: Callable[[], None]) -> None:
         self.bundle = bundle
-        self.keep_s = 0.0
-        self.orders, theirs = socket.socketpair()
-        self.state = "starting"  # starting, ready, or why it can't be forked
-        self.cause: dict[str, str] | None = None
-        self._answered = self._running = 0
-        self._since = self._idle_since = time.monotonic()
-        self._waiting: list[tuple[socket.socket, dict[str, Any], list[int]]] = []
+        self.state = "starting"
+        self.cause: NotServed | None = None
+        self.spawned: dict[str, str] | None = None
+        self.running = self.answered = self.spares = 0
+        self.since = self.idle_since = time.monotonic()
+        self._changed = changed
         self._manifest = _stamp(bundle)
+        self._orders, theirs = socket.socketpair()
+        self._sending = asyncio.Lock()
+        self._settled = asyncio.Event()  # it is ready, or will not be
         command = [sys.executable, "-P", "-m", "tidalctl.host.template_process", bundle, str(theirs.fileno())]
         with theirs:
             self._process = subprocess.Popen(
                 command, env=dict(environ), cwd=directory, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
             )
+        self.pid = self._process.pid
+        asyncio.get_running_loop().add_reader(self._orders, self._hear)
 
     def outdated(self) -> bool:
-        """Whether the bundle is another one by now, or the process is gone without having said why."""
-        return (self.cause is None and self._process.poll() is not None) or _stamp(self.bundle) != self._manifest
+        """Whether the bundle is another one by now."""
+        return _stamp(self.bundle) != self._manifest
 
-    def ask(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-        """Hand a request on, now or when the template is ready. Copies are kept: the caller closes what it has."""
+    async def settled(self) -> None:
+        """Return when it is ready. Raises NotServed where it will not be."""
+        await self._settled.wait()
         if self.cause is not None:
-            send(connection, self.cause)
-            return
-        mine = (connection.dup(), request, [os.dup(descriptor) for descriptor in descriptors])
-        self._running += 1
-        if self.state == "ready":
-            self._hand_on(*mine)
-        else:
-            self._waiting.append(mine)
+            raise self.cause
 
-    def heard(self, message: dict[str, Any]) -> None:
-        """Take note of what the template process says."""
-        if "ended" in message:
-            self._running -= 1
-            self._answered += bool(message["ended"])  # 0 where it was for an ordinary start after all
-            self._idle_since = time.monotonic()
-            return
-        waiting, self._waiting = self._waiting, []
-        if "code" in message:
-            self.cause, self.state = {"code": str(message["code"]), "text": str(message["text"])}, str(message["code"])
-            for connection, _, descriptors in waiting:
-                self._refuse(connection, descriptors)
-            return
-        self.state = "ready"
-        for item in waiting:
-            self._hand_on(*item)
+    async def hand(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        """Hand a request on when the template is ready. Raises NotServed where it can't be; the descriptors stay the caller's."""
+        self.running += 1
+        handed = False
+        try:
+            await self.settled()
+            async with self._sending:
+                if len(message.get("event", "")) > LARGE:
+                    await asyncio.to_thread(send, self._orders, message, descriptors)
+                else:
+                    send(self._orders, message, descriptors)
+            handed = True
+        except Gone:
+            raise _ended() from None
+        finally:
+            if not handed:
+                self.running -= 1
 
-    def _hand_on(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
-        with connection:
+    def make_spares(self, count: int) -> None:
+        """Have so many spares made, where there are fewer."""
+        if self.state == "ready" and not self._sending.locked():
             try:
-                send(self.orders, request, (connection.fileno(), *descriptors))
-            except Gone:  # whoever waits meets the end of the connection
-                self._running -= 1
-            finally:
-                close(descriptors)
-
-    def _refuse(self, connection: socket.socket, descriptors: list[int]) -> None:
-        self._running -= 1
-        self._idle_since = time.monotonic()
-        with connection:
-            close(descriptors)
-            try:
-                send(connection, self.cause or {})
-            except Gone:  # nobody waits any more
+                send(self._orders, {"verb": "spares", "count": count})
+            except Gone:  # what reads its socket learns of it
                 return
 
     def idle_s(self, now: float) -> float:
         """Return for how long nothing has been asked for."""
-        return 0.0 if self._running else now - self._idle_since
+        return 0.0 if self.running else now - self.idle_since
 
     def status(self) -> dict[str, Any]:
         """Return what `tidalctl ps` shows."""
         now = time.monotonic()
+        told = self.cause.text if self.cause is not None else (self.spawned or {}).get("text")
         return {
             "bundle": self.bundle,
-            "pid": self._process.pid,
-            "state": self.state,
-            "cause": self.cause["text"] if self.cause is not None else None,
-            "running": self._running,
-            "answered": self._answered,
-            "age_s": round(now - self._since, 3),
+            "pid": self.pid,
+            "state": self.cause.code if self.cause is not None else self.state,
+            "workers": "spawned" if self.spawned else "forked",
+            "cause": told,
+            "running": self.running,
+            "spares": self.spares,
+            "answered": self.answered,
+            "age_s": round(now - self.since, 3),
             "idle_s": round(self.idle_s(now), 3),
-            "keep_s": self.keep_s,
         }
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the process, and its workers with it."""
-        for connection, _, descriptors in self._waiting:
-            connection.close()
-            close(descriptors)
-        self._waiting = []
-        self.orders.close()
+        self._close()
         self._process.send_signal(signal.SIGTERM)
         try:
-            self._process.wait(GRACE_S)
+            await asyncio.to_thread(self._process.wait, GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            await asyncio.to_thread(self._process.wait)
+
+    def _hear(self) -> None:
+        try:
+            message, _ = receive(self._orders)
+        except Gone:
+            self._gone()
+            return
+        if "ended" in message:
+            self.running -= 1
+            self.answered += bool(message["ended"])  # 0 where it was for an ordinary start after all
+            self.idle_since = time.monotonic()
+        elif "spares" in message:
+            self.spares = int(message["spares"])
+        elif "code" in message:
+            self.cause = NotServed(str(message["code"]), str(message["text"]))
+            self.state = "failed"
+            self._settled.set()
+        else:
+            self.state, self.spawned = "ready", message.get("spawned")
+            self._settled.set()
+        self._changed()
+
+    def _gone(self) -> None:
+        """Its process has ended."""
+        self._close()
+        if self.cause is None:
+            self.cause = _ended()
+        self.state = "ended" if self.state == "ready" else "failed"
+        self.running = self.spares = 0
+        self._settled.set()
+        self._process.poll()
+        self._changed()
+
+    def _close(self) -> None:
+        if self._orders.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._orders)
+            self._orders.close()
+
+
+def _ended() -> NotServed:
+    reason = Cause.TEMPLATE_FAILED.of(error="its process ended")
+    return NotServed(reason.code, reason.text)
 
 
 def _stamp(bundle: str) -> tuple[int, int, int]:
     """Return what tells one manifest from another that has its name."""
     try:
-        status = Path(bundle, MANIFEST).stat()
+        status = os.stat(Path(bundle, MANIFEST))
     except OSError:
         return (0, 0, 0)
     return status.st_ino, status.st_size, status.st_mtime_ns

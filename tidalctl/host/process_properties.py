@@ -76,13 +76,15 @@ class GlobalGenerators:
 
 
 def take_over(request: Mapping[str, Any], streams: list[int]) -> None:
-    """Take on what the caller has: descriptors 0 to 2, environment, working directory and umask."""
+    """Take on what the caller has: descriptors 0 to 2, and environment, working directory and umask where the request says so."""
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
+    if "environ" not in request:
+        return
     environ = dict(request["environ"])
     for name in [name for name in os.environ if name not in environ]:
         del os.environ[name]

@@ -1,12 +1,19 @@
-"""A worker: a fork of a template process that answers one event as a process of its own would, and ends."""
+"""A worker: a process that has imported a function, and answers one event as a process of its own would, and ends.
+
+It is a fork of a template process, or a process that was started ahead. A spare is one that is ready before there is an event.
+"""
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from tidalctl.host.process_properties import GlobalGenerators, die_with_parent, take_over
+from tidalctl.host.respond import respond
+from tidalctl.host.warm_up import warm_up
+from tidalctl.host.wire import Gone, receive, send
 from tidalctl.runtime.launch import RunOptions, run
 from tidalctl.runtime.process.exit import leave
 from tidalctl.runtime.process.exit_code import exit_code_of
@@ -14,17 +21,41 @@ from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.template import Template
 
 
-def answer(template: Template, generators: GlobalGenerators, request: Mapping[str, Any], streams: list[int]) -> NoReturn:
-    """Answer the request of a client with its own properties, and end with the exit code that it would have."""
+def become_worker() -> None:
+    """Have a session of this process's own, in which it ends with its template process."""
     die_with_parent()
     os.setsid()
+    signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    take_over(request, streams)
+
+
+def serve_one(template: Template, generators: GlobalGenerators, orders: socket.socket, *, ahead: bool) -> NoReturn:
+    """Answer the one request that comes by `orders`. With `ahead` it comes later, and everything is made ready for it until then."""
+    if ahead:
+        warm_up(template)
+        send(orders, {"ready": True})
+    try:
+        request, streams = receive(orders)
+    except Gone:  # the template process has ended
+        os._exit(0)
+    orders.close()
+    answer(template, generators, request, streams)
+
+
+def answer(template: Template, generators: GlobalGenerators, request: Mapping[str, Any], streams: list[int]) -> NoReturn:
+    """Answer a request with its client's own properties, and end with the exit code that an ordinary start would have."""
+    take_over(request, streams[:3])  # a request over HTTP has neither environment nor directory: the host's are the worker's
     generators.put_right()
     template.timeline.restart(int(request["started_ns"]), int(request["entered_ns"]))
     template.timeline.add("host", int(request["entered_ns"]), time.monotonic_ns())
-    fields = {**request["fields"], "argv": tuple(request["fields"].get("argv", ()))}
-    leave(exit_code_of(lambda: with_frame_stack(lambda: run(RunOptions(**fields), template.timeline, template))))
+    kind = str(request["start"])
+    if request["verb"] == "run":
+        options = RunOptions(**{**request["fields"], "argv": tuple(request["fields"].get("argv", ()))})
+        work = lambda: run(options, template.timeline, template, kind)  # noqa: E731
+    else:
+        answers = socket.socket(fileno=streams[3])
+        work = lambda: respond(template, request, kind, answers)  # noqa: E731
+    leave(exit_code_of(lambda: with_frame_stack(work)))
     raise AssertionError("leave does not return")

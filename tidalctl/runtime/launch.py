@@ -2,16 +2,16 @@
 
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tidalctl.artifacts.errors import FunctionError, TidalError, output_full
-from tidalctl.function.context import make_context, parse_context
+from tidalctl.artifacts.errors import FunctionError, output_full
+from tidalctl.function.context import parse_context
 from tidalctl.function.event import parse_event
-from tidalctl.function.outputs import answer_of, called, is_stream, json_text, pieces
-from tidalctl.runtime.load_bundle import guarded
+from tidalctl.runtime.answer import Piece, answer_pieces
 from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.report_output import ReportOutput
@@ -53,10 +53,10 @@ def start(fields: dict[str, Any]) -> int:
     return run(options, timeline) if options.eager else with_frame_stack(lambda: run(options, timeline))
 
 
-def run(options: RunOptions, timeline: Timeline, template: Template | None = None) -> int:
+def run(options: RunOptions, timeline: Timeline, template: Template | None = None, kind: str = "process") -> int:
     """Answer one event, printing each piece as it comes. Returns the exit code; the report goes to stdout (json) or stderr.
 
-    `template` is one that has imported the function already, as a fork of a host's has.
+    `template` is one that has imported the function already, as a host's worker has; `kind` is what the worker is.
     """
     files = {option: Path(file).absolute() for option in ("timeline", "report") if (file := getattr(options, option))}
     if files:
@@ -67,7 +67,6 @@ def run(options: RunOptions, timeline: Timeline, template: Template | None = Non
         event, _ = parse_event(options.event)
         given = parse_context(options.context) if options.context is not None else ""
     report_output = ReportOutput() if options.json else None
-    forked = template is not None
     if template is None:
         streamed = StreamOptions(verify=options.verify, ahead=options.ahead, io=options.io)
         template = Template(Path(options.bundle), timeline, streamed, options.prewarm, options.require)
@@ -95,7 +94,7 @@ def run(options: RunOptions, timeline: Timeline, template: Template | None = Non
     _tell_changes(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
-    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams, forked=forked)
+    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams, start=kind)
     if "report" in files:
         write_page(files["report"], timeline, report)
     if report_output is not None:
@@ -106,44 +105,23 @@ def run(options: RunOptions, timeline: Timeline, template: Template | None = Non
 
 
 def _answer(options: RunOptions, template: Template, event: Any, given: str) -> tuple[list[Any], bool]:
-    """Call the handler and print what it gives. Return its pieces, and whether it is a stream of them.
+    """Have the event answered, and print what the handler gives. Return its pieces, and whether it is a stream of them.
 
     `given` are fields of its context.
     """
-    timeline, function = template.timeline, template.manifest.function
     output: list[Any] = []
+    streams = True  # where it gives nothing, that is a stream
     try:
-        handler = template.prepare(event, options.argv, options.eager)
-        with timeline.span("compute"):
-            result = template.weights.call(called, handler, event, make_context(function.module, event, given))
-            streams = is_stream(result)
-            for piece in guarded(pieces(result), template):
-                if not streams:
-                    template.requirement.check_used(state_made=template.state_made)
-                number = len(output) if streams else None
-                piece = answer_of(piece, number, encode=function.encode)
-                timeline.mark("first token")
-                text = json_text(piece, number)
-                with timeline.span("print"):
-                    output.append(piece)
-                    if not options.json:
-                        _show(piece, text, streams)
-        template.requirement.check_used(state_made=template.state_made)
-        timeline.mark("done")
-    except TidalError:
+        with closing(answer_pieces(template, event, given, options.argv, eager=options.eager)) as given_pieces:
+            for piece in given_pieces:
+                output.append(piece.value)
+                streams = piece.streamed
+                if not options.json:
+                    _show(piece)
+    except FunctionError as error:
+        if error.__cause__ is not None:
+            error.hint = _hint(template, options)
         raise
-    except _OutputLost as lost:
-        if isinstance(lost.error, BrokenPipeError):
-            raise lost.error from None
-        raise output_full(lost.error) from None
-    except (Exception, SystemExit) as error:  # the user's function may raise anything
-        template.wait()
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
-            raise  # it was the function that printed
-        from tidalctl.function.tracebacks import show_traceback
-
-        show_traceback(error)
-        raise FunctionError(_how_it_ended(error), _hint(template, options)) from None
     return output, streams
 
 
@@ -166,38 +144,17 @@ def _tell_changes(template: Template) -> None:
         )
 
 
-def _how_it_ended(error: BaseException) -> str:
-    if isinstance(error, SystemExit):  # no exit of ours: with 0 there would be neither an answer nor a word about it
-        return f"the function called sys.exit({'' if error.code is None else repr(error.code)})"
-    return f"the function raised {type(error).__name__}: {error}"
-
-
-class _OutputLost(BaseException):
-    """Our output can't be written, as nobody reads it any more; told from an error of the function's own."""
-
-    def __init__(self, error: OSError) -> None:
-        super().__init__()
-        self.error = error
-
-
-def _nobody_reads() -> bool:
-    """Whether standard output is a pipe whose other end is closed."""
-    import select
-
-    asked = select.poll()
-    asked.register(1, 0)
-    return any(state & select.POLLERR for _, state in asked.poll(0))
-
-
-def _show(piece: Any, text: str, streams: bool) -> None:
+def _show(piece: Piece) -> None:
     """Strings of a stream stand one after the other, as they are; anything else is a line of JSON."""
     try:
-        if streams and isinstance(piece, str):
-            print(piece, end="", flush=True)
+        if piece.streamed and isinstance(piece.value, str):
+            print(piece.value, end="", flush=True)
         else:
-            print(text, flush=True)
+            print(piece.text, flush=True)
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise _OutputLost(error) from error
+        raise output_full(error) from None
 
 
 def _hint(template: Template, options: RunOptions) -> str | None:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-def start_report(bundle: str, template: Template, output: Any, *, streamed: bool, forked: bool = False) -> dict[str, Any]:
-    """Return the report of a start that has ended: of a process of its own, or of a fork of a host's template."""
+def start_report(bundle: str, template: Template, output: Any, *, streamed: bool, start: str = "process") -> dict[str, Any]:
+    """Return the report of a start that has ended.
+
+    `start` is its kind: a process of its own, or what a host had: a fork of its template, a fork made ahead, or a process made ahead.
+    """
     timeline, weights, imports = template.timeline, template.weights, template.imports
     verify, fallback = weights.options.verify, template.fallback
     used = template.states.used_bytes
@@ -30,7 +33,7 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "digest": template.manifest.digest,
         "output": output,
         "streamed": streamed,
-        "start": "fork" if forked else "process",
+        "start": start,
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
         "cause": fallback.code if fallback else None,

@@ -35,8 +35,9 @@ class HostServing(Serving):
         self._address: tuple[str, int] = ("", 0)
 
     def open(self) -> None:
-        named = [f"{name}={served.subject.path}" for name, served in self._functions.items()]
-        command = [sys.executable, "-P", "-m", "tidalctl", "serve", *named, "--listen", "127.0.0.1:0", "--json", *self._options]
+        named = [word for name, served in self._functions.items() for word in ("--name", f"{name}={served.subject.path}")]
+        options = ["--listen", "127.0.0.1:0", "--timeout", f"{self._timeout_s:.3f}s", "--json", *self._options]
+        command = [sys.executable, "-P", "-m", "tidalctl", "serve", *named, *options]
         self._process = subprocess.Popen(
             command,
             cwd=next(iter(self._functions.values())).subject.plain.cwd,

@@ -1,0 +1,1 @@
+"""A host's HTTP side: invocations as JSON, NDJSON and SSE, AWS Lambda's path, and what a platform asks for."""

@@ -1,0 +1,124 @@
+"""A function that a host serves: its template process, another one where that has ended or the bundle is another by now."""
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tidalctl.host.kept_template import KeptTemplate, NotServed
+
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+
+
+class ServedFunction:
+    """A name, a bundle, and the template process that has its events answered.
+
+    `environ` and `directory` are those in which it is imported. Where it shall `follow` the bundle, another one of that name is served
+    from its next event on, and otherwise when `reload` is called. `wanted_spares` are had ready while it is in use; `changed` is called
+    when something has happened to it. A template that failed is made again when it is asked for and a delay has passed, which doubles.
+
+    Attributes: `current` is the template process, None before the first; `retired` are older ones that have events to end;
+    `restarts` counts those that were made because another had ended.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        bundle: str,
+        environ: Mapping[str, str],
+        directory: str,
+        changed: Callable[[], None],
+        wanted_spares: int = 1,
+        *,
+        follow: bool = False,
+    ) -> None:
+        self.name, self.bundle = name, bundle
+        self.wanted_spares = wanted_spares
+        self.keep_s = 0.0
+        self.current: KeptTemplate | None = None
+        self.retired: list[KeptTemplate] = []
+        self._next: KeptTemplate | None = None  # one that is to take over
+        self.restarts = 0
+        self._environ, self._directory, self._changed, self._follow = environ, directory, changed, follow
+        self.memory_bytes = self.evictions = 0
+        self._failures = 0
+        self._retry_at = 0.0
+
+    def template(self) -> KeptTemplate:
+        """Return the template process that is to have the next event: this one, or a new one. One that failed stays until its retry."""
+        current = self.current
+        if current is None or (self._follow and current.outdated()):
+            return self._launch()
+        if current.cause is None:
+            self._failures = self._failures if current.state == "starting" else 0
+            return current
+        now = time.monotonic()
+        if current.state == "failed" and not self._retry_at:
+            self._failures += 1
+            self._retry_at = now + self.retry_s
+        if current.state == "failed" and now < self._retry_at:
+            return current
+        self.restarts += 1
+        return self._launch()
+
+    def newest(self) -> KeptTemplate:
+        """Return the template process that was made last."""
+        return self._next or self.template()
+
+    async def reload(self) -> None:
+        """Make a template process of the bundle as it is now, and have it take over when it is ready. One that fails does not."""
+        self._next = template = KeptTemplate(self.bundle, self._environ, self._directory, self._changed)
+        try:
+            await template.settled()
+        except NotServed:
+            if self.current is not None and self.current.cause is None:
+                await template.end()
+                return
+        finally:
+            self._next = None
+        if self.current is not None:
+            self.retired.append(self.current)
+        self.current = template
+        self._failures, self._retry_at = 0, 0.0
+        self._changed()
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds after the latest failure that it is tried again."""
+        return min(FIRST_RETRY_S * 2 ** max(0, self._failures - 1), LAST_RETRY_S)
+
+    def _launch(self) -> KeptTemplate:
+        if self.current is not None:
+            self.retired.append(self.current)
+        self._retry_at = 0.0
+        self.current = KeptTemplate(self.bundle, self._environ, self._directory, self._changed)
+        return self.current
+
+    @property
+    def running(self) -> int:
+        """Events that are being answered."""
+        return sum(template.running for template in self._templates())
+
+    def idle_s(self, now: float) -> float:
+        """Return for how long nothing has been asked for."""
+        return min((template.idle_s(now) for template in self._templates()), default=0.0)
+
+    async def tidy(self) -> None:
+        """End older template processes that have no event left."""
+        done = [template for template in self.retired if not template.running]
+        self.retired = [template for template in self.retired if template.running]
+        for template in done:
+            await template.end()
+
+    async def end(self) -> None:
+        """End all of its processes."""
+        templates, self.current, self._next, self.retired = self._templates(), None, None, []
+        for template in templates:
+            await template.end()
+
+    def status(self) -> dict[str, Any]:
+        """Return what `tidalctl ps` shows."""
+        told = self.current.status() if self.current is not None else {"bundle": self.bundle, "state": "not started"}
+        return {"function": self.name, **told, "keep_s": self.keep_s, "restarts": self.restarts}
+
+    def _templates(self) -> list[KeptTemplate]:
+        return [*self.retired, *(template for template in (self.current, self._next) if template is not None)]

@@ -1,0 +1,32 @@
+"""The process of a worker that is no fork: it imports the function, makes its state ready, and waits for its one event."""
+
+import os
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from tidalctl.artifacts.cause import Cause
+from tidalctl.artifacts.errors import TidalError
+from tidalctl.host.ready_template import ready_template
+from tidalctl.host.wire import Gone, send
+from tidalctl.host.worker import become_worker, serve_one
+
+
+def main() -> None:
+    become_worker()
+    bundle, orders = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
+    os.set_inheritable(orders.fileno(), False)
+    try:
+        template, generators = ready_template(bundle, forked=False)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        text = error.message if isinstance(error, TidalError) else f"{type(error).__name__}: {error}"
+        reason = Cause.TEMPLATE_FAILED.of(error=text)
+        with suppress(Gone):
+            send(orders, {"code": reason.code, "text": reason.text})
+        os._exit(1)
+    serve_one(template, generators, orders, ahead=True)
+
+
+if __name__ == "__main__":
+    main()

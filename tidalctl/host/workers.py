@@ -1,0 +1,225 @@
+"""The workers of one template process: hands each request to one, makes spares, and tells how each has ended."""
+
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from tidalctl.artifacts.cause import Cause
+from tidalctl.host.process_properties import environment_mismatch
+from tidalctl.host.wire import Gone, close, receive, send
+from tidalctl.host.worker_source import WorkerSource, kill_group, signal_worker
+
+INTERRUPTED_S = 0.5  # that a worker has to end, whose client is gone
+
+
+class Asked(NamedTuple):
+    """A request: its client's connection, which says when it is gone, and the descriptors of the worker."""
+
+    connection: socket.socket
+    message: dict[str, Any]
+    descriptors: list[int]
+    since: float  # on the monotonic clock
+
+
+class Worker:
+    """A process that answers one request. `asked` is that, once it has one; `interrupted` when its client has gone."""
+
+    def __init__(self, pid: int, orders: socket.socket) -> None:
+        self.pid, self.orders = pid, orders
+        self.asked: Asked | None = None
+        self.ready: float | None = None  # since when a request can be handed to it
+        self.interrupted: float | None = None
+
+
+class Workers:
+    """Requests come by the socket `orders`, and what becomes of them goes back by it.
+
+    `environ` is what the function was imported in.
+    """
+
+    def __init__(self, source: WorkerSource, environ: dict[str, str], orders: socket.socket) -> None:
+        self._source, self._environ, self._orders = source, environ, orders
+        self._workers: dict[int, Worker] = {}
+        self._waiting: list[Asked] = []
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        self._listen(self._orders, self._order)
+        self._selector.register(self._woken, selectors.EVENT_READ, lambda: os.read(self._woken, 4096))
+        source.in_fork = self._close_all
+
+    def serve(self) -> None:
+        """Do what is asked for until the front is gone."""
+        with suppress(Gone):
+            while True:
+                interrupted = any(worker.interrupted for worker in self._workers.values())
+                for key, _ in self._selector.select(INTERRUPTED_S if interrupted else None):
+                    key.data()
+                self._reap()
+                self._kill_interrupted()
+
+    def end(self) -> None:
+        """End the workers."""
+        for pid in self._workers:
+            signal_worker(pid, signal.SIGKILL)
+
+    def _close_all(self) -> None:
+        """Close, in a fork, what only this process is to have."""
+        self._selector.close()
+        close((self._woken, self._wake))
+        self._orders.close()
+        for worker in self._workers.values():
+            worker.orders.close()
+        for asked in [*self._waiting, *(worker.asked for worker in self._workers.values() if worker.asked)]:
+            asked.connection.close()
+        for asked in self._waiting:
+            close(asked.descriptors)
+
+    def _listen(self, connection: socket.socket, heard: Callable[[], object]) -> None:
+        self._selector.register(connection, selectors.EVENT_READ, heard)
+
+    def _forget(self, connection: socket.socket) -> None:
+        if connection.fileno() >= 0 and connection in self._selector.get_map():
+            self._selector.unregister(connection)
+
+    # -- what the front asks for
+
+    def _order(self) -> None:
+        message, descriptors = receive(self._orders)
+        if message["verb"] == "spares":
+            for _ in range(int(message["count"]) - self._spares(ready=False)):
+                self._make(ahead=True)
+            return
+        asked = Asked(socket.socket(fileno=descriptors[0]), message, descriptors[1:], time.monotonic())
+        mismatch = environment_mismatch(self._source.manifest, self._environ, message.get("environ", self._environ))
+        if mismatch is not None:
+            self._refuse(asked, {"code": mismatch.code, "text": mismatch.text})
+        else:
+            self._waiting.append(asked)
+            self._listen(asked.connection, lambda: self._client_gone(asked))
+            self._hand_out()
+
+    def _spares(self, *, ready: bool) -> int:
+        """Return how many workers are without a request: those that are `ready`, or all."""
+        idle = [worker for worker in self._workers.values() if worker.asked is None]
+        return sum(worker.ready is not None for worker in idle) if ready else len(idle)
+
+    def _tell_spares(self) -> None:
+        send(self._orders, {"spares": self._spares(ready=True)})
+
+    # -- workers
+
+    def _make(self, *, ahead: bool) -> Worker:
+        mine, theirs = socket.socketpair()
+        with theirs:
+            pid = self._source.start(theirs, ahead=ahead)
+        worker = self._workers[pid] = Worker(pid, mine)
+        if ahead:
+            self._listen(mine, lambda: self._spare_said(worker))
+        return worker
+
+    def _spare_said(self, worker: Worker) -> None:
+        try:
+            message, _ = receive(worker.orders)
+        except Gone:  # it has ended, or is about to
+            self._forget(worker.orders)
+            return
+        if "code" in message:
+            self._refuse_waiting(message)
+            return
+        worker.ready = time.monotonic()
+        self._hand_out()
+        self._tell_spares()
+
+    def _hand_out(self) -> None:
+        """Hand what waits to workers that are ready, and have others made."""
+        try:
+            while self._waiting:
+                spare = next((worker for worker in self._workers.values() if worker.ready and worker.asked is None), None)
+                if spare is None and not self._source.immediate:
+                    break
+                self._hand(spare or self._make(ahead=False))
+            for _ in range(len(self._waiting) - self._spares(ready=False)):
+                self._make(ahead=True)
+        except OSError as error:  # no more processes, or no memory for one
+            self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})
+
+    def _hand(self, worker: Worker) -> None:
+        asked = self._waiting[0]
+        self._forget(worker.orders)
+        try:
+            kind = "spare" if worker.ready and worker.ready < asked.since else self._source.kind
+            send(worker.orders, {**asked.message, "start": kind}, asked.descriptors)
+        except Gone:  # it was killed: the request is another's
+            worker.ready = None
+            return
+        finally:
+            worker.orders.close()
+        del self._waiting[0]
+        close(asked.descriptors)
+        worker.asked = asked
+        if worker.ready:
+            self._tell_spares()
+
+    def _client_gone(self, asked: Asked) -> None:
+        """The client of a request has closed its connection."""
+        self._forget(asked.connection)
+        for worker in self._workers.values():
+            if worker.asked is asked:
+                worker.interrupted = time.monotonic()
+                signal_worker(worker.pid, signal.SIGINT)
+                return
+        self._waiting.remove(asked)
+        self._refuse(asked, {})
+
+    def _refuse(self, asked: Asked, message: dict[str, Any]) -> None:
+        self._forget(asked.connection)
+        close(asked.descriptors)
+        with asked.connection, suppress(Gone):
+            send(asked.connection, message)
+        send(self._orders, {"ended": 0})
+
+    def _refuse_waiting(self, message: dict[str, Any]) -> None:
+        waiting, self._waiting = self._waiting, []
+        for asked in waiting:
+            self._refuse(asked, message)
+
+    def _reap(self) -> None:
+        while self._workers:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            worker = self._workers.pop(pid, None)
+            if worker is None:
+                continue
+            self._forget(worker.orders)
+            worker.orders.close()
+            if worker.asked is None:
+                self._spare_ended(status)
+                continue
+            if worker.asked.message["verb"] == "invoke":
+                kill_group(pid)
+            self._forget(worker.asked.connection)
+            with worker.asked.connection, suppress(Gone):
+                send(worker.asked.connection, {"status": status})
+            send(self._orders, {"ended": pid, "status": status, "interrupted": worker.interrupted is not None})
+
+    def _spare_ended(self, status: int) -> None:
+        """One has ended before it had a request: those that wait would wait for ever, where no other is being made."""
+        if not self._spares(ready=False):
+            error = f"a process of it ended before it was ready (exit status {os.waitstatus_to_exitcode(status)})"
+            self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})
+        self._tell_spares()
+
+    def _kill_interrupted(self) -> None:
+        for worker in self._workers.values():
+            if worker.interrupted and time.monotonic() - worker.interrupted > INTERRUPTED_S:
+                signal_worker(worker.pid, signal.SIGKILL)
