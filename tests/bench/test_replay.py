@@ -15,15 +15,17 @@ import pytest
 from conftest import TIDALCTL, interruptible, tidalctl
 from small_bundle import write_bundle
 
+from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.replay.arrivals import Arrival
 from tidalctl.bench.replay.driver import drive
+from tidalctl.bench.replay.host import HostServing
 from tidalctl.bench.replay.instance import plain_command
 from tidalctl.bench.replay.instance_pool import InstancePool
 from tidalctl.bench.replay.mapping import Mapping as Map
 from tidalctl.bench.replay.mapping import open_functions
 from tidalctl.bench.replay.render import notes, rows
 from tidalctl.bench.replay.report_page import replay_page
-from tidalctl.bench.replay.resources import Usage
+from tidalctl.bench.replay.resources import Usage, tree
 from tidalctl.bench.replay.samples import Replayed, Sample, Way, document, percentile
 from tidalctl.bench.replay.serving import Answer, Served, Serving
 
@@ -196,6 +198,32 @@ def test_the_whole_memory_is_seen(tmp_path: Path) -> None:
     way = drive("plain", pool, [Arrival(0.0, "f0"), Arrival(0.01, "f0")], 1, functions, {0: None}, lambda text: None)
     assert way.peak_memory is not None and 4e8 < way.peak_memory < 6e8
     assert [sample.output_equal for sample in way.samples] == [None, None]
+
+
+def test_a_host_answers_over_http_and_its_failures_are_answers(tmp_path: Path) -> None:
+    """From a real `tidalctl serve`, whose workers of this function, which restores nothing, are starts of their own."""
+    functions = served(tmp_path, '{"letter": "a", "cpu_s": 0.5}', '{"letter": "a", "raise": "no"}')
+    with HostServing(functions, 60) as serving:
+        serving.open()
+        opened = serving.used()
+        begin = time.monotonic_ns()
+        right, wrong = serving.answer("f0"), serving.answer("f1")
+        used = serving.used() - opened
+        pids = tree(serving.roots())
+        assert len(pids) > 1
+    assert right.failed is None and right.start in ("spare", "fork", "spawn") and right.output == [["app", "a"], None]
+    assert right.first_ns and begin + 0.5e9 < right.first_ns <= right.done_ns
+    assert wrong.failed and wrong.failed.startswith("500: ") and "ValueError" in wrong.failed and "no" in wrong.failed
+    assert used.cpu_s >= 0.5
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+
+
+def test_a_host_that_can_not_begin_says_why(tmp_path: Path) -> None:
+    functions = served(tmp_path, EVENT)
+    with HostServing(functions, 60, ("--no-such-option",)) as serving:
+        with pytest.raises(TidalError, match="the host did not become ready: No such option"):
+            serving.open()
+        assert serving.answer("f0").failed, "nobody listens"
 
 
 # --- the command

@@ -26,7 +26,10 @@ STARTED = "docs/getting-started.md"
 # the quick ones have the same commands, with other options
 SLOW = {
     "README.md",
-    *(f"docs/{name}.md" for name in ("bench", "benchmarks", "compile", "concepts", "run", "shapes", "trace", "verify")),
+    *(
+        f"docs/{name}.md"
+        for name in ("bench", "benchmarks", "compile", "concepts", "replay", "run", "shapes", "trace", "verify")
+    ),
 }
 TIMEOUT_S = 120
 
