@@ -279,28 +279,33 @@ def test_what_can_not_be_replayed_is_told_at_once(tmp_path: Path) -> None:
     tidalctl("replay", *options, "--map", f"*=none.bundle:{EVENT}", cwd=tmp_path).one_error("none.bundle")
 
 
-def test_an_interrupted_replay_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("way", "number"), [("plain", signal.SIGINT), ("plain", signal.SIGKILL), ("host", signal.SIGKILL)])
+def test_a_replay_that_is_interrupted_or_killed_leaves_no_process(tmp_path: Path, way: str, number: int) -> None:
     write_bundle(tmp_path, APP)
     (tmp_path / "two.csv").write_text("at_s,function\n0,f\n900,f\n")
-    command = [*TIDALCTL, "replay", "two.csv", "--against", "plain", "--map", f"*=app.bundle:{EVENT}"]
+    command = [*TIDALCTL, "replay", "two.csv", "--against", way, "--map", f"*=app.bundle:{EVENT}"]
     environment = {**os.environ, "REPLAY_MARK": str(tmp_path)}
     parent = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, preexec_fn=interruptible)
 
-    def instances() -> list[str]:
+    def children() -> list[str]:
+        """The replay's own, and not the one that answers before it begins."""
         found = []
         for name in filter(str.isdigit, os.listdir("/proc")):
             try:
-                command, environ = (Path("/proc", name, part).read_bytes() for part in ("cmdline", "environ"))
+                words, environ = (Path("/proc", name, part).read_bytes().split(b"\0") for part in ("cmdline", "environ"))
             except OSError:
                 continue
-            if str(tmp_path).encode() in environ and b"eager_clock.py" in command and b"\0-\0" in command:
+            if f"REPLAY_MARK={tmp_path}".encode() in environ and (b"-" in words or b"serve" in words):
                 found.append(name)
         return found
 
-    wait_until(lambda: len(instances()) == 1)
-    parent.send_signal(signal.SIGINT)
-    assert parent.wait(20) == 130
-    assert instances() == [] and parent.stderr is not None and b"Traceback" not in parent.stderr.read()
+    wait_until(lambda: bool(children()))
+    parent.send_signal(number)
+    assert parent.wait(20) == (130 if number == signal.SIGINT else -number)
+    assert parent.stderr is not None and b"Traceback" not in parent.stderr.read()
+    if number == signal.SIGINT:
+        assert children() == []
+    wait_until(lambda: not children())
 
 
 def test_the_parent_imports_no_torch(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """A template host: `tidalctl serve` in a process of its own, asked over HTTP as any client asks it."""
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -21,10 +22,12 @@ from tidalctl.bench.replay.serving import Answer, Served, Serving
 READY_S = 900.0  # until every template is ready, at the latest
 DRAIN_S = 20.0  # that the host has to end by itself
 STREAM = "application/x-ndjson"
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
 
 
 class HostServing(Serving):
-    """Requests to a host that has a template for each function, with the default options but those that are given."""
+    """Requests to a host that has a template for each function. `options` are further ones of `tidalctl serve`."""
 
     def __init__(self, functions: Mapping[str, Served], timeout_s: float, options: Sequence[str] = ()) -> None:
         self._functions, self._timeout_s = functions, timeout_s
@@ -45,6 +48,7 @@ class HostServing(Serving):
             stdout=subprocess.PIPE,
             stderr=self._log,
             start_new_session=True,
+            preexec_fn=_end_with_parent,
         )
         alarm = threading.Timer(READY_S, self._process.kill)
         alarm.daemon = True
@@ -143,6 +147,11 @@ class HostServing(Serving):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def _end_with_parent() -> None:
+    """Have this child told to end when the replay is killed; a host does not see it otherwise, as an instance does by its socket."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _said(body: bytes) -> str:

@@ -15,6 +15,8 @@ from tidalctl.bench.processes import CLOCK
 from tidalctl.bench.replay.resources import Usage, wait_for
 from tidalctl.bench.replay.serving import Served
 
+FD = "FD"  # stands in a command for the number of the socket
+
 
 class NoAnswer(Exception):
     """The process did not answer: it ended, or took too long. The text says which."""
@@ -24,7 +26,7 @@ class Instance:
     """One such process. It is spawned at once, answers one request at a time, and is gone after `kill` and `reap`."""
 
     def __init__(self, command: list[str], cwd: str) -> None:
-        """Spawn the command, in which FD stands for the number of its end of the socket."""
+        """Spawn the command in a directory."""
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - goes with this object
         self._socket, theirs = socket.socketpair()
         with theirs:
@@ -76,9 +78,6 @@ class Instance:
         self._process.returncode, used = wait_for(self.pid)
         self._socket.close()
         return used
-
-
-FD = "FD"
 
 
 def plain_command(served: Served) -> list[str]:

@@ -1,7 +1,6 @@
 """`--map`: which bundle, and which event, serves which function of the arrivals."""
 
 import difflib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,5 +68,5 @@ def open_functions(functions: Sequence[str], mappings: Sequence[Mapping]) -> dic
         subject = open_subject(Path(mapping.bundle))
         event, _ = read_object("--map", mapping.event, EXAMPLE)
         context = context_fields(subject.manifest.function.module, event)
-        served[number] = Served(subject=subject, mapping=number, request=json.loads(json.dumps(event)), context=context)
+        served[number] = Served(subject=subject, mapping=number, request=event, context=context)
     return {name: served[number] for name, number in assigned.items()}

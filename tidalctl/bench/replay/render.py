@@ -42,25 +42,21 @@ def headlines(replayed: Replayed) -> Iterator[str]:
 def rows(replayed: Replayed) -> Iterator[tuple[str, ...]]:
     """The figures of all ways, each with its name before them."""
     ways = replayed.ways
-
-    def row(name: str, texts: Iterator[str]) -> tuple[str, ...]:
-        return name, *texts
-
     for kind in dict.fromkeys(kind for way in ways for kind in sorted(way.starts)):
-        yield row(f"started {kind}", (str(way.starts[kind]) if kind in way.starts else "" for way in ways))
-    yield row("failed", (str(len(way.failed)) for way in ways))
-    yield row("outputs that differ", (str(len(way.differing)) for way in ways))
+        yield f"started {kind}", *(str(way.starts[kind]) if kind in way.starts else "" for way in ways)
+    yield "failed", *(str(len(way.failed)) for way in ways)
+    yield "outputs that differ", *(str(len(way.differing)) for way in ways)
     for share in ENOUGH:
-        yield row(f"first token, p{share * 100:g}", (seconds_text(percentile(way.ttfts, share)) for way in ways))
-    yield row("first token, max", (seconds_text(max(way.ttfts, default=None)) for way in ways))
-    yield row(f"within {replayed.slo_s:g} s", (f"{way.within(replayed.slo_s):.1%}" for way in ways))
-    yield row("CPU time", (seconds_text(way.serving.cpu_s) for way in ways))
-    yield row("CPU time before", (seconds_text(way.opening.cpu_s) for way in ways))
-    yield row("cores busy", (f"{way.serving.cpu_s / way.serving_s:.2f}" for way in ways))
-    yield row("read from disk", (_size(way.serving.read_bytes) for way in ways))
-    yield row("peak memory", (_size(way.peak_memory) for way in ways))
-    yield row("sent late, p50", (seconds_text(percentile(_late(way), 0.5)) for way in ways))
-    yield row("sent late, max", (seconds_text(_late(way)[-1]) for way in ways))
+        yield f"first token, p{share * 100:g}", *(seconds_text(percentile(way.ttfts, share)) for way in ways)
+    yield "first token, max", *(seconds_text(max(way.ttfts, default=None)) for way in ways)
+    yield f"within {replayed.slo_s:g} s", *(f"{way.within(replayed.slo_s):.1%}" for way in ways)
+    yield "CPU time", *(seconds_text(way.serving.cpu_s) for way in ways)
+    yield "CPU time before", *(seconds_text(way.opening.cpu_s) for way in ways)
+    yield "cores busy", *(f"{way.serving.cpu_s / way.serving_s:.2f}" for way in ways)
+    yield "read from disk", *(_size(way.serving.read_bytes) for way in ways)
+    yield "peak memory", *(_size(way.peak_memory) for way in ways)
+    yield "sent late, p50", *(seconds_text(percentile(_late(way), 0.5)) for way in ways)
+    yield "sent late, max", *(seconds_text(_late(way)[-1]) for way in ways)
 
 
 def _late(way: Way) -> list[float]:
