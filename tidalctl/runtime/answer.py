@@ -24,10 +24,12 @@ def answer_pieces(
     """Call the handler, and yield what it gives: one piece, or those of its stream.
 
     `context` is the JSON text of fields of its context, as `parse_context` gives it. Where the function raises, its traceback goes to
-    standard error, and FunctionError is raised from what it raised, without a hint. A piece may leave when it is yielded.
+    standard error, and FunctionError is raised from what it raised, without a hint. A piece may leave when it is yielded. The process
+    is one that ends with its answer.
     """
     timeline, function = template.timeline, template.manifest.function
     number = 0
+    template.ends_soon = True
     try:
         handler = template.prepare(event, argv, eager)
         with timeline.span("compute"):

@@ -62,6 +62,7 @@ class Template:
         self.path = Path(os.path.abspath(path))  # without `..`, by which places in it are told
         self.timeline = timeline
         self.other_inits: dict[str, None] = {}  # that were called and are not the bundle's, by name, in order
+        self.ends_soon = False  # this process is for one event: nothing need be freed
         self.wants_digests = False
         self.state_digests: dict[str, str] | None = None  # of the first call for each state, where they are asked for
         with timeline.span("start"):
@@ -332,11 +333,11 @@ class Template:
     def let_out(self) -> None:
         """Return when an output may leave: all that it may come from is known to be right, and no more code is taken from the pack."""
         self.wait()
-        self.imports.pack.drop()
+        self.imports.pack.drop(keep_memory=self.ends_soon)
 
     def over(self) -> None:
         """The start is over, however it went: the interpreter is as it was."""
-        self.imports.import_cache.end()
+        self.imports.import_cache.end(keep_memory=self.ends_soon)
         self.collector.resume()
         if self.on_over is not None:
             self.on_over()

@@ -34,6 +34,7 @@ class ImportCache:
         self._manifest = manifest
         self._sources = sources
         self._undo: list[Callable[[], None]] = []
+        self._kept: list[Callable[[], None]] = []  # what is done, and not freed
         self.texts = self.patterns = self.scans = 0  # uses of each kind
         self.changed: set[str] = set()  # folders that are not as they were
 
@@ -59,10 +60,14 @@ class ImportCache:
         """Uses of the cache, and the number of folders that had changed, so that a library looked through them itself."""
         return {"texts": self.texts, "patterns": self.patterns, "scans": self.scans, "changed": len(self.changed)}
 
-    def end(self) -> None:
-        """All is as it was."""
-        while self._undo:
-            self._undo.pop()()
+    def end(self, *, keep_memory: bool = False) -> None:
+        """All is as it was. With `keep_memory` nothing is freed, which takes time: for a process that ends soon."""
+        ended, self._undo = self._undo, []
+        while ended:
+            undo = ended.pop()
+            undo()
+            if keep_memory:
+                self._kept.append(undo)
 
     def _stand_in(self, names: dict[str, Any], name: str, function: Callable[..., Any]) -> None:
         before = names.get(name)
