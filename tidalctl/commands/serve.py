@@ -39,6 +39,10 @@ def serve(
         int | None, typer.Option("--concurrency", min=1, help="Events that are answered at a time.  [default: the processors]")
     ] = None,
     queue: Annotated[int, typer.Option("--queue", min=0, help="Events that wait beyond that; others are told to retry.")] = 64,
+    memory: Annotated[
+        str,
+        typer.Option("--memory", metavar="SIZE", help="What templates and workers may hold: 8GB.  [default: no bound]"),
+    ] = "",
     timeout: Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long an answer may take.")] = "60s",
     max_body: Annotated[str, typer.Option("--max-body", metavar="SIZE", help="The largest event.")] = "6MiB",
     token_file: Annotated[
@@ -80,6 +84,7 @@ def serve(
         spares=spares,
         concurrency=concurrency or os.cpu_count() or 1,
         queue=queue,
+        memory=parse_size("--memory", memory, "8GB") if memory else None,
         options=ServeOptions(
             timeout_s=parse_duration("--timeout", timeout, "60s"),
             max_body=parse_size("--max-body", max_body, "6MiB"),

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from tidalctl.host.kept_template import NotServed
+from tidalctl.host.room import Room
 from tidalctl.host.served_function import ServedFunction
 
 LOOK_EVERY_S = 1.0
@@ -17,10 +18,14 @@ QUIET_S = 0.05  # after the last event, until spares are made
 
 
 class Front:
-    """Functions by name. `spares` are had ready of each that is in use. To be made in a running event loop."""
+    """Functions by name. `spares` are had ready of each that is in use; `memory` bounds the bytes that all of it holds.
 
-    def __init__(self, spares: int = 1) -> None:
+    To be made in a running event loop.
+    """
+
+    def __init__(self, spares: int = 1, memory: int | None = None) -> None:
         self.functions: dict[str, ServedFunction] = {}
+        self._room = Room(memory, self.functions)
         self.ended = asyncio.Event()
         self._spares = spares
         self._making_spares: asyncio.TimerHandle | None = None
@@ -49,7 +54,9 @@ class Front:
 
     async def hand(self, function: ServedFunction, message: dict[str, Any], descriptors: list[int]) -> None:
         """Have a worker of a function answer a request. Raises NotServed where none can. The descriptors stay the caller's."""
+        self._room.asked(function)
         for attempt in range(2):
+            await self._room.make(function)
             template = function.template()
             try:
                 await template.hand(message, descriptors)
@@ -57,6 +64,10 @@ class Front:
             except NotServed:
                 if template.state != "ended" or attempt:  # a template that had been ready is made again, once
                     raise
+
+    def has_room(self, function: ServedFunction) -> bool:
+        """Whether a function's template can be made without another's being dropped for it."""
+        return self._room.has(function)
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Have something done beside everything else, until the front ends."""
@@ -77,15 +88,18 @@ class Front:
         """End what is not needed any more."""
         for function in list(self.functions.values()):
             await function.tidy()
+            function.ask_memory()
+        await self._room.keep_within()
 
     def _changed(self) -> None:
+        self._room.changed()
         if self._making_spares is None and not self.ended.is_set():
             self._making_spares = asyncio.get_running_loop().call_later(QUIET_S, self._make_spares)
 
     def _make_spares(self) -> None:
         """Have spares made, where no more events are being answered than leave a processor to that."""
         self._making_spares = None
-        if self.running >= self._busy_at_once:
+        if self.running >= self._busy_at_once or self._room.full():
             return  # the end of an event is a change
         for function in self.functions.values():
             template = function.current

@@ -34,7 +34,7 @@ class KeptTemplate:
     ready, it has failed, an event has ended, a spare is ready. To be made in a running event loop.
 
     Attributes: `state` is "starting", "ready", "failed" or "ended"; `cause` why it failed; `spawned` why its workers are no forks;
-    `running` events; `answered` events; `spares` that are ready.
+    `running` events; `answered` events; `spares` that are ready; `memory_bytes` that it and its workers held last.
     """
 
     def __init__(self, bundle: str, environ: Mapping[str, str], directory: str, changed: Callable[[], None]) -> None:
@@ -44,6 +44,9 @@ class KeptTemplate:
         self.spawned: dict[str, str] | None = None
         self.running = self.answered = self.spares = 0
         self.since = self.idle_since = time.monotonic()
+        self.ready_after_s = 0.0
+        self.memory_bytes = 0
+        self._changed_since = True  # it may hold more than it said last
         self._changed = changed
         self._manifest = _stamp(bundle)
         self._orders, theirs = socket.socketpair()
@@ -93,6 +96,15 @@ class KeptTemplate:
             except Gone:  # what reads its socket learns of it
                 return
 
+    def ask_memory(self) -> None:
+        """Have it say what it and its workers hold, where that may have changed since it said so."""
+        if self.state == "ready" and self._changed_since and not self._sending.locked():
+            self._changed_since = False
+            try:
+                send(self._orders, {"verb": "memory"})
+            except Gone:  # what reads its socket learns of it
+                return
+
     def idle_s(self, now: float) -> float:
         """Return for how long nothing has been asked for."""
         return 0.0 if self.running else now - self.idle_since
@@ -134,6 +146,9 @@ class KeptTemplate:
             self.running -= 1
             self.answered += bool(message["ended"])  # 0 where it was for an ordinary start after all
             self.idle_since = time.monotonic()
+        elif "memory" in message:
+            self.memory_bytes = int(message["memory"])
+            return
         elif "spares" in message:
             self.spares = int(message["spares"])
         elif "code" in message:
@@ -142,7 +157,9 @@ class KeptTemplate:
             self._settled.set()
         else:
             self.state, self.spawned = "ready", message.get("spawned")
+            self.ready_after_s = time.monotonic() - self.since
             self._settled.set()
+        self._changed_since = True
         self._changed()
 
     def _gone(self) -> None:

@@ -36,6 +36,7 @@ class HostSettings(NamedTuple):
     spares: int
     concurrency: int
     queue: int
+    memory: int | None
     options: ServeOptions
 
 
@@ -62,7 +63,7 @@ class _Host:
 
     async def serve(self) -> int:
         settings = self._settings
-        self._front = front = Front(settings.spares)
+        self._front = front = Front(settings.spares, settings.memory)
         self._serving = Serving(front, Limits(settings.concurrency, settings.queue), settings.options)
         app = HostApp(self._serving)
         routes = make_app(app, LambdaApi(app).routes())
@@ -77,7 +78,7 @@ class _Host:
         directory = os.getcwd()
         for name, bundle in settings.bundles.items():
             front.add(name, bundle, os.environ, directory)
-        watching = [asyncio.create_task(self._tell_ready(function, started)) for function in front.functions.values()]
+        watching = [asyncio.create_task(self._make_ready(function, started)) for function in front.functions.values()]
         watching.append(asyncio.create_task(look_again_and_again(front)))
         serving = asyncio.create_task(self._server.serve(sockets=self._listening))
         for connection in self._listening:
@@ -104,6 +105,11 @@ class _Host:
             if function.current is None or function.current.outdated() or function.current.cause is not None:
                 self._tell({"event": "reloading", "function": function.name})
                 self._reloading = asyncio.gather(function.reload(), self._tell_ready(function, time.monotonic()))
+
+    async def _make_ready(self, function: ServedFunction, started: float) -> None:
+        """Have a function's template made, where there is room for it from the beginning."""
+        if self._front.has_room(function):
+            await self._tell_ready(function, started)
 
     async def _tell_ready(self, function: ServedFunction, started: float) -> None:
         template = function.newest()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidalctl.host.kept_template import KeptTemplate, NotServed
+from tidalctl.host.memory import expected
 
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 
@@ -17,7 +18,8 @@ class ServedFunction:
     when something has happened to it. A template that failed is made again when it is asked for and a delay has passed, which doubles.
 
     Attributes: `current` is the template process, None before the first; `retired` are older ones that have events to end;
-    `restarts` counts those that were made because another had ended.
+    `restarts` counts those that were made because another had ended, `evictions` those that went for memory; `saved_s` is what one
+    saves a request: the seconds in which it was made.
     """
 
     def __init__(
@@ -39,7 +41,9 @@ class ServedFunction:
         self._next: KeptTemplate | None = None  # one that is to take over
         self.restarts = 0
         self._environ, self._directory, self._changed, self._follow = environ, directory, changed, follow
-        self.memory_bytes = self.evictions = 0
+        self.evictions = 0
+        self._most_held = 0
+        self.saved_s = 0.0
         self._failures = 0
         self._retry_at = 0.0
 
@@ -94,6 +98,23 @@ class ServedFunction:
         return self.current
 
     @property
+    def memory_bytes(self) -> int:
+        """The bytes that its processes held last; 0 before they have said so."""
+        return sum(template.memory_bytes for template in self._templates())
+
+    @property
+    def expected_bytes(self) -> int:
+        """The bytes that its processes are going to hold."""
+        return self._most_held or expected(self.bundle)
+
+    def ask_memory(self) -> None:
+        """Have its processes say what they hold, and note what is to be known of them when they are gone."""
+        for template in self._templates():
+            template.ask_memory()
+            self.saved_s = template.ready_after_s or self.saved_s
+        self._most_held = max(self._most_held, self.memory_bytes)
+
+    @property
     def running(self) -> int:
         """Events that are being answered."""
         return sum(template.running for template in self._templates())
@@ -118,7 +139,14 @@ class ServedFunction:
     def status(self) -> dict[str, Any]:
         """Return what `tidalctl ps` shows."""
         told = self.current.status() if self.current is not None else {"bundle": self.bundle, "state": "not started"}
-        return {"function": self.name, **told, "keep_s": self.keep_s, "restarts": self.restarts}
+        return {
+            "function": self.name,
+            **told,
+            "keep_s": self.keep_s,
+            "restarts": self.restarts,
+            "evictions": self.evictions,
+            "memory_bytes": self.memory_bytes,
+        }
 
     def _templates(self) -> list[KeptTemplate]:
         return [*self.retired, *(template for template in (self.current, self._next) if template is not None)]

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tidalctl.artifacts.cause import Cause
+from tidalctl.host.memory import held_by
 from tidalctl.host.process_properties import environment_mismatch
 from tidalctl.host.wire import Gone, close, receive, send
 from tidalctl.host.worker_source import WorkerSource, kill_group, signal_worker
@@ -94,6 +95,9 @@ class Workers:
 
     def _order(self) -> None:
         message, descriptors = receive(self._orders)
+        if message["verb"] == "memory":
+            send(self._orders, {"memory": held_by([os.getpid(), *self._workers])})
+            return
         if message["verb"] == "spares":
             for _ in range(int(message["count"]) - self._spares(ready=False)):
                 self._make(ahead=True)

@@ -1,0 +1,89 @@
+"""Room for templates under a bound: what is worth least is dropped, and what finds no room waits for it."""
+
+import asyncio
+import time
+
+from tidalctl.artifacts.cause import Cause
+from tidalctl.host.kept_template import NotServed
+from tidalctl.host.memory import Worth
+from tidalctl.host.served_function import ServedFunction
+
+
+class Room:
+    """Keeps what the templates of `functions` hold within `bound` bytes; without one only counts requests."""
+
+    def __init__(self, bound: int | None, functions: dict[str, ServedFunction]) -> None:
+        self.bound = bound
+        self._functions = functions
+        self._worth = Worth(time.monotonic)
+        self._changed = asyncio.Event()
+        self._one = asyncio.Lock()  # one is made room for at a time
+
+    def asked(self, function: ServedFunction) -> None:
+        """Note that a function was asked for."""
+        self._worth.asked(function.name)
+
+    def changed(self) -> None:
+        """Something may be idle now that was not."""
+        self._changed.set()
+
+    def full(self) -> bool:
+        """Whether nothing more should be made that need not be."""
+        return self.bound is not None and self.held() > 0.9 * self.bound
+
+    def held(self, apart_from: ServedFunction | None = None) -> int:
+        """Return the bytes that templates and workers hold, those that are starting counted with what they are going to hold."""
+        return sum(held_by(function) for function in self._functions.values() if function is not apart_from)
+
+    def has(self, function: ServedFunction) -> bool:
+        """Whether there is room for a function's template as it is. It has its room from then on."""
+        there = self.bound is None or self.held(function) + function.expected_bytes <= self.bound
+        if there:
+            function.template()
+        return there
+
+    async def make(self, function: ServedFunction) -> None:
+        """Return when there is room for a function's template, which may be there already. Raises NotServed where there can't be."""
+        if self.bound is None or function.current is not None:
+            return
+        need = function.expected_bytes
+        if need > self.bound:
+            reason = Cause.TEMPLATE_TOO_LARGE.of(need=_text(need), bound=_text(self.bound))
+            raise NotServed(reason.code, reason.text)
+        async with self._one:
+            while function.current is None and self.held(function) + need > self.bound:
+                self._changed.clear()
+                if not await self._drop_one(function):
+                    await self._changed.wait()
+            function.template()  # it holds its room from now on
+
+    async def keep_within(self) -> None:
+        """Drop templates until what is held is within the bound, or all that are left have events."""
+        while self.bound is not None and self.held() > self.bound:
+            if not await self._drop_one(None):
+                return
+
+    async def _drop_one(self, needed: ServedFunction | None) -> bool:
+        """Drop the idle template that is worth least. Returns whether there was one."""
+        idle = [function for function in self._functions.values() if function is not needed and _idle(function)]
+        name = self._worth.least((function.name, function.saved_s, held_by(function)) for function in idle)
+        if name is None:
+            return False
+        function = self._functions[name]
+        self._worth.gone(name, function.saved_s, held_by(function))
+        function.evictions += 1
+        await function.end()
+        return True
+
+
+def held_by(function: ServedFunction) -> int:
+    """Return the bytes that a function's processes hold, or are going to."""
+    return function.memory_bytes or (function.expected_bytes if function.current is not None else 0)
+
+
+def _idle(function: ServedFunction) -> bool:
+    return function.current is not None and not function.running
+
+
+def _text(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
