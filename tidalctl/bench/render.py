@@ -1,6 +1,7 @@
 """A bench as a table for a person, with what the numbers can't say by themselves below it, and the verdict last."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -9,12 +10,14 @@ from rich.text import Text
 from tidalctl.artifacts.cause import ordinary_way
 from tidalctl.bench.samples import (
     CACHES,
+    HOSTED,
     VARIANTS,
     Cache,
     Measured,
     Sample,
     Spread,
     Variant,
+    against_second,
     median_phases,
     of,
     speedup,
@@ -24,14 +27,17 @@ from tidalctl.report.terminal import seconds_text
 
 EXIT = "exit: from the last output until the process is gone"
 FEW = 3
+LABELS: dict[Variant, str] = {"second": "later call"}
 SHOWN = 0.0005  # a phase that rounds to nothing is left out
 
 
 def render(measured: Measured, console: Console) -> None:
-    groups = [(cache, variant, of(measured.samples, variant, cache)) for cache in CACHES for variant in VARIANTS]
+    groups = [(cache, variant, of(measured.samples, variant, cache)) for cache in CACHES for variant in (*VARIANTS, *HOSTED)]
     rows = [(cache, variant, samples) for cache, variant, samples in groups if samples]
     console.print(_table(rows))
     for cache, variant, samples in rows:
+        if variant in HOSTED:
+            continue
         phases = ", ".join(f"{name} {seconds:.3f}" for name, seconds in median_phases(samples).items() if seconds >= SHOWN)
         console.print(Text.assemble((f"{cache} {variant}: ", "bold"), phases))
     for note in notes(measured):
@@ -45,13 +51,16 @@ def _table(rows: list[tuple[Cache, Variant, list[Sample]]]) -> Table:
     table = Table(box=None, pad_edge=False, caption=f"medians, in seconds; {EXIT}", caption_justify="left")
     table.add_column()
     for cache, variant, samples in rows:
-        table.add_column(f"{_state(cache, samples)} {variant}", justify="right")
+        table.add_column(f"{_state(cache, samples)} {LABELS.get(variant, variant)}", justify="right")
     first = [spread([sample.ttft_s for sample in samples]) for _, _, samples in rows]
     table.add_row("first token", *(f"{ttft.median:.3f}" for ttft in first))
     table.add_row("least", *(f"{ttft.least:.3f}" for ttft in first))
     table.add_row("most", *(f"{ttft.most:.3f}" for ttft in first))
     for name, field in (("total", "total_s"), ("exit", "exit_s"), ("tidalctl's own", "own_s")):
-        found = [[getattr(sample, field) for sample in samples] for _, _, samples in rows]
+        found: list[list[Any]] = [
+            [None if variant in HOSTED and field == "exit_s" else getattr(sample, field) for sample in samples]
+            for _, variant, samples in rows
+        ]
         table.add_row(name, *("" if None in values else f"{spread(values).median:.3f}" for values in found))
     return table
 
@@ -63,7 +72,7 @@ def _state(cache: Cache, samples: list[Sample]) -> str:
 def notes(measured: Measured) -> Iterator[str]:
     """What a careful reader would ask about these numbers, answered before."""
     for cache in CACHES:
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, *HOSTED):
             samples = of(measured.samples, variant, cache)
             if samples:
                 yield from _doubts(cache, variant, samples)
@@ -105,6 +114,10 @@ def _range(ttft: Spread) -> str:
 
 def verdicts(measured: Measured) -> Iterator[str]:
     """One line for each state of the cache: how many times sooner."""
+    hosted = [(variant, ratio) for variant in ("fork", "spare") if (ratio := against_second(measured.samples, variant))]
+    if hosted:
+        told = ", ".join(f"{ratio:.2f} from a {variant}" for variant, ratio in hosted)
+        yield f"host: first token in {told}, where a later call in one process is 1"
     for cache in CACHES:
         ratio = speedup(measured.samples, cache)
         if ratio is None:

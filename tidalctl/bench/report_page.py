@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tidalctl.bench.render import notes
-from tidalctl.bench.samples import CACHES, VARIANTS, Cache, Measured, Sample, Variant, median_phases, of, speedup, spread
+from tidalctl.bench.samples import (
+    CACHES,
+    HOSTED,
+    VARIANTS,
+    Cache,
+    Measured,
+    Sample,
+    Variant,
+    median_phases,
+    of,
+    speedup,
+    spread,
+)
 from tidalctl.report import markup
 from tidalctl.report.markup import facts, figure, percent, safe, swatch, table
 from tidalctl.report.phases import OWN, phase_of
@@ -12,7 +24,13 @@ from tidalctl.report.pieces import Part, in_order
 from tidalctl.report.terminal import seconds_text
 
 ROOM = 1.2  # of the longest bar: its time stands beside it
-NAMES: dict[Variant, tuple[str, str]] = {"eager": ("before", "plain Python"), "bundle": ("after", "from the bundle")}
+NAMES: dict[Variant, tuple[str, str]] = {
+    "eager": ("before", "plain Python"),
+    "bundle": ("after", "from the bundle"),
+    "fork": ("host", "a fork"),
+    "spare": ("host", "a spare"),
+    "second": ("a process", "that has answered before"),
+}
 PLAIN = ("state", "init, first forward")  # a plain function does not say where its init ends
 STATES: dict[Cache, str] = {"cold": "files read from disk", "warm": "files in memory"}
 
@@ -42,7 +60,7 @@ def _verdict(measured: Measured, cache: Cache) -> str:
 
 
 def _section(measured: Measured, cache: Cache, window: float) -> str:
-    groups = {variant: of(measured.samples, variant, cache) for variant in VARIANTS}
+    groups = {variant: of(measured.samples, variant, cache) for variant in (*VARIANTS, *HOSTED)}
     lines, numbers = markup.axis(window)
     rows = "".join(_row(variant, samples, window) for variant, samples in groups.items() if samples)
     return f"""<section><h2 class="verdict">{safe(_verdict(measured, cache) or "nothing to compare with")}
@@ -88,7 +106,7 @@ def sample_parts(sample: Sample) -> dict[Part, float]:
         part = PLAIN if plain and name == "compute" else (phase.kind, phase.part)
         before = max(seconds - (sample.total_s - sample.ttft_s), 0.0) if name == "compute" else seconds
         found[part] = found.get(part, 0.0) + max(before, 0.0)
-    rest = PLAIN if plain else OWN
+    rest = PLAIN if plain or sample.variant in HOSTED else OWN
     found[rest] = max(found.get(rest, 0.0) + sample.ttft_s - sum(found.values()), 0.0)
     return in_order({part: seconds for part, seconds in found.items() if seconds > 0})
 

@@ -8,14 +8,17 @@ import msgspec
 
 SCHEMA = 1
 VARIANTS: tuple["Variant", ...] = ("eager", "bundle")
+HOSTED: tuple["Variant", ...] = ("fork", "spare", "second")  # of `--host`
 CACHES: tuple["Cache", ...] = ("warm", "cold")
-Variant = Literal["eager", "bundle"]
+Variant = Literal["eager", "bundle", "fork", "spare", "second"]
 Cache = Literal["warm", "cold"]
 WIDE = 0.25  # (max - min) / median of the TTFTs past which a median of few runs says little
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """One fresh process. `ttft_s` and `total_s` count from just before the spawn, `exit_s` from the last output to waitpid.
+    """One answer: of a fresh process, of a host's worker, or (`second`) of a process that has answered before.
+
+    `ttft_s` and `total_s` count from just before the spawn or the request, `exit_s` from the last output to waitpid.
 
     `phases` add up to about `total_s`. `resident_before` is the share of bytes in the page cache right before the spawn:
     cold, of everything that was evicted; warm, of the weights that this variant reads. None where there was nothing to ask.
@@ -76,6 +79,14 @@ def speedup(samples: Sequence[Sample], cache: Cache) -> float | None:
     return spread([s.ttft_s for s in eager]).median / spread([s.ttft_s for s in bundle]).median
 
 
+def against_second(samples: Sequence[Sample], variant: Variant) -> float | None:
+    """How long the first token of a host takes, to that of a later call in one process: the ratio of the medians."""
+    hosted, second = of(samples, variant, "warm"), of(samples, "second", "warm")
+    if not hosted or not second:
+        return None
+    return spread([s.ttft_s for s in hosted]).median / spread([s.ttft_s for s in second]).median
+
+
 def median_phases(samples: Sequence[Sample]) -> dict[str, float]:
     """Each phase's median, in the order of the first sample; a phase that a run did not have counts as zero there."""
     names = dict.fromkeys(name for sample in samples for name in sample.phases)
@@ -84,10 +95,12 @@ def median_phases(samples: Sequence[Sample]) -> dict[str, float]:
 
 def document(measured: Measured) -> dict[str, Any]:
     """The JSON of `--json`, with every sample in it in the order in which they ran."""
+    hosted = {variant: ratio for variant in HOSTED[:2] if (ratio := against_second(measured.samples, variant)) is not None}
     return {
         "schema": SCHEMA,
         "machine": measured.machine,
         "bundle": measured.bundle,
         "speedup": {cache: speedup(measured.samples, cache) for cache in CACHES},
+        **({"against_second": hosted} if hosted else {}),
         "samples": [msgspec.to_builtins(sample) for sample in measured.samples],
     }

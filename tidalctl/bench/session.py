@@ -4,11 +4,12 @@ Runs are paired, and the order inside a pair changes every round, so that a mach
 went back to the host while it idled, say) favours neither. `Sample.idle_s` says how long it had idled.
 """
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,9 +20,12 @@ from tidalctl.artifacts.bundle.manifest import MANIFEST, Manifest
 from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
 from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
 from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
-from tidalctl.bench.samples import VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.bench.samples import HOSTED, VARIANTS, Cache, Measured, Sample, Variant
 from tidalctl.report.machine import describe_machine
 from tidalctl.report.terminal import count_text
+
+if TYPE_CHECKING:
+    from tidalctl.bench.hosted import Hosted
 
 Say = Callable[[str], None]
 
@@ -87,25 +91,41 @@ def _strings(provenance: dict[str, Any], key: str) -> list[str]:
 
 
 def measure(
-    subject: Subject, event: dict[str, Any], rounds: int, caches: Iterable[Cache], say: Say, require: str | None = None
+    subject: Subject,
+    event: dict[str, Any],
+    rounds: int,
+    caches: Iterable[Cache],
+    say: Say,
+    require: str | None = None,
+    *,
+    host: bool = False,
 ) -> Measured:
     """Run `rounds` pairs for each state of the page cache. `say` is told before each process what comes.
 
-    Runs from the bundle must make their state by the strategy that `require` names.
+    Runs from the bundle must make their state by the strategy that `require` names. With `host` each round over a warm cache has a
+    host's answers, too, and a later call in one process.
     Raises FunctionError or TidalError where a process fails; one failure ends the bench.
     """
     with tempfile.TemporaryDirectory(prefix="tidalctl-bench-") as folder:
         argument = event_argument(json.dumps(event), Path(folder))
         session = _Session(subject, argument, require)
         for cache in caches:
-            if cache == "warm":
-                for variant in VARIANTS:
-                    say(f"warm-up: {variant}")
-                    session.run(variant)
-            for turn in range(rounds):
-                for variant in VARIANTS if turn % 2 == 0 else VARIANTS[::-1]:
-                    say(f"{cache} {turn + 1}/{rounds}: {variant}")
-                    session.sample(variant, cache)
+            with contextlib.ExitStack() as opened:  # a host maps the weights, which no cold start may find in memory
+                variants = VARIANTS
+                if cache == "warm":
+                    if host:
+                        from tidalctl.bench.hosted import Hosted
+
+                        say("starting the hosts")
+                        session.hosted = opened.enter_context(Hosted(subject, event))
+                        variants = (*VARIANTS, *HOSTED)
+                    for variant in variants:
+                        say(f"warm-up: {variant}")
+                        session.run(variant)
+                for turn in range(rounds):
+                    for variant in variants if turn % 2 == 0 else variants[::-1]:
+                        say(f"{cache} {turn + 1}/{rounds}: {variant}")
+                        session.sample(variant, cache)
     return Measured(
         machine=describe_machine(subject.manifest.fingerprint.torch),
         bundle={
@@ -127,12 +147,16 @@ class _Session:
         self._event = event
         self._expected: str | None = None
         self._ended_ns = 0
+        self.hosted: Hosted | None = None
         self.runs = 0  # of the handler, the warm-up's included
         self.samples: list[Sample] = []
         self.remarks: dict[str, None] = {}
 
     def run(self, variant: Variant) -> Run:
-        if variant == "eager":
+        if variant in HOSTED:
+            assert self.hosted is not None
+            run = self.hosted.run(variant)
+        elif variant == "eager":
             run = run_eager(self._subject.plain, self._event)
             self._expected = self._expected or comparable(run.output)
         else:
@@ -168,7 +192,7 @@ class _Session:
     def _prepare(self, variant: Variant, cache: Cache) -> Residency:
         subject = self._subject
         if cache == "warm":
-            return fill(subject.weights if variant == "bundle" else subject.read)
+            return fill(subject.read if variant == "eager" else subject.weights)
         left = evict(subject.everything)
         if not left.cold and left.largest:
             self.remarks[f"most of what stayed in memory: {left.largest}; another process may have it mapped"] = None

@@ -28,6 +28,9 @@ def bench(
     cache: Annotated[
         CacheChoice, typer.Option("--cache", help="Whether files are in memory before a run (checked with mincore).")
     ] = CacheChoice.WARM,
+    host: Annotated[
+        bool, typer.Option("--host", help="Measure a host's answers besides: a fork, a spare, and a later call in one process.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print every sample as JSON instead of the table.")] = False,
     report: Annotated[Path | None, typer.Option("--report", help="Write the bench as a page to look at (HTML).")] = None,
     require: Annotated[
@@ -44,7 +47,7 @@ def bench(
     """
     from tidalctl.artifacts.bundle.output_paths import refuse_files
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
-    from tidalctl.artifacts.errors import CheckFailed
+    from tidalctl.artifacts.errors import CheckFailed, TidalError
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure, open_subject
     from tidalctl.commands.one_event import one_event
@@ -56,9 +59,11 @@ def bench(
     given = one_event(event)
     subject = open_subject(bundle, context.args, parse_context(fields) if fields is not None else "")
     request, _ = parse_event(given)
+    if host and cache == CacheChoice.COLD:
+        raise TidalError("--host is about files in memory", "leave out --cache cold, or measure --cache both")
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
-        measured = measure(subject, request, rounds, caches, _say, require)
+        measured = measure(subject, request, rounds, caches, _say, require, host=host)
     finally:
         _say("")
     if json:

@@ -126,6 +126,18 @@ class HostServing(Serving):
             cause=response.headers.get("Tidalctl-Cause"),
         )
 
+    def wait_for_spare(self, function: str) -> None:
+        """Return when a worker is ready for the function's next request. Raises TidalError where none becomes ready."""
+        ends = time.monotonic() + self._timeout_s
+        while time.monotonic() < ends:
+            connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
+            with contextlib.closing(connection):
+                connection.request("GET", f"/functions/{urllib.parse.quote(function, safe='')}")
+                if json.load(connection.getresponse())["spares"]:
+                    return
+            time.sleep(0.05)
+        raise TidalError(f"the host made no spare for {function}", "see: tidalctl serve --help")
+
     def roots(self) -> list[int]:
         return [] if self._process is None or self._process.poll() is not None else [self._process.pid]
 
