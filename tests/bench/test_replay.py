@@ -218,9 +218,19 @@ def test_a_host_answers_over_http_and_its_failures_are_answers(tmp_path: Path) -
 def test_a_host_that_can_not_begin_says_why(tmp_path: Path) -> None:
     functions = served(tmp_path, EVENT)
     with HostServing(functions, 60, ("--no-such-option",)) as serving:
-        with pytest.raises(TidalError, match="the host did not become ready: No such option"):
+        with pytest.raises(TidalError, match="the host ended: No such option"):
             serving.open()
         assert serving.answer("f0").failed, "nobody listens"
+    (tmp_path / "app.bundle" / "code" / "app.py").write_text("changed")
+    with HostServing(functions, 60) as serving, pytest.raises(TidalError, match=r"the host can.t serve f0: .*app\.py"):
+        serving.open()
+
+
+def test_a_host_with_little_memory_makes_templates_when_they_are_asked_for(tmp_path: Path) -> None:
+    functions = served(tmp_path, EVENT, EVENT)
+    with HostServing(functions, 60, ("--memory", "700MB")) as serving:
+        serving.open()
+        assert [serving.answer(name).failed for name in ("f0", "f1")] == [None, None]
 
 
 # --- the command

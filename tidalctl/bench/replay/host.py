@@ -19,7 +19,8 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.replay.resources import Usage, tree, used_by
 from tidalctl.bench.replay.serving import Answer, Served, Serving
 
-READY_S = 900.0  # until every template is ready, at the latest
+READY_S = 900.0  # until no template is starting, at the latest
+STATES = ("not started", "starting", "ready")  # of a template; another is the cause for which it can't be used
 DRAIN_S = 20.0  # that the host has to end by itself
 STREAM = "application/x-ndjson"
 _PR_SET_PDEATHSIG = 1
@@ -50,34 +51,52 @@ class HostServing(Serving):
             start_new_session=True,
             preexec_fn=_end_with_parent,
         )
-        alarm = threading.Timer(READY_S, self._process.kill)
-        alarm.daemon = True
-        alarm.start()
-        try:
-            self._wait_until_ready(self._process)
-        finally:
-            alarm.cancel()
+        self._address = self._listening(self._process)
         threading.Thread(target=self._drain, args=(self._process,), name="host", daemon=True).start()
+        self._wait_until_ready(self._process)
 
-    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
+    def _listening(self, process: "subprocess.Popen[bytes]") -> tuple[str, int]:
+        """Return where the host listens, which it says first. Raises TidalError where it ends before."""
         assert process.stdout is not None
-        waiting = set(self._functions)
-        while waiting or not self._address[1]:
-            line = process.stdout.readline()
-            if not line:
-                raise TidalError(f"the host did not become ready: {self._last_words()}", "see: tidalctl serve --help")
+        for line in process.stdout:
             told: dict[str, Any] = json.loads(line)
             if told["event"] == "listening":
                 address = urllib.parse.urlsplit(told["url"])
-                self._address = (address.hostname or "127.0.0.1", address.port or 80)
-            elif told["event"] == "ready":
-                waiting.discard(told["function"])
-            elif told["event"] == "failed":
-                name = told["function"]
+                return address.hostname or "127.0.0.1", address.port or 80
+        raise self._ended()
+
+    def _wait_until_ready(self, process: "subprocess.Popen[bytes]") -> None:
+        """Return when no template is starting any more; one that finds no room within --memory is made when it is asked for."""
+        ends = time.monotonic() + READY_S
+        while time.monotonic() < ends:
+            if process.poll() is not None:
+                raise self._ended()
+            with contextlib.suppress(ConnectionRefusedError):  # its socket has an address before it listens
+                if not any(state == "starting" for state in self._states()):
+                    return
+            time.sleep(0.05)
+        raise TidalError(f"the host's templates were not ready within {READY_S:g} s", "replay fewer functions")
+
+    def _states(self) -> list[str]:
+        """Return the state of each template. Raises TidalError where one can't be used."""
+        functions = self._get("/functions")["functions"]
+        for one in functions:
+            if one["state"] not in STATES:
+                shown = self._functions[one["function"]].subject.shown
                 raise TidalError(
-                    f"the host can't serve {name}: {told.get('text') or told.get('cause')}",
-                    f"try it alone: tidalctl run {self._functions[name].subject.shown} --event …",
+                    f"the host can't serve {one['function']}: {one.get('cause') or one['state']}",
+                    f"try it alone: tidalctl run {shown} --event …",
                 )
+        return [one["state"] for one in functions]
+
+    def _ended(self) -> TidalError:
+        return TidalError(f"the host ended: {self._last_words()}", "see: tidalctl serve --help")
+
+    def _get(self, path: str) -> Any:
+        connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            return json.load(connection.getresponse())
 
     @staticmethod
     def _drain(process: "subprocess.Popen[bytes]") -> None:
@@ -89,7 +108,7 @@ class HostServing(Serving):
         self._log.seek(0)
         lines = self._log.read().decode(errors="replace").strip().splitlines()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        return (errors or lines or [f"nothing within {READY_S:g} s"])[-1]
+        return (errors or lines or ["it said nothing"])[-1]
 
     def answer(self, function: str) -> Answer:
         connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
@@ -130,11 +149,8 @@ class HostServing(Serving):
         """Return when a worker is ready for the function's next request. Raises TidalError where none becomes ready."""
         ends = time.monotonic() + self._timeout_s
         while time.monotonic() < ends:
-            connection = http.client.HTTPConnection(*self._address, timeout=self._timeout_s)
-            with contextlib.closing(connection):
-                connection.request("GET", f"/functions/{urllib.parse.quote(function, safe='')}")
-                if json.load(connection.getresponse())["spares"]:
-                    return
+            if self._get(f"/functions/{urllib.parse.quote(function, safe='')}")["spares"]:
+                return
             time.sleep(0.05)
         raise TidalError(f"the host made no spare for {function}", "see: tidalctl serve --help")
 
