@@ -27,7 +27,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.page_cache import cached_files, fill
 from tidalctl.bench.processes import Run, run_bundle, run_eager
 from tidalctl.bench.samples import VARIANTS, Sample, Variant, spread
-from tidalctl.bench.session import Subject, comparable, open_subject
+from tidalctl.bench.subject import Subject, comparable, open_subject
 from tidalctl.report.machine import describe_machine
 
 HERE = Path(__file__).parent

@@ -19,7 +19,7 @@ from measure import Failed, Sample, say
 from tidalctl.artifacts.bundle.manifest import PACK
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.page_cache import cached_files
-from tidalctl.bench.session import Subject, open_subject
+from tidalctl.bench.subject import Subject, open_subject
 
 EVENT = json.dumps({"prompt": [1, 2, 3, 4], "tokens": 1})
 ROWS = {

@@ -23,7 +23,7 @@ import measure
 from measure import Failed, Sample, say
 
 from tidalctl.bench.page_cache import cached_files, evict
-from tidalctl.bench.session import open_subject
+from tidalctl.bench.subject import open_subject
 
 APPS = measure.HERE / "apps"
 # row: what the table calls it, the package it needs, its module in apps/, the file that it reads ("" is the bundle's)

@@ -29,7 +29,7 @@ from measure import Failed, Sample, say
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.page_cache import cached_files
-from tidalctl.bench.session import Subject, comparable, open_subject
+from tidalctl.bench.subject import Subject, comparable, open_subject
 
 CHAT = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 8})
 LLAMA = json.dumps({"prompt": [(37 * i + 11) % 256 for i in range(32)], "tokens": 2})

@@ -25,7 +25,7 @@ from measure import Failed, Sample, say
 from tidalctl.artifacts.errors import FunctionError, TidalError
 from tidalctl.bench.page_cache import cached_files
 from tidalctl.bench.processes import PlainFunction, Run, run_bundle, run_eager
-from tidalctl.bench.session import Subject, comparable, open_subject
+from tidalctl.bench.subject import Subject, comparable, open_subject
 
 PROMPT, TOKENS = 32, 8
 CHAT = json.dumps({"prompt": "What is the capital of France?", "max_new_tokens": 8})

@@ -25,6 +25,7 @@ from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, BundleFile, encode_manifest, seal
 from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
 from tidalctl.bench import processes, session
+from tidalctl.bench.subject import open_subject
 from tidalctl.commands.bench import bench
 
 APP = """
@@ -182,7 +183,7 @@ def test_a_bundle_that_fails_hands_on_its_error_and_hint(tmp_path: Path) -> None
 @pytest.mark.usefixtures("stand_in")
 def test_runs_are_paired_and_change_places(tmp_path: Path) -> None:
     said: list[str] = []
-    subject = session.open_subject(write_bundle(tmp_path, APP))
+    subject = open_subject(write_bundle(tmp_path, APP))
     result = session.measure(subject, {"letter": "b"}, 3, ["warm"], said.append)
     assert said[:2] == ["warm-up: eager", "warm-up: bundle"]
     assert [s.variant for s in result.samples] == ["eager", "bundle", "bundle", "eager", "eager", "bundle"]
@@ -247,14 +248,14 @@ def test_source_that_changed_since_is_named(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path, APP)
     ship(bundle, "code/other.py", "x = 1\n")
     (tmp_path / "project" / "other.py").write_text("x = 2\n")
-    result = session.measure(session.open_subject(bundle), {"letter": "b"}, 1, ["warm"], lambda _: None)
+    result = session.measure(open_subject(bundle), {"letter": "b"}, 1, ["warm"], lambda _: None)
     assert any("other.py changed since" in remark for remark in result.remarks)
     done = run_command(str(bundle), "--event", '{"letter": "b", "bundle_letter": "c"}', "-n", "1")
     assert isinstance(done.exception, CheckFailed)
     assert done.exception.hint == "other.py changed since the bundle was made: trace and compile it again"
     (tmp_path / "project" / "app.py").write_text(APP + "\n# other\n")
     with pytest.raises(TidalError, match="is not the one that the bundle was made from"):
-        session.open_subject(bundle)
+        open_subject(bundle)
 
 
 def test_verify_tells_of_a_project_that_changed_or_is_gone(tmp_path: Path) -> None:
@@ -268,7 +269,7 @@ def test_verify_tells_of_a_project_that_changed_or_is_gone(tmp_path: Path) -> No
     done = tidalctl("verify", bundle, "--event", '{"n": 0}', cwd=tmp_path).one_error("the plain function is gone")
     assert "skipped event 0: the plain function is gone" in done.out and "DIFFERS" not in done.out
     with pytest.raises(TidalError, match="the plain function is gone") as caught:
-        session.open_subject(bundle)
+        open_subject(bundle)
     assert caught.value.hint and caught.value.exit_code == 2
 
 
@@ -277,7 +278,7 @@ def test_a_provenance_that_says_nothing_is_refused(tmp_path: Path, content: str)
     bundle = write_bundle(tmp_path, APP)
     (bundle / PROVENANCE).write_text(content)
     with pytest.raises(TidalError):
-        session.open_subject(bundle)
+        open_subject(bundle)
 
 
 def test_the_parent_imports_no_torch_and_maps_none(tmp_path: Path) -> None:

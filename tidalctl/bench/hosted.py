@@ -12,7 +12,7 @@ from tidalctl.bench.replay.host import HostServing
 from tidalctl.bench.replay.instance import Instance, NoAnswer, bundle_command
 from tidalctl.bench.replay.serving import Answer, Served
 from tidalctl.bench.samples import Variant
-from tidalctl.bench.session import Subject
+from tidalctl.bench.subject import Subject
 from tidalctl.function.context import context_fields
 
 NAME = "bench"

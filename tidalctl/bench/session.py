@@ -7,87 +7,20 @@ went back to the host while it idled, say) favours neither. `Sample.idle_s` says
 import contextlib
 import json
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import msgspec
-
-import tidalctl
-from tidalctl.artifacts import errors
-from tidalctl.artifacts.bundle.directory import open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST, Manifest
-from tidalctl.artifacts.bundle.provenance import changed_files, names_text, project_of, read_provenance
-from tidalctl.bench.page_cache import Residency, cached_files, evict, fill, with_bytecode
-from tidalctl.bench.processes import PlainFunction, Run, event_argument, run_bundle, run_eager
+from tidalctl.artifacts.bundle.provenance import changed_files, names_text
+from tidalctl.bench.hosted import Hosted
+from tidalctl.bench.page_cache import Residency, evict, fill
+from tidalctl.bench.processes import Run, event_argument, run_bundle, run_eager
 from tidalctl.bench.samples import HOSTED, VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.bench.subject import Subject, comparable
 from tidalctl.report.machine import describe_machine
 from tidalctl.report.terminal import count_text
 
-if TYPE_CHECKING:
-    from tidalctl.bench.hosted import Hosted
-
 Say = Callable[[str], None]
-
-
-class Subject(msgspec.Struct, frozen=True, kw_only=True):
-    """What is benched: the bundle, the plain function it was made from, and the files whose place in memory matters."""
-
-    path: Path
-    shown: str
-    manifest: Manifest
-    plain: PlainFunction
-    weights: tuple[Path, ...]  # what a start from the bundle streams
-    read: tuple[Path, ...]  # what the plain function opens: checkpoints
-    everything: tuple[Path, ...]  # what a cold start must find on disk only
-
-
-def open_subject(path: Path, argv: Sequence[str] = (), context: str = "") -> Subject:
-    """Open the bundle and find its plain function, which is called with the arguments `argv`, as the bundle is.
-
-    `context` is the JSON text of fields of the context.
-    Raises TidalError where the function is no longer where it was traced, or is another one now.
-    """
-    manifest = open_bundle(path)
-    bundle = path.absolute()
-    provenance = read_provenance(bundle)
-    root = project_of(provenance, manifest)
-    cwd = Path(str(provenance.get("cwd", root)))
-    plain = PlainFunction(
-        root=str(root),
-        cwd=str(cwd if cwd.is_dir() else root),
-        source=manifest.function.source,
-        module=manifest.function.module,
-        handler=manifest.function.handler,
-        argv=tuple(argv),
-        context=context,
-        encode=manifest.function.encode,
-        shape=manifest.function.shape,
-    )
-    weights = dict.fromkeys(bundle / weight.file for weight in manifest.weights)
-    parts = [bundle / name for name in (*manifest.files, MANIFEST)]
-    read = cached_files(Path(name) for name in _strings(provenance, "read"))
-    code = with_bytecode(Path(name) for name in _strings(provenance, "code_files"))
-    return Subject(
-        path=bundle,
-        shown=str(path),
-        manifest=manifest,
-        plain=plain,
-        weights=tuple(cached_files(weights) or cached_files(parts)),
-        read=tuple(read or cached_files(code)),
-        everything=tuple(cached_files([*parts, *read, *code, *with_bytecode(_own_code())])),
-    )
-
-
-def _own_code() -> Iterable[Path]:
-    """tidalctl's own modules: a cold start from a bundle has to read them too."""
-    for module in (tidalctl.__file__, errors.__file__):  # in a checkout the rooms lie in folders of their own
-        yield from Path(module).parent.rglob("*.py")
-
-
-def _strings(provenance: dict[str, Any], key: str) -> list[str]:
-    listed = provenance.get(key, [])
-    return [value for value in listed if isinstance(value, str)] if isinstance(listed, list) else []
 
 
 def measure(
@@ -114,8 +47,6 @@ def measure(
                 variants = VARIANTS
                 if cache == "warm":
                     if host:
-                        from tidalctl.bench.hosted import Hosted
-
                         say("starting the hosts")
                         session.hosted = opened.enter_context(Hosted(subject, event))
                         variants = (*VARIANTS, *HOSTED)
@@ -197,11 +128,6 @@ class _Session:
         if not left.cold and left.largest:
             self.remarks[f"most of what stayed in memory: {left.largest}; another process may have it mapped"] = None
         return left
-
-
-def comparable(output: Any) -> str:
-    """An output as text that is equal when the outputs are: sorted keys; NaN equals itself."""
-    return json.dumps(output, sort_keys=True, separators=(",", ":"))
 
 
 def _remarks(subject: Subject) -> Iterable[str]:

@@ -49,7 +49,8 @@ def bench(
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
     from tidalctl.artifacts.errors import CheckFailed, TidalError
     from tidalctl.bench.samples import CACHES, document
-    from tidalctl.bench.session import measure, open_subject
+    from tidalctl.bench.session import measure
+    from tidalctl.bench.subject import open_subject
     from tidalctl.commands.one_event import one_event
     from tidalctl.function.context import parse_context
     from tidalctl.function.event import parse_event

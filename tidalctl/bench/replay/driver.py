@@ -8,7 +8,7 @@ from tidalctl.bench.replay.arrivals import Arrival
 from tidalctl.bench.replay.resources import MemoryWatch
 from tidalctl.bench.replay.samples import Sample, Way
 from tidalctl.bench.replay.serving import Answer, Served, Serving, WayName
-from tidalctl.bench.session import comparable
+from tidalctl.bench.subject import comparable
 
 AHEAD_NS = 100_000_000  # from the beginning until the first second of the arrivals begins
 Say = Callable[[str], None]

@@ -8,7 +8,7 @@ import msgspec
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.replay.serving import Served
-from tidalctl.bench.session import open_subject
+from tidalctl.bench.subject import open_subject
 from tidalctl.function.context import context_fields
 from tidalctl.function.event import read_object
 

@@ -17,7 +17,7 @@ from tidalctl.bench.replay.instance import bundle_command, plain_command
 from tidalctl.bench.replay.instance_pool import InstancePool
 from tidalctl.bench.replay.samples import Replayed
 from tidalctl.bench.replay.serving import Served, Serving, WayName
-from tidalctl.bench.session import comparable
+from tidalctl.bench.subject import comparable
 from tidalctl.report.machine import describe_machine
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from tidalctl.bench.replay.resources import Usage
-from tidalctl.bench.session import Subject
+from tidalctl.bench.subject import Subject
 
 WAYS: tuple["WayName", ...] = ("plain", "bundle", "host")
 WayName = Literal["plain", "bundle", "host"]
