@@ -43,6 +43,7 @@ class Hosted:
             for host in self._hosts.values():
                 opened.callback(host.close)
                 host.open()
+                host.answer(NAME)  # a host makes spares of what is in use
             self._open = opened.pop_all()
         return self
 

@@ -21,6 +21,7 @@ from tidalctl.bench.replay.serving import Answer, Served, Serving
 
 READY_S = 900.0  # until no template is starting, at the latest
 STATES = ("not started", "starting", "ready")  # of a template; another is the cause for which it can't be used
+SPARE_S = 60.0
 DRAIN_S = 20.0  # that the host has to end by itself
 STREAM = "application/x-ndjson"
 _PR_SET_PDEATHSIG = 1
@@ -147,7 +148,7 @@ class HostServing(Serving):
 
     def wait_for_spare(self, function: str) -> None:
         """Return when a worker is ready for the function's next request. Raises TidalError where none becomes ready."""
-        ends = time.monotonic() + self._timeout_s
+        ends = time.monotonic() + SPARE_S
         while time.monotonic() < ends:
             if self._get(f"/functions/{urllib.parse.quote(function, safe='')}")["spares"]:
                 return
