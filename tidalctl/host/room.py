@@ -5,7 +5,7 @@ import time
 
 from tidalctl.artifacts.cause import Cause
 from tidalctl.host.kept_template import NotServed
-from tidalctl.host.memory import Worth
+from tidalctl.host.memory import IMPORTED, Worth, size_of
 from tidalctl.host.served_function import ServedFunction
 
 
@@ -33,29 +33,42 @@ class Room:
 
     def held(self, apart_from: ServedFunction | None = None) -> int:
         """Return the bytes that templates and workers hold, those that are starting counted with what they are going to hold."""
-        return sum(held_by(function) for function in self._functions.values() if function is not apart_from)
+        return sum(self._held_by(function) for function in self._functions.values() if function is not apart_from)
 
     def has(self, function: ServedFunction) -> bool:
         """Whether there is room for a function's template as it is. It has its room from then on."""
-        there = self.bound is None or self.held(function) + function.expected_bytes <= self.bound
+        there = self.bound is None or self.held(function) + self._expected(function) <= self.bound
         if there:
             function.template()
         return there
 
     async def make(self, function: ServedFunction) -> None:
-        """Return when there is room for a function's template, which may be there already. Raises NotServed where there can't be."""
+        """Return when there is room for a function's template, which may be there already. Raises NotServed where there can't be.
+
+        Where nothing else is held, there is room unless the bundle's own files are larger than the bound.
+        """
         if self.bound is None or function.current is not None:
             return
-        need = function.expected_bytes
-        if need > self.bound:
-            reason = Cause.TEMPLATE_TOO_LARGE.of(need=_text(need), bound=_text(self.bound))
+        if (size := size_of(function.bundle)) > self.bound:
+            reason = Cause.TEMPLATE_TOO_LARGE.of(need=_text(size), bound=_text(self.bound))
             raise NotServed(reason.code, reason.text)
         async with self._one:
-            while function.current is None and self.held(function) + need > self.bound:
+            while function.current is None and (held := self.held(function)) and held + self._expected(function) > self.bound:
                 self._changed.clear()
                 if not await self._drop_one(function):
                     await self._changed.wait()
             function.template()  # it holds its room from now on
+
+    def _expected(self, function: ServedFunction) -> int:
+        """Return the bytes that a template is going to hold: what it held, or its bundle's and what the others' imports hold."""
+        if function.most_held:
+            return function.most_held
+        beside = [one.most_held - size_of(one.bundle) for one in self._functions.values() if one.most_held]
+        return size_of(function.bundle) + max(beside, default=IMPORTED)
+
+    def _held_by(self, function: ServedFunction) -> int:
+        """Return the bytes that a function's processes hold, or are going to."""
+        return function.memory_bytes or (self._expected(function) if function.current is not None else 0)
 
     async def keep_within(self) -> None:
         """Drop templates until what is held is within the bound, or all that are left have events."""
@@ -66,19 +79,14 @@ class Room:
     async def _drop_one(self, needed: ServedFunction | None) -> bool:
         """Drop the idle template that is worth least. Returns whether there was one."""
         idle = [function for function in self._functions.values() if function is not needed and _idle(function)]
-        name = self._worth.least((function.name, function.saved_s, held_by(function)) for function in idle)
+        name = self._worth.least((function.name, function.saved_s, self._held_by(function)) for function in idle)
         if name is None:
             return False
         function = self._functions[name]
-        self._worth.gone(name, function.saved_s, held_by(function))
+        self._worth.gone(name, function.saved_s, self._held_by(function))
         function.evictions += 1
         await function.end()
         return True
-
-
-def held_by(function: ServedFunction) -> int:
-    """Return the bytes that a function's processes hold, or are going to."""
-    return function.memory_bytes or (function.expected_bytes if function.current is not None else 0)
 
 
 def _idle(function: ServedFunction) -> bool:

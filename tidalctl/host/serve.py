@@ -24,6 +24,8 @@ from tidalctl.host.http.limits import Limits
 from tidalctl.host.kept_template import NotServed
 from tidalctl.host.served_function import ServedFunction
 
+BACKLOG = 512
+
 
 class HostSettings(NamedTuple):
     """What a host is started with. `bundles` by the functions' names; `address` is a host and a port, or None for `unix` alone."""
@@ -141,6 +143,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listening = socket.socket(family, kind, number)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen(BACKLOG)
     except OSError as error:
         raise TidalError(
             f"can't listen on {host}:{port}: {error.strerror or error}", "another port: --listen 127.0.0.1:0 takes a free one"
@@ -164,6 +167,7 @@ def _listen_unix(path: Path) -> Iterator[socket.socket]:
         mask = os.umask(0o177)
         try:
             listening.bind(str(path))
+            listening.listen(BACKLOG)
         except OSError as error:
             raise TidalError(f"can't listen on {path}: {error.strerror or error}", "another path: --unix PATH") from None
         finally:

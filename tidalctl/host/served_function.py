@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidalctl.host.kept_template import KeptTemplate, NotServed
-from tidalctl.host.memory import expected
 
 FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
 
@@ -19,7 +18,7 @@ class ServedFunction:
 
     Attributes: `current` is the template process, None before the first; `retired` are older ones that have events to end;
     `restarts` counts those that were made because another had ended, `evictions` those that went for memory; `saved_s` is what one
-    saves a request: the seconds in which it was made.
+    saves a request: the seconds in which it was made; `most_held` the most bytes that its processes held, 0 before they have said so.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class ServedFunction:
         self.restarts = 0
         self._environ, self._directory, self._changed, self._follow = environ, directory, changed, follow
         self.evictions = 0
-        self._most_held = 0
+        self.most_held = 0
         self.saved_s = 0.0
         self._failures = 0
         self._retry_at = 0.0
@@ -102,17 +101,12 @@ class ServedFunction:
         """The bytes that its processes held last; 0 before they have said so."""
         return sum(template.memory_bytes for template in self._templates())
 
-    @property
-    def expected_bytes(self) -> int:
-        """The bytes that its processes are going to hold."""
-        return self._most_held or expected(self.bundle)
-
     def ask_memory(self) -> None:
         """Have its processes say what they hold, and note what is to be known of them when they are gone."""
         for template in self._templates():
             template.ask_memory()
             self.saved_s = template.ready_after_s or self.saved_s
-        self._most_held = max(self._most_held, self.memory_bytes)
+        self.most_held = max(self.most_held, self.memory_bytes)
 
     @property
     def running(self) -> int:
