@@ -10,7 +10,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from tidalctl.host.process_properties import GlobalGenerators, die_with_parent, take_over
+from tidalctl.host.global_generators import GlobalGenerators
+from tidalctl.host.process_properties import die_with_parent, set_dumpable, take_over
 from tidalctl.host.respond import respond
 from tidalctl.host.warm_up import warm_up
 from tidalctl.host.wire import Gone, receive, send
@@ -21,9 +22,10 @@ from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.template import Template
 
 
-def become_worker() -> None:
-    """Have a session of this process's own, in which it ends with its template process."""
-    die_with_parent()
+def become_worker(parent: int) -> None:
+    """Have a session of this process's own, in which it ends with its template process, which is `parent`."""
+    die_with_parent(parent)
+    set_dumpable(True)
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGTERM):

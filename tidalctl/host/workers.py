@@ -124,7 +124,7 @@ class Workers:
     def _make(self, *, ahead: bool) -> Worker:
         mine, theirs = socket.socketpair()
         with theirs:
-            pid = self._source.start(theirs, ahead=ahead)
+            pid = self._source.start(mine, theirs, ahead=ahead)
         worker = self._workers[pid] = Worker(pid, mine)
         if ahead:
             self._listen(mine, lambda: self._spare_said(worker))
