@@ -89,6 +89,8 @@ class Front:
         for function in list(self.functions.values()):
             await function.tidy()
             function.ask_memory()
+        if self._making_spares is None:
+            self._make_spares()  # of those that were lost
         await self._room.keep_within()
 
     def _changed(self) -> None:

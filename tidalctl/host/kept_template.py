@@ -95,6 +95,7 @@ class KeptTemplate:
             if self._orders.fileno() >= 0:  # it has not ended meanwhile, which ended the event
                 self._handed += 1
         except Gone:
+            self._gone()
             raise _ended() from None
         finally:
             self._waiting -= 1
@@ -182,10 +183,11 @@ class KeptTemplate:
         self._changed()
 
     def _gone(self) -> None:
-        """Its process has ended."""
+        """Its process has ended, which may be known already."""
         self._close()
-        if self.cause is None:
-            self.cause = _ended()
+        if self.state in ("failed", "ended"):
+            return
+        self.cause = _ended()
         self.state = "ended" if self.state == "ready" else "failed"
         self._handed = self.spares = 0
         self._settled.set()

@@ -17,6 +17,7 @@ from tidalctl.host.wire import Gone, close, receive, send
 from tidalctl.host.worker_source import WorkerSource, kill_group, signal_worker
 
 INTERRUPTED_S = 0.5  # that a worker has to end, whose client is gone
+FIRST_DELAY_S, LAST_DELAY_S = 0.25, 60.0  # after a spare was lost, until another is made
 
 
 class Asked(NamedTuple):
@@ -48,6 +49,7 @@ class Workers:
         self._source, self._environ, self._orders = source, environ, orders
         self._workers: dict[int, Worker] = {}
         self._waiting: list[Asked] = []
+        self._lost_spares, self._spares_from = 0, 0.0  # since one was ready; until then none is made
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -63,7 +65,8 @@ class Workers:
             while True:
                 interrupted = any(worker.interrupted for worker in self._workers.values())
                 for key, _ in self._selector.select(INTERRUPTED_S if interrupted else None):
-                    key.data()
+                    if self._selector.get_map().get(key.fd) is key:  # and not closed for what was heard before it
+                        key.data()
                 self._reap()
                 self._kill_interrupted()
 
@@ -99,8 +102,7 @@ class Workers:
             send(self._orders, {"memory": held_by([os.getpid(), *self._workers])})
             return
         if message["verb"] == "spares":
-            for _ in range(int(message["count"]) - self._spares(ready=False)):
-                self._make(ahead=True)
+            self._make_spares(int(message["count"]))
             return
         asked = Asked(socket.socket(fileno=descriptors[0]), message, descriptors[1:], time.monotonic())
         mismatch = environment_mismatch(self._source.manifest, self._environ, message.get("environ", self._environ))
@@ -110,6 +112,14 @@ class Workers:
             self._waiting.append(asked)
             self._listen(asked.connection, lambda: self._client_gone(asked))
             self._hand_out()
+
+    def _make_spares(self, count: int) -> None:
+        """Make spares until there are so many, or none for a while where the last ones have ended without a request."""
+        if time.monotonic() < self._spares_from:
+            return
+        with suppress(OSError):  # no more processes, or no memory for one: an event will say so
+            for _ in range(count - self._spares(ready=False)):
+                self._make(ahead=True)
 
     def _spares(self, *, ready: bool) -> int:
         """Return how many workers are without a request: those that are `ready`, or all."""
@@ -140,6 +150,7 @@ class Workers:
             self._refuse_waiting(message)
             return
         worker.ready = time.monotonic()
+        self._lost_spares = 0
         self._hand_out()
         self._tell_spares()
 
@@ -218,6 +229,8 @@ class Workers:
 
     def _spare_ended(self, status: int) -> None:
         """One has ended before it had a request: those that wait would wait for ever, where no other is being made."""
+        self._spares_from = time.monotonic() + min(FIRST_DELAY_S * 2**self._lost_spares, LAST_DELAY_S)
+        self._lost_spares += 1
         if not self._spares(ready=False):
             error = f"a process of it ended before it was ready (exit status {os.waitstatus_to_exitcode(status)})"
             self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})

@@ -102,18 +102,23 @@ class EventStrategy:
         )
 
     def _event_mismatch(self) -> Reason | None:
-        """Ask dynamic_init.py, which compile wrote for this function, and read ahead the files that its weights are made of."""
+        """Ask dynamic_init.py, and read ahead the files that its weights are made of."""
         with self._timeline.span("start"):
-            if self._dynamic_init is None:
-                source = read_checked(self._bundle, self._manifest, DYNAMIC_INIT, check=self._verify)
-                self._dynamic_init = types.ModuleType("tidalctl_dynamic_init")
-                exec(compile(source, str(self._bundle / DYNAMIC_INIT), "exec"), self._dynamic_init.__dict__)
+            script = self.read_script()
             if self._manifest.strategy == "script":
                 with contextlib.suppress(LookupError, TypeError):  # refusal() says it in words
-                    for path in self._dynamic_init.files(self.event):
+                    for path in script.files(self.event):
                         read_ahead(Path(path))
-            refusal: str | None = self._dynamic_init.refusal(self.event)
+            refusal: str | None = script.refusal(self.event)
             return Cause.EVENT_NOT_SERVED.of(what=refusal) if refusal is not None else None
+
+    def read_script(self) -> types.ModuleType:
+        """Return dynamic_init.py, which compile wrote for this function. It is read once."""
+        if self._dynamic_init is None:
+            source = read_checked(self._bundle, self._manifest, DYNAMIC_INIT, check=self._verify)
+            self._dynamic_init = types.ModuleType("tidalctl_dynamic_init")
+            exec(compile(source, str(self._bundle / DYNAMIC_INIT), "exec"), self._dynamic_init.__dict__)
+        return self._dynamic_init
 
     def call_mismatch(self, state: HeldState, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Reason | None:
         """Return why a state of the bundle is not what this call of init would give, or None."""

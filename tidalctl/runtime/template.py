@@ -142,6 +142,7 @@ class Template:
         """Import the function before there is an event: in a process whose forks `prepare` for one each, as processes of their own."""
         before = dict(os.environ)
         self.event_strategy.look_at_process(None, eager=False)
+        self.event_strategy.read_script()  # while the bundle is the one that was opened
         self._handler = self._imported((), eager=False)
         self._set_by_imports = environ_changes(before, os.environ)
 
