@@ -20,7 +20,11 @@ from tidalctl.host.served_function import ServedFunction
 
 
 class ServeOptions(NamedTuple):
-    """What holds for all requests. `keep_alive_s`: for how long a worker that has answered stays. `terse`: errors tell their type and the request's id alone. `debug`: they carry tracebacks."""
+    """What holds for all requests.
+
+    `keep_alive_s`: for how long a worker that has answered stays. `terse`: errors tell their type and the request's id alone. `debug`:
+    they carry tracebacks.
+    """
 
     timeout_s: float = 60.0
     keep_alive_s: float = 0.0
