@@ -10,7 +10,10 @@ def main() -> None:
     """Run one command and leave with its exit code: 0 fine, 1 a check or the user's function failed, 2 usage; see exit_code."""
     from tidalctl.runtime.process.exit_code import exit_code_of
 
-    _print_any_character()
+    if sys.stdout is not None and sys.stdout.encoding.lower() not in ("utf-8", "utf8"):
+        from tidalctl.runtime.process.any_character import print_any_character
+
+        print_any_character()
     code = exit_code_of(lambda: _dispatch(sys.argv[1:]))
     if {
         "torch",
@@ -20,21 +23,6 @@ def main() -> None:
 
         leave(code)
     sys.exit(code)
-
-
-def _print_any_character() -> None:
-    """What an encoding lacks is printed as JSON escapes it, so that JSON stays JSON; errors' own stream escapes of itself."""
-    if sys.stdout is None or sys.stdout.encoding.lower() in ("utf-8", "utf8"):
-        return
-    import codecs
-    import json
-
-    def escaped(error: UnicodeError) -> tuple[str, int]:
-        assert isinstance(error, UnicodeEncodeError)
-        return json.dumps(error.object[error.start : error.end])[1:-1], error.end
-
-    codecs.register_error("tidalctl", escaped)
-    sys.stdout.reconfigure(errors="tidalctl")  # type: ignore[union-attr]
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -51,6 +51,8 @@ def handler(event, context):
         time.sleep(60)
     if event["do"] == "read":
         yield sys.stdin.read()
+    if event["do"] == "accents":
+        yield "Grüße"
     if event["do"] == "print":
         print("printed", flush=True)
         print("talk", file=sys.stderr)
@@ -84,9 +86,17 @@ def made(tmp_path_factory: pytest.TempPathFactory, runtime_folder: Path) -> Chai
     return chain
 
 
-def kept(made: Chain, do: str, *options: object, cwd: Path | None = None, text: str = "", **env: str) -> Done:
+def kept(
+    made: Chain,
+    do: str,
+    *options: object,
+    cwd: Path | None = None,
+    text: str = "",
+    preexec: Callable[[], None] | None = None,
+    **env: str,
+) -> Done:
     asked = ("run", made.bundle, "--event", json.dumps({"do": do}), "--keep", "1m", *options)
-    return tidalctl(*asked, cwd=cwd or made.folder, env={**made.env, **env}, text=text)
+    return tidalctl(*asked, cwd=cwd or made.folder, env={**made.env, **env}, text=text, preexec_fn=preexec)
 
 
 def test_each_event_is_answered_as_by_a_process_of_its_own(made: Chain, tmp_path: Path) -> None:
@@ -156,6 +166,21 @@ def test_what_the_imports_have_read_must_be_the_hosts(made: Chain) -> None:
         assert "(template-environment-differs)" in report.err
 
 
+def test_a_caller_that_lacks_a_stream_answers_itself(made: Chain) -> None:
+    done = kept(made, "answer", "--json", preexec=lambda: os.close(0))
+    assert done.ok().report["start"] == "process" and done.err == ""
+
+
+@pytest.mark.slow
+def test_what_an_encoding_lacks_is_printed_as_by_any_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = separate_host(tmp_path, "", monkeypatch)
+    made.env["PYTHONIOENCODING"] = "ascii"
+    try:
+        assert kept(made, "accents").ok().out.startswith("Gr\\u00fc\\u00dfe")
+    finally:
+        tidalctl("stop", cwd=made.folder, env=made.env)
+
+
 def test_an_option_about_the_start_has_one(made: Chain) -> None:
     report = kept(made, "answer", "--json", "--eager")
     assert report.ok().report["start"] == "process"
@@ -217,6 +242,32 @@ def test_a_function_that_fails_to_import_is_started_as_ever(tmp_path: Path, monk
         assert _status(made)["state"] == "template-failed"
     finally:
         tidalctl("stop", cwd=made.folder, env=made.env)
+
+
+def test_a_template_that_fails_is_idle_and_its_host_ends(tmp_path: Path) -> None:
+    (tmp_path / "broken.bundle").mkdir()
+    (tmp_path / "broken.bundle" / "manifest.json").write_text("{")
+    env = {"XDG_RUNTIME_DIR": str(tmp_path)}
+    tidalctl("run", "broken.bundle", "--event", "{}", "--keep", "1s", cwd=tmp_path, env=env).one_error("is not JSON")
+    ends = time.monotonic() + 10
+    while (tmp_path / "tidalctl" / "host.sock").exists() and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not (tmp_path / "tidalctl" / "host.sock").exists()
+
+
+def test_a_template_that_is_stopped_amid_its_start_leaves_nobody_waiting(tmp_path: Path, made: Chain) -> None:
+    env = {**made.env, "XDG_RUNTIME_DIR": str(tmp_path)}
+    asked = [*TIDALCTL, "run", str(made.bundle), "--event", '{"do": "answer"}', "--keep", "1m", "--json"]
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **env}) as client:
+        while not (tmp_path / "tidalctl" / "host.sock").exists():
+            time.sleep(0.02)
+        ends = time.monotonic() + 20
+        while tidalctl("stop", made.bundle, cwd=tmp_path, env=env).code and time.monotonic() < ends:
+            time.sleep(0.02)
+        out, err = client.communicate(timeout=30)
+    done = Done(client.returncode, out.decode(), err.decode())
+    assert done.report["start"] == "process" and "(template-failed)" in done.err
+    tidalctl("stop", cwd=tmp_path, env=env).ok()
 
 
 def test_a_function_that_can_not_be_forked_is_answered_by_processes_made_ahead(

@@ -104,8 +104,13 @@ class HttpHost:
 
 
 @contextlib.contextmanager
-def http_host(folder: Path, *arguments: object, env: Mapping[str, str] | None = None) -> Iterator[HttpHost]:
-    """Serve until the end of the context, on a port that is free. What it and its functions print is in `host.log` of the folder."""
+def http_host(
+    folder: Path, *arguments: object, env: Mapping[str, str] | None = None, preexec: Callable[[], None] = interruptible
+) -> Iterator[HttpHost]:
+    """Serve until the end of the context, on a port that is free. What it and its functions print is in `host.log` of the folder.
+
+    `preexec` is what the process does before it runs the program.
+    """
     given = [str(argument) for argument in arguments]
     where = [] if "--listen" in given or "--unix" in given else ["--listen", "127.0.0.1:0"]
     log = folder / "host.log"
@@ -117,7 +122,7 @@ def http_host(folder: Path, *arguments: object, env: Mapping[str, str] | None = 
             text=True,
             cwd=folder,
             env={**os.environ, **(env or {})},
-            preexec_fn=interruptible,
+            preexec_fn=preexec,
         )
     host = HttpHost(process, log)
     try:

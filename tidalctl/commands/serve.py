@@ -43,6 +43,14 @@ def serve(
         str,
         typer.Option("--memory", metavar="SIZE", help="What templates and workers may hold: 8GB.  [default: no bound]"),
     ] = "",
+    keep_alive: Annotated[
+        str,
+        typer.Option(
+            "--keep-alive",
+            metavar="TIME",
+            help="How long a worker that has answered stays for other events of its function, which meet what it has left.",
+        ),
+    ] = "",
     timeout: Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long an answer may take.")] = "60s",
     max_body: Annotated[str, typer.Option("--max-body", metavar="SIZE", help="The largest event.")] = "6MiB",
     token_file: Annotated[
@@ -87,6 +95,7 @@ def serve(
         memory=parse_size("--memory", memory, "8GB") if memory else None,
         options=ServeOptions(
             timeout_s=parse_duration("--timeout", timeout, "60s"),
+            keep_alive_s=parse_duration("--keep-alive", keep_alive, "60s") if keep_alive else 0.0,
             max_body=parse_size("--max-body", max_body, "6MiB"),
             debug=debug,
             terse=open_to_others,

@@ -11,6 +11,7 @@ from typing import Any
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.folder import LOCK, LOG, SOCKET, connect, host_folder
+from tidalctl.host.process_limits import read_limits
 from tidalctl.host.wire import Gone, receive, send
 
 MANIFEST = "manifest.json"  # as artifacts.bundle.manifest has it, whose import takes longer than all of this
@@ -30,10 +31,13 @@ def run_kept(fields: Mapping[str, Any], keep_s: float, started_ns: int, entered_
         "entered_ns": entered_ns,
         "directory": os.getcwd(),
         "umask": _umask(),
+        "limits": read_limits(),
         "environ": dict(os.environ),
     }
     if not os.path.isfile(os.path.join(request["bundle"], MANIFEST)):
         return None  # an ordinary start says what is wrong
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        return None  # a descriptor that is not open can't be handed on
     for _ in range(2):  # a host that ends at this moment is not there any more
         with _connected(host_folder()) as connection:  # closing it interrupts the worker
             try:

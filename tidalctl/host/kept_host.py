@@ -16,6 +16,7 @@ from typing import Any
 from tidalctl.host.folder import SOCKET
 from tidalctl.host.front import LOOK_EVERY_S, Front
 from tidalctl.host.kept_template import NotServed
+from tidalctl.host.process_properties import set_dumpable
 from tidalctl.host.wire import Gone, close, peer_uid, receive, send
 
 HANDSHAKE_S = 5.0  # in which a client has to say what it wants
@@ -111,6 +112,7 @@ class KeptHost:
 def main() -> None:
     listening, folder = socket.socket(fileno=int(sys.argv[1])), Path(sys.argv[2])
     os.set_inheritable(listening.fileno(), False)
+    set_dumpable(False)
     try:
         asyncio.run(KeptHost(listening).serve())
     finally:

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import MANIFEST
 from tidalctl.artifacts.cause import Cause
+from tidalctl.host.import_reads import stamp
 from tidalctl.host.wire import Gone, receive, send
 
 GRACE_S = 5.0
@@ -34,7 +34,7 @@ class KeptTemplate:
     ready, it has failed, an event has ended, a spare is ready. To be made in a running event loop.
 
     Attributes: `state` is "starting", "ready", "failed" or "ended"; `cause` why it failed; `spawned` why its workers are no forks;
-    `running` events; `answered` events; `spares` that are ready; `memory_bytes` that it and its workers held last.
+    `answered` events; `spares` that are ready; `memory_bytes` that it and its workers held last.
     """
 
     def __init__(self, bundle: str, environ: Mapping[str, str], directory: str, changed: Callable[[], None]) -> None:
@@ -42,17 +42,20 @@ class KeptTemplate:
         self.state = "starting"
         self.cause: NotServed | None = None
         self.spawned: dict[str, str] | None = None
-        self.running = self.answered = self.spares = 0
+        self.answered = self.spares = 0
+        self._waiting = self._handed = 0  # events until they are handed on, and from then until they have ended
         self.since = self.idle_since = time.monotonic()
         self.ready_after_s = 0.0
         self.memory_bytes = 0
         self._changed_since = True  # it may hold more than it said last
         self._changed = changed
-        self._manifest = _stamp(bundle)
+        self._manifest = stamp(os.path.join(bundle, MANIFEST))
+        self._read_at_import: dict[str, list[int]] = {}
         self._orders, theirs = socket.socketpair()
         self._sending = asyncio.Lock()
         self._settled = asyncio.Event()  # it is ready, or will not be
-        command = [sys.executable, "-P", "-m", "tidalctl.host.template_process", bundle, str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "tidalctl.host.template_process"]
+        command += [bundle, str(theirs.fileno()), str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(
                 command, env=dict(environ), cwd=directory, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL
@@ -60,9 +63,18 @@ class KeptTemplate:
         self.pid = self._process.pid
         asyncio.get_running_loop().add_reader(self._orders, self._hear)
 
+    @property
+    def running(self) -> int:
+        """Events that are waiting for it, or being answered."""
+        return self._waiting + self._handed
+
     def outdated(self) -> bool:
         """Whether the bundle is another one by now."""
-        return _stamp(self.bundle) != self._manifest
+        return stamp(os.path.join(self.bundle, MANIFEST)) != self._manifest
+
+    def read_others(self) -> bool:
+        """Whether a file that its imports have read is another one by now."""
+        return any(stamp(path) != then for path, then in self._read_at_import.items())
 
     async def settled(self) -> None:
         """Return when it is ready. Raises NotServed where it will not be."""
@@ -72,8 +84,7 @@ class KeptTemplate:
 
     async def hand(self, message: dict[str, Any], descriptors: list[int]) -> None:
         """Hand a request on when the template is ready. Raises NotServed where it can't be; the descriptors stay the caller's."""
-        self.running += 1
-        handed = False
+        self._waiting += 1
         try:
             await self.settled()
             async with self._sending:
@@ -81,12 +92,12 @@ class KeptTemplate:
                     await asyncio.to_thread(send, self._orders, message, descriptors)
                 else:
                     send(self._orders, message, descriptors)
-            handed = True
+            if self._orders.fileno() >= 0:  # it has not ended meanwhile, which ended the event
+                self._handed += 1
         except Gone:
             raise _ended() from None
         finally:
-            if not handed:
-                self.running -= 1
+            self._waiting -= 1
 
     def make_spares(self, count: int) -> None:
         """Have so many spares made, where there are fewer."""
@@ -126,9 +137,16 @@ class KeptTemplate:
             "idle_s": round(self.idle_s(now), 3),
         }
 
+    def reap(self) -> None:
+        """Leave no zombie, where the process has ended."""
+        self._process.poll()
+
     async def end(self) -> None:
         """End the process, and its workers with it."""
         self._close()
+        if not self._settled.is_set():
+            self.state, self.cause = "failed", _ended()
+            self._settled.set()
         self._process.send_signal(signal.SIGTERM)
         try:
             await asyncio.to_thread(self._process.wait, GRACE_S)
@@ -143,7 +161,7 @@ class KeptTemplate:
             self._gone()
             return
         if "ended" in message:
-            self.running -= 1
+            self._handed -= 1
             self.answered += bool(message["ended"])  # 0 where it was for an ordinary start after all
             self.idle_since = time.monotonic()
         elif "memory" in message:
@@ -157,6 +175,7 @@ class KeptTemplate:
             self._settled.set()
         else:
             self.state, self.spawned = "ready", message.get("spawned")
+            self._read_at_import = message["read"]
             self.ready_after_s = time.monotonic() - self.since
             self._settled.set()
         self._changed_since = True
@@ -168,9 +187,8 @@ class KeptTemplate:
         if self.cause is None:
             self.cause = _ended()
         self.state = "ended" if self.state == "ready" else "failed"
-        self.running = self.spares = 0
+        self._handed = self.spares = 0
         self._settled.set()
-        self._process.poll()
         self._changed()
 
     def _close(self) -> None:
@@ -182,12 +200,3 @@ class KeptTemplate:
 def _ended() -> NotServed:
     reason = Cause.TEMPLATE_FAILED.of(error="its process ended")
     return NotServed(reason.code, reason.text)
-
-
-def _stamp(bundle: str) -> tuple[int, int, int]:
-    """Return what tells one manifest from another that has its name."""
-    try:
-        status = os.stat(Path(bundle, MANIFEST))
-    except OSError:
-        return (0, 0, 0)
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from tidalctl.artifacts.cause import Cause, Reason
-from tidalctl.host.process_properties import GlobalGenerators
+from tidalctl.host.global_generators import GlobalGenerators
 from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.timeline import Timeline

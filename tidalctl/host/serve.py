@@ -22,6 +22,7 @@ from tidalctl.host.http.app import HostApp, make_app
 from tidalctl.host.http.lambda_api import LambdaApi
 from tidalctl.host.http.limits import Limits
 from tidalctl.host.kept_template import NotServed
+from tidalctl.host.process_properties import set_dumpable
 from tidalctl.host.served_function import ServedFunction
 
 BACKLOG = 512
@@ -44,6 +45,7 @@ class HostSettings(NamedTuple):
 
 def serve_host(settings: HostSettings, tell: Callable[[dict[str, Any]], None]) -> int:
     """Serve until SIGTERM or SIGINT. `tell` is called with what happens. Returns the exit code. Raises TidalError."""
+    set_dumpable(False)
     with contextlib.ExitStack() as opened:
         listening = [opened.enter_context(_listen(*settings.address))] if settings.address is not None else []
         if settings.unix is not None:

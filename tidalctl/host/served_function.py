@@ -49,7 +49,7 @@ class ServedFunction:
     def template(self) -> KeptTemplate:
         """Return the template process that is to have the next event: this one, or a new one. One that failed stays until its retry."""
         current = self.current
-        if current is None or (self._follow and current.outdated()):
+        if current is None or (self._follow and current.outdated()) or current.read_others():
             return self._launch()
         if current.cause is None:
             self._failures = self._failures if current.state == "starting" else 0
@@ -119,6 +119,8 @@ class ServedFunction:
 
     async def tidy(self) -> None:
         """End older template processes that have no event left."""
+        if self.current is not None:
+            self.current.reap()
         done = [template for template in self.retired if not template.running]
         self.retired = [template for template in self.retired if template.running]
         for template in done:

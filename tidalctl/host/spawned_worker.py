@@ -14,7 +14,7 @@ from tidalctl.host.worker import become_worker, serve_one
 
 
 def main() -> None:
-    become_worker()
+    become_worker(int(sys.argv[3]))
     bundle, orders = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     os.set_inheritable(orders.fileno(), False)
     try:

@@ -13,7 +13,8 @@ from pathlib import Path
 from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.host.process_properties import die_with_parent
+from tidalctl.host.import_reads import read_at_import, stamp
+from tidalctl.host.process_properties import die_with_parent, set_dumpable
 from tidalctl.host.wire import Gone, send
 from tidalctl.host.worker_source import ForkedWorkers, SpawnedWorkers, WorkerSource
 from tidalctl.host.workers import Workers
@@ -22,17 +23,20 @@ SPAWNED = "--spawned"  # and the code and the text of the cause
 
 
 def main() -> None:
-    die_with_parent()
-    environ = dict(os.environ)
+    die_with_parent(int(sys.argv[3]))
+    set_dumpable(False)
+    environ, arguments = dict(os.environ), sys.argv[1:4]
     bundle, orders = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     os.set_inheritable(orders.fileno(), False)
     cause = None
     try:
-        if sys.argv[3:4] == [SPAWNED]:
-            cause = {"code": sys.argv[4], "text": sys.argv[5]}
-            source: WorkerSource = SpawnedWorkers(bundle, open_bundle(bundle))
+        manifest = open_bundle(bundle)
+        read = {path: stamp(path) for path in read_at_import(bundle, manifest)}  # before it is
+        if sys.argv[4:5] == [SPAWNED]:
+            cause = {"code": sys.argv[5], "text": sys.argv[6]}
+            source: WorkerSource = SpawnedWorkers(bundle, manifest)
         else:
-            source = _forked(bundle, orders)
+            source = _forked(bundle, orders, environ, arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
         text = error.message if isinstance(error, TidalError) else f"{type(error).__name__}: {error}"
         reason = Cause.TEMPLATE_FAILED.of(error=text)
@@ -40,7 +44,7 @@ def main() -> None:
             send(orders, {"code": reason.code, "text": reason.text})
         os._exit(1)
     workers = Workers(source, environ, orders)
-    send(orders, {"ready": True, "spawned": cause})
+    send(orders, {"ready": True, "spawned": cause, "read": read})
     try:
         workers.serve()
     finally:
@@ -48,8 +52,8 @@ def main() -> None:
         os._exit(0)
 
 
-def _forked(bundle: Path, orders: socket.socket) -> WorkerSource:
-    """Return forks of this process, or begin it again where there can't be any."""
+def _forked(bundle: Path, orders: socket.socket, environ: dict[str, str], arguments: list[str]) -> WorkerSource:
+    """Return forks of this process, or begin it again, with what it was begun with, where there can't be any."""
     from tidalctl.host.ready_template import NotForked, ready_template
     from tidalctl.host.worker import become_worker, serve_one
 
@@ -57,11 +61,13 @@ def _forked(bundle: Path, orders: socket.socket) -> WorkerSource:
         template, generators = ready_template(bundle, forked=True)
     except NotForked as refused:
         os.set_inheritable(orders.fileno(), True)
-        again = [str(bundle), str(orders.fileno()), SPAWNED, refused.reason.code, refused.reason.text]
-        os.execv(sys.executable, [sys.executable, "-P", "-m", "tidalctl.host.template_process", *again])
+        again = [*arguments, SPAWNED, refused.reason.code, refused.reason.text]
+        os.execve(sys.executable, [sys.executable, "-P", "-m", "tidalctl.host.template_process", *again], environ)
+
+    template_process = os.getpid()
 
     def serve(theirs: socket.socket, ahead: bool) -> None:
-        become_worker()
+        become_worker(template_process)
         serve_one(template, generators, theirs, ahead=ahead)
 
     return ForkedWorkers(template.manifest, serve)

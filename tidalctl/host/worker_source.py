@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,8 +27,8 @@ class WorkerSource(Protocol):
     manifest: Manifest
     in_fork: Callable[[], None]
 
-    def start(self, theirs: socket.socket, *, ahead: bool) -> int:
-        """Return the process id of a new worker, which has its request from `theirs`."""
+    def start(self, mine: socket.socket, theirs: socket.socket, *, ahead: bool) -> int:
+        """Return the process id of a new worker, which has its request from `theirs`. The other end is not to be the worker's."""
         ...
 
 
@@ -42,12 +43,15 @@ class ForkedWorkers:
         self.in_fork: Callable[[], None] = lambda: None
         self._serve = serve
 
-    def start(self, theirs: socket.socket, *, ahead: bool) -> int:
+    def start(self, mine: socket.socket, theirs: socket.socket, *, ahead: bool) -> int:
         pid = os.fork()
         if not pid:
             try:
                 self.in_fork()
+                mine.close()
                 self._serve(theirs, ahead)
+            except BaseException:  # noqa: BLE001 - what is wrong with it is told where its output goes
+                traceback.print_exc()
             finally:
                 os._exit(1)
         return pid
@@ -64,8 +68,9 @@ class SpawnedWorkers:
         self.in_fork: Callable[[], None] = lambda: None
         self._bundle = bundle
 
-    def start(self, theirs: socket.socket, *, ahead: bool) -> int:
+    def start(self, mine: socket.socket, theirs: socket.socket, *, ahead: bool) -> int:
         command = [sys.executable, "-P", "-m", "tidalctl.host.spawned_worker", str(self._bundle), str(theirs.fileno())]
+        command.append(str(os.getpid()))
         theirs.set_inheritable(True)
         return os.posix_spawn(sys.executable, command, os.environ)
 

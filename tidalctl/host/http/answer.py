@@ -20,9 +20,14 @@ from tidalctl.host.served_function import ServedFunction
 
 
 class ServeOptions(NamedTuple):
-    """What holds for all requests. `terse`: errors tell their type and the request's id alone. `debug`: they carry tracebacks."""
+    """What holds for all requests.
+
+    `keep_alive_s`: for how long a worker that has answered stays. `terse`: errors tell their type and the request's id alone. `debug`:
+    they carry tracebacks.
+    """
 
     timeout_s: float = 60.0
+    keep_alive_s: float = 0.0
     max_body: int = 6 * 2**20
     debug: bool = False
     terse: bool = False
@@ -88,7 +93,14 @@ class Answer:
                 await self._open.enter_async_context(self._serving.limits.turn())
                 remaining = {"aws_request_id": self.request_id, "remaining_time_in_millis": math.floor(self._left() * 1000)}
                 context = {**remaining, **self._context}
-                invocation = Invocation(self._serving.front, self._function, self._event, context, self._arrived_ns)
+                invocation = Invocation(
+                    self._serving.front,
+                    self._function,
+                    self._event,
+                    context,
+                    self._arrived_ns,
+                    self._serving.options.keep_alive_s,
+                )
                 self._invocation = await self._open.enter_async_context(invocation)
         except QueueFull:
             raise Refused(503, "QueueFull", "too many events wait: see --queue", {"Retry-After": "1"}) from None
