@@ -79,7 +79,9 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn", "prometheus_client"):
             raise
-        raise TidalError(f"serve needs {error.name}, which is not installed", "pip install '/path/to/tidalctl[serve]'") from None
+        raise TidalError(
+            f"serve needs {error.name}, which is not installed", "pip install '/path/to/tidalctl[serve]'"
+        ) from None
     address = _address(listen) if listen is not None or unix is None else None
     token = _token(token_file) if token_file is not None else None
     open_to_others = address is not None and address[0] not in LOOPBACK
