@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -240,6 +242,16 @@ def test_health_functions_and_metrics(made: Chain, host: HttpHost) -> None:
     ok = [sample.value for sample in families["tidalctl_invocations"].samples if sample.labels.get("outcome") == "ok"]
     assert sum(ok) >= 1 and families["tidalctl_template_ready"].samples[0].value == 1
     assert {"tidalctl_ttft_seconds", "tidalctl_queue", "tidalctl_memory_bytes", "tidalctl_evictions"} <= families.keys()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+def test_curl(host: HttpHost) -> None:
+    asked = ("curl", "-sS", "--fail-with-body", "-H", "Content-Type: application/json", "-d")
+    url = f"{host.url}/functions/app/invocations"
+    done = subprocess.run([*asked, '{"do": "stream", "count": 3}', url], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n1\n2\n"), done.stderr
+    done = subprocess.run([*asked, '{"do": "raise"}', url], capture_output=True, text=True, check=False)
+    assert done.returncode == 22 and json.loads(done.stdout)["error"]["message"] == "not this one"
 
 
 def lambda_client(host: HttpHost) -> Any:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tidalctl.host.client import ask_host
-from tidalctl.report.terminal import seconds_text
+from tidalctl.report.terminal import count_text, seconds_text, size_text
 
 
 def ps(
@@ -26,8 +26,15 @@ def ps(
         typer.echo("no host runs: tidalctl run app.bundle --event '{…}' --keep 10m starts one", err=True)
         return
     for kept in templates:
-        busy = f"{kept['running']} running" if kept["running"] else f"idle for {seconds_text(kept['idle_s'])}"
-        why = f": {kept['cause']}" if kept["cause"] else ""
-        typer.echo(
-            f"{kept['bundle']}  {kept['state']}{why}; {kept['answered']} answered, {busy} (kept for {kept['keep_s']:g} s)"
-        )
+        typer.echo(_line(kept))
+
+
+def _line(kept: dict[str, Any]) -> str:
+    if "pid" not in kept:
+        return f"{kept['bundle']}  {kept['state']}"
+    spawned = "its workers are processes of their own: " if kept["workers"] == "spawned" else ""
+    why = f": {spawned}{kept['cause']}" if kept["cause"] else ""
+    busy = f"{kept['running']} running" if kept["running"] else f"idle for {seconds_text(kept['idle_s'])}"
+    spares = f", {count_text(kept['spares'], 'spare')}" if kept["spares"] else ""
+    held = f", {size_text(kept['memory_bytes'])}" if kept["memory_bytes"] else ""
+    return f"{kept['bundle']}  {kept['state']}{why}; {kept['answered']} answered, {busy}{spares}{held} (kept for {kept['keep_s']:g} s)"
