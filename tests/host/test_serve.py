@@ -336,10 +336,13 @@ def test_a_second_signal_ends_what_runs_and_a_socket_can_be_one_of_unix(made: Ch
 
 
 def test_a_host_that_is_killed_takes_everything_with_it(made: Chain, tmp_path: Path) -> None:
-    with http_host(tmp_path, made.bundle, env=made.env) as host:
+    env = {**made.env, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with http_host(tmp_path, made.bundle, env=env) as host:
         host.told("ready")
         host.invoke({"do": "answer"})
         host.spare_ready()
+        shown = tidalctl("ps", cwd=tmp_path, env=env).ok().out
+        assert host.url in shown and f"app: {made.bundle}  ready; 1 answered" in shown and "1 spare" in shown
         left = host.processes()
         assert len(left) >= 2
         template = host.status()["pid"]
@@ -353,6 +356,8 @@ def test_a_host_that_is_killed_takes_everything_with_it(made: Chain, tmp_path: P
         while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < ends:
             time.sleep(0.02)
         assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+        assert "no host runs" in tidalctl("ps", cwd=tmp_path, env=env).ok().err
+        assert not list(tmp_path.glob("tidalctl/*")), "its socket is removed"
 
 
 def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: Path) -> None:
