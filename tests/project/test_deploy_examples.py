@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -180,5 +181,10 @@ def test_a_host_answers_with_the_manifests_options(decoder: Chain, tmp_path: Pat
     with http_host(tmp_path, *command, env=decoder.env) as host:
         host.until(lambda: host.ask("GET", probed, None, {"Host": "10.0.0.7:8707"}).status == 200)
         assert host.invoke(decoder.events[0], decoder.bundle.stem).status == 401
-        reply = host.invoke(decoder.events[0], decoder.bundle.stem, Authorization=f"Bearer {token.read_text()}", Host="app")
-        assert reply.status == 200
+        allowed = {"Authorization": f"Bearer {token.read_text()}", "Host": "app"}
+        assert host.invoke(decoder.events[0], decoder.bundle.stem, **allowed).status == 200
+        path = f"/functions/{decoder.bundle.stem}"
+        os.kill(host.ask("GET", path, None, allowed).json["pid"], signal.SIGKILL)
+        host.until(lambda: host.ask("GET", path, None, allowed).json["state"] != "ready")
+        assert host.ask("GET", probed).status == 200, "it is made again by a request, which a probe must not keep away"
+        assert host.invoke(decoder.events[0], decoder.bundle.stem, **allowed).status == 200
