@@ -154,6 +154,7 @@ def test_a_function_that_fails_is_told_and_the_next_event_is_answered(host: Http
     assert reply.status == status
     assert reply.json["error"]["type"] == kind and message in reply.json["error"]["message"]
     assert "traceback" not in reply.json["error"]
+    assert f"request {reply.headers['tidalctl-request-id']}: {status} {kind}: " in host.log.read_text()
     assert host.invoke({"do": "answer"}).status == 200
 
 

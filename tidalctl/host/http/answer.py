@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -40,6 +41,11 @@ class Serving:
         self.front, self.limits, self.options = front, limits, options
         self.metrics = Metrics(front, limits)
         self.draining = False
+
+    def log(self, request_id: str, refused: Refused) -> None:
+        """Say on standard error what became of a request that failed: a client may have been told its id alone."""
+        if refused.status >= 500:
+            print(f"request {request_id}: {refused.status} {refused.kind}: {refused.message}", file=sys.stderr, flush=True)
 
 
 class Answer:
@@ -180,6 +186,7 @@ class Answer:
 
     def last_words(self, refused: Refused) -> str:
         """Return the JSON text that ends a stream which could not be ended otherwise."""
+        self._serving.log(self.request_id, refused)
         return json.dumps(refused.told(self.request_id, terse=self._serving.options.terse), ensure_ascii=False)
 
 

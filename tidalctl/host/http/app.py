@@ -94,6 +94,7 @@ class HostApp:
 
     def refused(self, refused: Refused, request_id: str) -> Response:
         """Return the response for what could not be answered."""
+        self.serving.log(request_id, refused)
         told = refused.told(request_id, terse=self.serving.options.terse)
         return json_response(told, refused.status, {"Tidalctl-Request-Id": request_id, **refused.headers})
 
