@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGES = (
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "examples/adapters/README.md")),
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *(ROOT / "examples" / name / "README.md" for name in ("adapters", "deploy")),
     *sorted((ROOT / "docs").glob("*.md")),
 )
 COMMANDS = ("sh", "bash", "console", "shell")

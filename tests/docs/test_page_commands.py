@@ -19,6 +19,8 @@ NOT_RUN = {
     ("README.md", "make demo"): "installs packages, and takes minutes",
     ("README.md", "python -m pip install"): INSTALLS,
     ("docs/getting-started.md", "python -m pip install"): INSTALLS,
+    ("examples/deploy/README.md", "docker build"): "installs packages, with Docker",
+    ("examples/deploy/README.md", "kubectl create"): "needs a cluster",
     ("CONTRIBUTING.md", "make test"): "runs the suite that this test is of",
     ("CONTRIBUTING.md", ".venv/bin/python -m pytest"): "runs the suite that this test is of",
 }

@@ -1,6 +1,8 @@
-"""README and docs/ agree with the program: options, links, paths, names of files in a bundle."""
+"""README and docs/ agree with the program: options, links, paths, names of files in a bundle, what a host answers."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,30 @@ def test_the_contract_lists_the_neutral_packages() -> None:
 def test_the_page_of_compile_lists_what_looks_like_a_secret() -> None:
     row = next(line for line in (DOCS / "compile.md").read_text(encoding="utf-8").splitlines() if "looks like a secret" in line)
     assert set(re.findall(r"`([^` ]+)`", row.partition("in files")[0])) == set(SECRET_NAMES)
+
+
+def calls(folder: str, *names: str) -> Iterator[tuple[str, list[object]]]:
+    """Calls of functions by these names in a folder's modules: the module's name, and the arguments that are constants."""
+    for path in (pages.ROOT / folder).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+                yield path.stem, [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+
+
+def test_the_page_of_serve_lists_each_status_with_its_types() -> None:
+    rows = re.findall(r"^\| (\d{3}) \| (.+?) \|", (DOCS / "serve.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = {(int(status), kind) for status, kinds in rows for kind in re.findall(r"`(\w+)`", kinds)}
+    given = {
+        (constants[0], constants[1])
+        for module, constants in calls("tidalctl/host/http", "Refused", "refusal")
+        if module != "lambda_api" and len(constants) > 1 and isinstance(constants[0], int)
+    }
+    assert len(given) >= 12
+    assert listed - {(500, "ValueError"), (404, "NotFound"), (405, "MethodNotAllowed")} == given
+
+
+def test_the_page_of_serve_lists_the_metrics() -> None:
+    rows = re.findall(r"^\| (`tidalctl_.+?) \|", (DOCS / "serve.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    listed = {name.removesuffix("_total") for row in rows for name in re.findall(r"`(\w+)`", row)}
+    kinds = ("Counter", "Histogram", "GaugeMetricFamily", "CounterMetricFamily")
+    assert listed == {constants[0] for _, constants in calls("tidalctl/host/http", *kinds)}

@@ -283,7 +283,7 @@ def test_a_function_that_can_not_be_forked_is_answered_by_processes_made_ahead(
         ended = time.monotonic() + 20
         while not _status(made)["spares"] and time.monotonic() < ended:
             time.sleep(0.05)
-        assert _status(made)["workers"] == "spawned" and "leaves 1 threads running" in _status(made)["cause"]
+        assert _status(made)["workers"] == "spawned" and _status(made)["cause"] == Cause.THREADS_NOT_FORKED.of(count=1).text
         second = kept(made, "answer", "--json", GREETING="again").ok().report
         assert second["start"] == "spare" and second["output"][:1] == first["output"][:1]
     finally:

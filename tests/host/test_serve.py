@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -152,6 +154,7 @@ def test_a_function_that_fails_is_told_and_the_next_event_is_answered(host: Http
     assert reply.status == status
     assert reply.json["error"]["type"] == kind and message in reply.json["error"]["message"]
     assert "traceback" not in reply.json["error"]
+    assert f"request {reply.headers['tidalctl-request-id']}: {status} {kind}: " in host.log.read_text()
     assert host.invoke({"do": "answer"}).status == 200
 
 
@@ -242,6 +245,16 @@ def test_health_functions_and_metrics(made: Chain, host: HttpHost) -> None:
     assert {"tidalctl_ttft_seconds", "tidalctl_queue", "tidalctl_memory_bytes", "tidalctl_evictions"} <= families.keys()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not here")
+def test_curl(host: HttpHost) -> None:
+    asked = ("curl", "-sS", "--fail-with-body", "-H", "Content-Type: application/json", "-d")
+    url = f"{host.url}/functions/app/invocations"
+    done = subprocess.run([*asked, '{"do": "stream", "count": 3}', url], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "0\n1\n2\n"), done.stderr
+    done = subprocess.run([*asked, '{"do": "raise"}', url], capture_output=True, text=True, check=False)
+    assert done.returncode == 22 and json.loads(done.stdout)["error"]["message"] == "not this one"
+
+
 def lambda_client(host: HttpHost) -> Any:
     settings = Config(retries={"max_attempts": 0}, read_timeout=60)
     keys = {"aws_access_key_id": "none", "aws_secret_access_key": "none"}
@@ -324,10 +337,13 @@ def test_a_second_signal_ends_what_runs_and_a_socket_can_be_one_of_unix(made: Ch
 
 
 def test_a_host_that_is_killed_takes_everything_with_it(made: Chain, tmp_path: Path) -> None:
-    with http_host(tmp_path, made.bundle, env=made.env) as host:
+    env = {**made.env, "XDG_RUNTIME_DIR": str(tmp_path)}
+    with http_host(tmp_path, made.bundle, env=env) as host:
         host.told("ready")
         host.invoke({"do": "answer"})
         host.spare_ready()
+        shown = tidalctl("ps", cwd=tmp_path, env=env).ok().out
+        assert host.url in shown and f"app: {made.bundle}  ready; 1 answered" in shown and "1 spare" in shown
         left = host.processes()
         assert len(left) >= 2
         template = host.status()["pid"]
@@ -341,6 +357,8 @@ def test_a_host_that_is_killed_takes_everything_with_it(made: Chain, tmp_path: P
         while any(Path(f"/proc/{pid}").exists() for pid in left) and time.monotonic() < ends:
             time.sleep(0.02)
         assert not [pid for pid in left if Path(f"/proc/{pid}").exists()]
+        assert "no host runs" in tidalctl("ps", cwd=tmp_path, env=env).ok().err
+        assert not list(tmp_path.glob("tidalctl/*")), "its socket is removed"
 
 
 def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: Path) -> None:
@@ -361,3 +379,16 @@ def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: P
         ]
         for arguments, message, hint in cases:
             tidalctl("serve", *arguments, cwd=tmp_path, env=made.env).one_error(message, hint)
+
+
+def test_a_worker_that_is_kept_answers_other_events_and_ends_after_a_time(made: Chain, tmp_path: Path) -> None:
+    with http_host(tmp_path, made.bundle, "--keep-alive", "2s", "--spares", 0, env=made.env) as host:
+        host.told("ready")
+        first, second = (host.invoke({"do": "answer"}) for _ in range(2))
+        assert (first.start, second.start) == ("fork", "kept")
+        assert (first.json["count"], second.json["count"]) == (1, 2), "globals persist, as was asked for"
+        assert second.json["total"] == first.json["total"], "the state is a fresh one"
+        assert host.invoke({"do": "raise"}).start == "kept", "and goes with what went wrong"
+        assert host.invoke({"do": "answer"}).start == "fork"
+        host.until(lambda: len(host.processes()) == 1, 5)
+        assert host.invoke({"do": "answer"}).json["count"] == 1

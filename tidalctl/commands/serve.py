@@ -43,6 +43,14 @@ def serve(
         str,
         typer.Option("--memory", metavar="SIZE", help="What templates and workers may hold: 8GB.  [default: no bound]"),
     ] = "",
+    keep_alive: Annotated[
+        str,
+        typer.Option(
+            "--keep-alive",
+            metavar="TIME",
+            help="How long a worker that has answered stays for other events of its function, which meet what it has left.",
+        ),
+    ] = "",
     timeout: Annotated[str, typer.Option("--timeout", metavar="TIME", help="How long an answer may take.")] = "60s",
     max_body: Annotated[str, typer.Option("--max-body", metavar="SIZE", help="The largest event.")] = "6MiB",
     token_file: Annotated[
@@ -60,10 +68,10 @@ def serve(
     debug: Annotated[bool, typer.Option("--debug", help="Put tracebacks of the function into answers.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON on standard output.")] = False,
 ) -> int:
-    """Answer events over HTTP from templates that are kept ready, each event in a process of its own.
+    """Answer events over HTTP, each in a process of its own.
 
-    POST /functions/NAME/invocations takes an event as JSON. SIGTERM ends it when what runs has been answered; SIGHUP looks at the
-    bundles again. What functions print goes to standard error.
+    Templates are kept ready for them. POST /functions/NAME/invocations takes an event as JSON. SIGTERM ends the host when what runs
+    has been answered; SIGHUP looks at the bundles again. What functions print goes to standard error.
     """
     try:
         from tidalctl.host.http.answer import ServeOptions
@@ -71,7 +79,9 @@ def serve(
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn", "prometheus_client"):
             raise
-        raise TidalError(f"serve needs {error.name}, which is not installed", "pip install 'tidalctl[serve]'") from None
+        raise TidalError(
+            f"serve needs {error.name}, which is not installed", "pip install '/path/to/tidalctl[serve]'"
+        ) from None
     address = _address(listen) if listen is not None or unix is None else None
     token = _token(token_file) if token_file is not None else None
     open_to_others = address is not None and address[0] not in LOOPBACK
@@ -87,6 +97,7 @@ def serve(
         memory=parse_size("--memory", memory, "8GB") if memory else None,
         options=ServeOptions(
             timeout_s=parse_duration("--timeout", timeout, "60s"),
+            keep_alive_s=parse_duration("--keep-alive", keep_alive, "60s") if keep_alive else 0.0,
             max_body=parse_size("--max-body", max_body, "6MiB"),
             debug=debug,
             terse=open_to_others,
@@ -131,14 +142,17 @@ def _address(text: str | None) -> tuple[str, int]:
 
 
 def _token(file: Path) -> str:
-    """Return the token in a file. Raises TidalError where there is none, or others may read it."""
+    """Return the token in a file. Raises TidalError where there is none, or others may read it.
+
+    The group of a file of root's may: platforms mount secrets so, for a service that is not root.
+    """
     try:
-        text, mode = file.read_text(encoding="utf-8").strip(), file.stat().st_mode
+        text, status = file.read_text(encoding="utf-8").strip(), file.stat()
     except (OSError, UnicodeError) as error:
         raise TidalError(
             f"--token-file {file}: {error}", "for example: openssl rand -hex 32 > token; chmod 600 token"
         ) from None
-    if mode & 0o077:
+    if status.st_mode & (0o037 if status.st_uid == 0 else 0o077):
         raise TidalError(f"others may read {file}", f"chmod 600 {file}")
     if len(text) < 16 or not text.isascii() or not text.isprintable() or " " in text:
         raise TidalError(f"{file} holds no token of 16 or more letters and digits", "for example: openssl rand -hex 32 > token")

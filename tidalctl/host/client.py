@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.host.folder import LOCK, LOG, SOCKET, connect, host_folder
+from tidalctl.host.folder import LOCK, LOG, SERVING, SOCKET, connect, host_folder
 from tidalctl.host.process_limits import read_limits
 from tidalctl.host.wire import Gone, receive, send
 
@@ -63,9 +63,9 @@ def _answer(connection: socket.socket) -> int | None:
     return None
 
 
-def ask_host(message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the host says to a message, or None where there is none."""
-    connection = connect(host_folder())
+def ask_host(message: Mapping[str, Any], name: str = SOCKET) -> dict[str, Any] | None:
+    """Return what the host says to a message, or None where there is none. `name` is that of its socket."""
+    connection = connect(host_folder(), name)
     if connection is None:
         return None
     with connection:
@@ -74,6 +74,18 @@ def ask_host(message: Mapping[str, Any]) -> dict[str, Any] | None:
             return receive(connection)[0]
         except Gone:
             return None
+
+
+def ask_serving() -> list[dict[str, Any]]:
+    """Return what each host that answers HTTP says of itself. Sockets of such that were killed are removed."""
+    told = []
+    for path in sorted(host_folder().glob(SERVING)):
+        answer = ask_host({"verb": "ps"}, path.name)
+        if answer is not None:
+            told.append(answer)
+        else:
+            path.unlink(missing_ok=True)
+    return told
 
 
 def _connected(folder: Path) -> socket.socket:

@@ -1,14 +1,17 @@
 """The folder of a user's host: its socket, its lock and its log. Nobody else may have made it, or may look into it."""
 
+import contextlib
 import os
 import socket
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.wire import peer_uid
 
+SERVING = "serve-*.sock"  # sockets of hosts that answer HTTP, too, by their process ids
 SOCKET, LOCK, LOG = "host.sock", "host.lock", "host.log"
 
 
@@ -35,15 +38,29 @@ def host_folder() -> Path:
     return path
 
 
-def connect(folder: Path) -> socket.socket | None:
+def connect(folder: Path, name: str = SOCKET) -> socket.socket | None:
     """Return a connection to the host of this folder, or None where none answers. Raises TidalError where it is somebody else's."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.connect(str(folder / SOCKET))
+        connection.connect(str(folder / name))
     except OSError:
         connection.close()
         return None
     if peer_uid(connection) != os.getuid():
         connection.close()
-        raise TidalError(f"the host at {folder / SOCKET} is somebody else's", f"remove {folder}")
+        raise TidalError(f"the host at {folder / name} is somebody else's", f"remove {folder}")
     return connection
+
+
+@contextlib.contextmanager
+def serving_socket(folder: Path) -> Iterator[socket.socket]:
+    """Listen on a socket of this process's own in the folder, until the end."""
+    path = folder / SERVING.replace("*", str(os.getpid()))
+    path.unlink(missing_ok=True)  # of a process that had this number
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(str(path))
+        listening.listen(8)
+        try:
+            yield listening
+        finally:
+            path.unlink(missing_ok=True)

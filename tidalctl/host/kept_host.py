@@ -17,9 +17,9 @@ from tidalctl.host.folder import SOCKET
 from tidalctl.host.front import LOOK_EVERY_S, Front
 from tidalctl.host.kept_template import NotServed
 from tidalctl.host.process_properties import set_dumpable
-from tidalctl.host.wire import Gone, close, peer_uid, receive, send
+from tidalctl.host.unix_door import UnixDoor
+from tidalctl.host.wire import send
 
-HANDSHAKE_S = 5.0  # in which a client has to say what it wants
 LONGEST_WITHOUT_TEMPLATE_S = 60.0
 
 
@@ -31,43 +31,20 @@ class KeptHost:
         self._front = Front()
         self._idle_since = time.monotonic()
         self._keep_s = 0.0
-        self._clients: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Answer until the end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._front.ended.set)
-        self._listening.setblocking(False)
-        loop.add_reader(self._listening, self._accept)
+        door = UnixDoor(self._listening, self._answer)
+        door.open()
         while not self._front.ended.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._front.ended.wait(), LOOK_EVERY_S)
             await self._end_idle()
-        loop.remove_reader(self._listening)
+        door.close()
         await self._front.end()
-
-    def _accept(self) -> None:
-        try:
-            connection, _ = self._listening.accept()
-        except OSError:  # it has gone already
-            return
-        client = asyncio.create_task(self._client(connection))
-        self._clients.add(client)
-        client.add_done_callback(self._clients.discard)
-
-    async def _client(self, connection: socket.socket) -> None:
-        with connection:
-            connection.settimeout(HANDSHAKE_S)
-            if peer_uid(connection) != os.getuid():
-                return
-            with suppress(Gone):
-                request, descriptors = await asyncio.to_thread(receive, connection)
-                connection.settimeout(None)
-                try:
-                    await self._answer(connection, request, descriptors)
-                finally:
-                    close(descriptors)
 
     async def _answer(self, connection: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
         verb = request.get("verb")

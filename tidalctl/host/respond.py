@@ -17,13 +17,13 @@ from tidalctl.runtime.answer import answer_pieces
 from tidalctl.runtime.template import Template
 
 
-def respond(template: Template, request: Mapping[str, Any], kind: str, answers: socket.socket) -> int:
-    """Answer the request's event. Returns the exit code of the worker."""
+def respond(template: Template, request: Mapping[str, Any], kind: str, answers: socket.socket, *, again: bool = False) -> int:
+    """Answer the request's event. Returns the exit code of the worker. `again`: this process has answered another one before."""
     first = True
     with answers:
         try:
             event = json.loads(request["event"])
-            with closing(answer_pieces(template, event, json.dumps(request["context"]))) as pieces:
+            with closing(answer_pieces(template, event, json.dumps(request["context"]), again=again)) as pieces:
                 for piece in pieces:
                     message: dict[str, Any] = {"piece": piece.text}
                     if first:

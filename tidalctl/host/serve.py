@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.host.folder import host_folder, serving_socket
 from tidalctl.host.front import Front, look_again_and_again
 from tidalctl.host.http.access import Access
 from tidalctl.host.http.answer import ServeOptions, Serving
@@ -24,6 +25,8 @@ from tidalctl.host.http.limits import Limits
 from tidalctl.host.kept_template import NotServed
 from tidalctl.host.process_properties import set_dumpable
 from tidalctl.host.served_function import ServedFunction
+from tidalctl.host.unix_door import UnixDoor
+from tidalctl.host.wire import send
 
 BACKLOG = 512
 
@@ -50,7 +53,20 @@ def serve_host(settings: HostSettings, tell: Callable[[dict[str, Any]], None]) -
         listening = [opened.enter_context(_listen(*settings.address))] if settings.address is not None else []
         if settings.unix is not None:
             listening.append(opened.enter_context(_listen_unix(settings.unix)))
-        return asyncio.run(_Host(settings, tell, listening).serve())
+        asked = opened.enter_context(_asked_by_ps())
+        return asyncio.run(_Host(settings, tell, listening, asked).serve())
+
+
+@contextlib.contextmanager
+def _asked_by_ps() -> Iterator[socket.socket | None]:
+    """Listen for `tidalctl ps`. A host goes without where there can't be a folder for that."""
+    with contextlib.ExitStack() as opened:
+        try:
+            asked = opened.enter_context(serving_socket(host_folder()))
+        except (TidalError, OSError) as error:
+            print(f"note: tidalctl ps won't show this host: {error}", file=sys.stderr)
+            asked = None
+        yield asked
 
 
 class _Server(uvicorn.Server):
@@ -62,8 +78,15 @@ class _Server(uvicorn.Server):
 
 
 class _Host:
-    def __init__(self, settings: HostSettings, tell: Callable[[dict[str, Any]], None], listening: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        settings: HostSettings,
+        tell: Callable[[dict[str, Any]], None],
+        listening: list[socket.socket],
+        asked: socket.socket | None,
+    ) -> None:
         self._settings, self._tell, self._listening = settings, tell, listening
+        self._door = UnixDoor(asked, self._say) if asked is not None else None
 
     async def serve(self) -> int:
         settings = self._settings
@@ -84,16 +107,26 @@ class _Host:
             front.add(name, bundle, os.environ, directory)
         watching = [asyncio.create_task(self._make_ready(function, started)) for function in front.functions.values()]
         watching.append(asyncio.create_task(look_again_and_again(front)))
+        if self._door is not None:
+            self._door.open()
         serving = asyncio.create_task(self._server.serve(sockets=self._listening))
         for connection in self._listening:
             self._tell({"event": "listening", "url": _url(connection), "pid": os.getpid()})
         try:
             await serving
         finally:
+            if self._door is not None:
+                self._door.close()
             await front.end()
             for task in watching:
                 task.cancel()
         return 0
+
+    async def _say(self, connection: socket.socket, message: dict[str, Any], _: list[int]) -> None:
+        """Answer `tidalctl ps`."""
+        if message.get("verb") == "ps":
+            urls = [_url(listening) for listening in self._listening]
+            send(connection, {"pid": os.getpid(), "urls": urls, "templates": self._front.status()})
 
     def _end(self) -> None:
         """End when what is being answered is; at the second signal at once."""

@@ -34,22 +34,39 @@ def become_worker(parent: int) -> None:
 
 
 def serve_one(template: Template, generators: GlobalGenerators, orders: socket.socket, *, ahead: bool) -> NoReturn:
-    """Answer the one request that comes by `orders`. With `ahead` it comes later, and everything is made ready for it until then."""
+    """Answer the request that comes by `orders`, and end with the exit code that an ordinary start would have.
+
+    With `ahead` it comes later, and everything is made ready for it until then. A request that has the worker kept is not the last.
+    """
     if ahead:
         warm_up(template)
         send(orders, {"ready": True})
-    try:
-        request, streams = receive(orders)
-    except Gone:  # the template process has ended
-        os._exit(0)
-    orders.close()
-    answer(template, generators, request, streams)
+    again = False
+    while True:
+        try:
+            request, streams = receive(orders)
+        except Gone:  # no request comes any more
+            if again:
+                leave(0)
+            os._exit(0)
+        kept = bool(request.get("keep_alive_s"))
+        if not kept:
+            orders.close()
+        if not again:
+            generators.put_right()
+        code = answer(template, request, streams, again=again)
+        if code or not kept:
+            leave(code)
+        send(orders, {"again": True})
+        again = True
 
 
-def answer(template: Template, generators: GlobalGenerators, request: Mapping[str, Any], streams: list[int]) -> NoReturn:
-    """Answer a request with its client's own properties, and end with the exit code that an ordinary start would have."""
+def answer(template: Template, request: Mapping[str, Any], streams: list[int], *, again: bool) -> int:
+    """Answer a request with its client's own properties. Return the exit code that an ordinary start would have.
+
+    `again` says that this process has answered another one before.
+    """
     take_over(request, streams[:3])  # a request over HTTP has neither environment nor directory: the host's are the worker's
-    generators.put_right()
     template.timeline.restart(int(request["started_ns"]), int(request["entered_ns"]))
     template.timeline.add("host", int(request["entered_ns"]), time.monotonic_ns())
     kind = str(request["start"])
@@ -58,6 +75,5 @@ def answer(template: Template, generators: GlobalGenerators, request: Mapping[st
         work = lambda: run(options, template.timeline, template, kind)  # noqa: E731
     else:
         answers = socket.socket(fileno=streams[3])
-        work = lambda: respond(template, request, kind, answers)  # noqa: E731
-    leave(exit_code_of(lambda: with_frame_stack(work)))
-    raise AssertionError("leave does not return")
+        work = lambda: respond(template, request, kind, answers, again=again)  # noqa: E731
+    return exit_code_of(lambda: with_frame_stack(work))

@@ -37,6 +37,7 @@ class Worker:
         self.asked: Asked | None = None
         self.ready: float | None = None  # since when a request can be handed to it
         self.interrupted: float | None = None
+        self.kept_until: float | None = None  # one that has answered, and stays until then for another request
 
 
 class Workers:
@@ -63,12 +64,13 @@ class Workers:
         """Do what is asked for until the front is gone."""
         with suppress(Gone):
             while True:
-                interrupted = any(worker.interrupted for worker in self._workers.values())
-                for key, _ in self._selector.select(INTERRUPTED_S if interrupted else None):
+                look_again = any(worker.interrupted or worker.kept_until for worker in self._workers.values())
+                for key, _ in self._selector.select(INTERRUPTED_S if look_again else None):
                     if self._selector.get_map().get(key.fd) is key:  # and not closed for what was heard before it
                         key.data()
                 self._reap()
                 self._kill_interrupted()
+                self._let_go()
 
     def end(self) -> None:
         """End the workers."""
@@ -123,7 +125,7 @@ class Workers:
 
     def _spares(self, *, ready: bool) -> int:
         """Return how many workers are without a request: those that are `ready`, or all."""
-        idle = [worker for worker in self._workers.values() if worker.asked is None]
+        idle = [worker for worker in self._workers.values() if worker.asked is None and worker.kept_until is None]
         return sum(worker.ready is not None for worker in idle) if ready else len(idle)
 
     def _tell_spares(self) -> None:
@@ -151,6 +153,9 @@ class Workers:
             return
         worker.ready = time.monotonic()
         self._lost_spares = 0
+        if (asked := worker.asked) is not None:
+            worker.asked, worker.kept_until = None, worker.ready + float(asked.message["keep_alive_s"])
+            self._tell_ended(asked, worker.pid, 0, interrupted=False)
         self._hand_out()
         self._tell_spares()
 
@@ -158,7 +163,8 @@ class Workers:
         """Hand what waits to workers that are ready, and have others made."""
         try:
             while self._waiting:
-                spare = next((worker for worker in self._workers.values() if worker.ready and worker.asked is None), None)
+                idle = (worker for worker in self._workers.values() if worker.ready and worker.asked is None)
+                spare = max(idle, key=lambda worker: worker.kept_until or 0.0, default=None)
                 if spare is None and not self._source.immediate:
                     break
                 self._hand(spare or self._make(ahead=False))
@@ -172,11 +178,14 @@ class Workers:
         self._forget(worker.orders)
         try:
             kind = "spare" if worker.ready and worker.ready < asked.since else self._source.kind
+            kind = "kept" if worker.kept_until else kind
             send(worker.orders, {**asked.message, "start": kind}, asked.descriptors)
         except Gone:  # it was killed: the request is another's
             worker.ready = None
             return
-        finally:
+        if asked.message.get("keep_alive_s"):
+            self._listen(worker.orders, lambda: self._spare_said(worker))
+        else:
             worker.orders.close()
         del self._waiting[0]
         close(asked.descriptors)
@@ -218,14 +227,19 @@ class Workers:
             self._forget(worker.orders)
             worker.orders.close()
             if worker.asked is None:
-                self._spare_ended(status)
+                if worker.kept_until is None:
+                    self._spare_ended(status)
                 continue
             if worker.asked.message["verb"] == "invoke":
                 kill_group(pid)
-            self._forget(worker.asked.connection)
-            with worker.asked.connection, suppress(Gone):
-                send(worker.asked.connection, {"status": status})
-            send(self._orders, {"ended": pid, "status": status, "interrupted": worker.interrupted is not None})
+            self._tell_ended(worker.asked, pid, status, interrupted=worker.interrupted is not None)
+
+    def _tell_ended(self, asked: Asked, pid: int, status: int, *, interrupted: bool) -> None:
+        """Say to a request's client, and to the front, with which wait status the worker has ended, or has ended the request."""
+        self._forget(asked.connection)
+        with asked.connection, suppress(Gone):
+            send(asked.connection, {"status": status})
+        send(self._orders, {"ended": pid, "status": status, "interrupted": interrupted})
 
     def _spare_ended(self, status: int) -> None:
         """One has ended before it had a request: those that wait would wait for ever, where no other is being made."""
@@ -235,6 +249,14 @@ class Workers:
             error = f"a process of it ended before it was ready (exit status {os.waitstatus_to_exitcode(status)})"
             self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})
         self._tell_spares()
+
+    def _let_go(self) -> None:
+        """End workers that have been kept for long enough: they end by themselves when no request can come any more."""
+        for worker in self._workers.values():
+            if worker.asked is None and worker.kept_until and worker.kept_until < time.monotonic():
+                worker.ready = None
+                self._forget(worker.orders)
+                worker.orders.close()
 
     def _kill_interrupted(self) -> None:
         for worker in self._workers.values():

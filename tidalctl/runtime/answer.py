@@ -19,19 +19,19 @@ class Piece(NamedTuple):
 
 
 def answer_pieces(
-    template: Template, event: Any, context: str = "", argv: tuple[str, ...] = (), *, eager: bool = False
+    template: Template, event: Any, context: str = "", argv: tuple[str, ...] = (), *, eager: bool = False, again: bool = False
 ) -> Generator[Piece]:
     """Call the handler, and yield what it gives: one piece, or those of its stream.
 
     `context` is the JSON text of fields of its context, as `parse_context` gives it. Where the function raises, its traceback goes to
     standard error, and FunctionError is raised from what it raised, without a hint. A piece may leave when it is yielded. The process
-    is one that ends with its answer.
+    is one that ends with its answer, or answers a few: `again` says that it has answered before.
     """
     timeline, function = template.timeline, template.manifest.function
     number = 0
     template.ends_soon = True
     try:
-        handler = template.prepare(event, argv, eager)
+        handler = template.prepare_again(event) if again else template.prepare(event, argv, eager)
         with timeline.span("compute"):
             result = template.weights.call(called, handler, event, make_context(function.module, event, context))
             streamed = is_stream(result)

@@ -138,6 +138,12 @@ class Template:
         self.timeline.mark("imported")
         return self._handler
 
+    def prepare_again(self, event: Any) -> Handler:
+        """Turn to another event in a process that has answered one: what that one left is there, as in any process that goes on."""
+        assert self._handler is not None
+        self.begin(event)
+        return self._handler
+
     def import_ahead(self) -> None:
         """Import the function before there is an event: in a process whose forks `prepare` for one each, as processes of their own."""
         before = dict(os.environ)

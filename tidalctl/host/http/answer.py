@@ -3,6 +3,7 @@
 import asyncio
 import json
 import math
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
@@ -20,9 +21,14 @@ from tidalctl.host.served_function import ServedFunction
 
 
 class ServeOptions(NamedTuple):
-    """What holds for all requests. `terse`: errors tell their type and the request's id alone. `debug`: they carry tracebacks."""
+    """What holds for all requests.
+
+    `keep_alive_s`: for how long a worker that has answered stays. `terse`: errors tell their type and the request's id alone. `debug`:
+    they carry tracebacks.
+    """
 
     timeout_s: float = 60.0
+    keep_alive_s: float = 0.0
     max_body: int = 6 * 2**20
     debug: bool = False
     terse: bool = False
@@ -35,6 +41,11 @@ class Serving:
         self.front, self.limits, self.options = front, limits, options
         self.metrics = Metrics(front, limits)
         self.draining = False
+
+    def log(self, request_id: str, refused: Refused) -> None:
+        """Say on standard error what became of a request that failed: a client may have been told its id alone."""
+        if refused.status >= 500:
+            print(f"request {request_id}: {refused.status} {refused.kind}: {refused.message}", file=sys.stderr, flush=True)
 
 
 class Answer:
@@ -88,7 +99,14 @@ class Answer:
                 await self._open.enter_async_context(self._serving.limits.turn())
                 remaining = {"aws_request_id": self.request_id, "remaining_time_in_millis": math.floor(self._left() * 1000)}
                 context = {**remaining, **self._context}
-                invocation = Invocation(self._serving.front, self._function, self._event, context, self._arrived_ns)
+                invocation = Invocation(
+                    self._serving.front,
+                    self._function,
+                    self._event,
+                    context,
+                    self._arrived_ns,
+                    self._serving.options.keep_alive_s,
+                )
                 self._invocation = await self._open.enter_async_context(invocation)
         except QueueFull:
             raise Refused(503, "QueueFull", "too many events wait: see --queue", {"Retry-After": "1"}) from None
@@ -168,6 +186,7 @@ class Answer:
 
     def last_words(self, refused: Refused) -> str:
         """Return the JSON text that ends a stream which could not be ended otherwise."""
+        self._serving.log(self.request_id, refused)
         return json.dumps(refused.told(self.request_id, terse=self._serving.options.terse), ensure_ascii=False)
 
 

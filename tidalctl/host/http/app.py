@@ -26,6 +26,7 @@ class HostApp:
 
     def __init__(self, serving: Serving) -> None:
         self.serving = serving
+        self._begun = False  # the first templates are made, and one of them is ready
 
     def routes(self) -> list[Route]:
         """Return the routes that are this host's own."""
@@ -93,6 +94,7 @@ class HostApp:
 
     def refused(self, refused: Refused, request_id: str) -> Response:
         """Return the response for what could not be answered."""
+        self.serving.log(request_id, refused)
         told = refused.told(request_id, terse=self.serving.options.terse)
         return json_response(told, refused.status, {"Tidalctl-Request-Id": request_id, **refused.headers})
 
@@ -106,8 +108,13 @@ class HostApp:
             return self.refused(refused, str(uuid.uuid4()))
 
     async def _health(self, _: Request) -> Response:
+        """Say whether requests should come: not before the first templates are made, nor when the host is ending.
+
+        In between it is ready: what is made again, or for the first time, is made since a request asks for it.
+        """
         states = [status["state"] for status in self.serving.front.status()]
-        ready = not self.serving.draining and "starting" not in states and "ready" in states
+        self._begun = self._begun or ("starting" not in states and "ready" in states)
+        ready = self._begun and not self.serving.draining
         return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
     async def _metrics(self, _: Request) -> Response:

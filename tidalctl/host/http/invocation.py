@@ -30,7 +30,7 @@ class Invocation:
     A worker that has said how its event ended has `LEAVING_S` to end by itself.
 
     `event` is JSON text. `context` are fields of the handler's context. Time counts from `arrived_ns` on the monotonic clock. What the
-    function prints goes to the descriptor `log`.
+    function prints goes to the descriptor `log`. The worker may stay for so many seconds, for another event.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Invocation:
         event: str,
         context: dict[str, Any],
         arrived_ns: int,
+        keep_alive_s: float = 0.0,
         log: int = 2,
     ) -> None:
         self._front, self._function, self._log = front, function, log
@@ -49,6 +50,7 @@ class Invocation:
             "context": context,
             "started_ns": arrived_ns,
             "entered_ns": arrived_ns,
+            "keep_alive_s": keep_alive_s,
         }
         self._open = contextlib.AsyncExitStack()
         self._over = False  # the worker has said so

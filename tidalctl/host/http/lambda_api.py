@@ -61,6 +61,7 @@ class LambdaApi:
         return Response(text, headers={**_headers(request_id), **answer.headers()}, media_type="application/json")
 
     def _refused(self, refused: Refused, request_id: str) -> Response:
+        self._host.serving.log(request_id, refused)
         terse = self._host.serving.options.terse
         if refused.status in (500, 502, 504):  # the function failed, and the call did not
             told: dict[str, Any] = {"errorType": refused.kind}
