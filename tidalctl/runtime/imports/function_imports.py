@@ -6,7 +6,7 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
-from tidalctl.artifacts.bundle.directory import unlisted_files
+from tidalctl.artifacts.bundle.directory import read_checked, unlisted_files
 from tidalctl.artifacts.bundle.manifest import CODE, Manifest
 from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
@@ -57,7 +57,7 @@ class FunctionImports:
         else:
             enter_project(self.code, home / self._manifest.function.source, argv)
         self.home = home
-        import_from(self.code, self._files, home, self.pack.own_code)
+        import_from(self.code, self._files, home, self._stored, self.pack.own_code)
         if plain:
             return
         self._finder = PackFinder(self.pack)
@@ -66,6 +66,10 @@ class FunctionImports:
             with self._timeline.span("start"):
                 self._finder.after = self.import_cache.begin(self._verify)
         LibraryLoader(self._manifest, self._finder, self._timeline).install()
+
+    def _stored(self, name: str) -> bytes:
+        """Return the bytes of a file of the bundle, which may have been replaced since the start: a module may be imported late."""
+        return read_checked(self._bundle, self._manifest, name, check=self._verify)
 
     def import_handler(self, *, names_of_state: bool) -> Handler:
         """Import the function. With `names_of_state` also what its state's skeleton names, so that this counts as time of imports."""

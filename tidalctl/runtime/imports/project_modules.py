@@ -16,22 +16,22 @@ PackedCode = Callable[[str], CodeType | None]
 class BundleLoader(importlib.machinery.SourceFileLoader):
     """Runs source from the bundle under the path that the module calls its own, without a bytecode cache beside it.
 
-    `packed` gives the code that compile made of the source, for a path, or None.
+    `stored` gives the source. `packed` gives the code that compile made of it, for a path, or None.
     """
 
-    def __init__(self, name: str, origin: str, stored: Path, packed: PackedCode) -> None:
+    def __init__(self, name: str, origin: str, stored: Callable[[], bytes], packed: PackedCode) -> None:
         super().__init__(name, origin)
         self._stored = stored
         self._packed = packed
 
     def get_data(self, path: str | bytes) -> bytes:  # type: ignore[override]
-        return self._stored.read_bytes() if path == self.path else super().get_data(path)  # type: ignore[arg-type]
+        return self._stored() if path == self.path else super().get_data(path)  # type: ignore[arg-type]
 
     def packed_code(self) -> CodeType | None:
         return self._packed(self.path)
 
     def get_code(self, fullname: str) -> CodeType:
-        return self.packed_code() or self.source_to_code(self._stored.read_bytes(), self.path)
+        return self.packed_code() or self.source_to_code(self._stored(), self.path)
 
 
 class UncachedLoader(importlib.machinery.SourceFileLoader):
@@ -62,8 +62,16 @@ def importable(file: str) -> bool:
 class BundleFinder:
     """Finds the modules that the manifest lists. `home` is where `__file__` points: the bundle, or the project for a fallback."""
 
-    def __init__(self, code: Path, files: Iterable[str], home: Path, packed: Callable[[str, str], CodeType | None]) -> None:
+    def __init__(
+        self,
+        code: Path,
+        files: Iterable[str],
+        home: Path,
+        stored: Callable[[str], bytes],
+        packed: Callable[[str, str], CodeType | None],
+    ) -> None:
         self._code = code
+        self._stored = stored
         self._home = home
         self._packed = packed
         self._modules = module_names(files)
@@ -78,15 +86,27 @@ class BundleFinder:
         return importlib.util.spec_from_file_location(
             fullname,
             origin,
-            loader=BundleLoader(fullname, origin, self._code / file, functools.partial(self._packed, f"{CODE}/{file}")),
+            loader=BundleLoader(
+                fullname,
+                origin,
+                functools.partial(self._stored, f"{CODE}/{file}"),
+                functools.partial(self._packed, f"{CODE}/{file}"),
+            ),
             submodule_search_locations=[str((self._code / file).parent)] if package else None,
         )
 
 
-def import_from(code: Path, files: Iterable[str], home: Path, packed: Callable[[str, str], CodeType | None]) -> None:
+def import_from(
+    code: Path,
+    files: Iterable[str],
+    home: Path,
+    stored: Callable[[str], bytes],
+    packed: Callable[[str, str], CodeType | None],
+) -> None:
     """Let imports of the listed files be answered from `code`, before any other finder, and nothing be written there.
 
-    `packed` gives the code that compile made of a file `code/…`, for the path that it is to have, or None.
+    `stored` gives the bytes of a file `code/…`. `packed` gives the code that compile made of it, for the path that it is to have, or
+    None.
     Folders that the function itself puts on sys.path get a finder without a bytecode cache. One below a `home` that is not the bundle
     stands for the bundle's own folder of that name: data may be read from there, code may not, unless it was on sys.path before.
     """
@@ -102,4 +122,4 @@ def import_from(code: Path, files: Iterable[str], home: Path, packed: Callable[[
         return importlib.machinery.FileFinder(str(place), extensions, (UncachedLoader, importlib.machinery.SOURCE_SUFFIXES))
 
     sys.path_hooks.insert(0, finder)
-    sys.meta_path.insert(0, BundleFinder(code, files, home, packed))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, BundleFinder(code, files, home, stored, packed))  # type: ignore[arg-type]
