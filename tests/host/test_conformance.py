@@ -26,11 +26,11 @@ from tidalctl.artifacts.cause import Cause
 
 # ways of importing the function, chosen by marks in the file system, and the starts that are made of each
 MARKS = {"forked": ["draw"], "seeded": ["seed"], "spawned": ["thread", "draw"], "spawned, seeded": ["thread", "seed"]}
-FORKED = ("keep first", "keep spare", "keep fork", "keep changed", "http spare", "http fork", "http changed")
+FORKED = ("keep first", "keep spare", "keep fork", "keep changed", "http spare", "http fork")
 SPAWNED = ("keep first", "keep spare", "keep spawn", "keep changed", "http spare", "http spawn", "http changed")
 KINDS = {
     "forked": ("run", "moved", *FORKED),
-    "seeded": ("run", *FORKED),
+    "seeded": ("run", *FORKED, "http changed"),
     "spawned": SPAWNED,
     "spawned, seeded": SPAWNED,
 }
@@ -134,8 +134,9 @@ class Workplace:
             begin = lambda hold: in_thread(lambda: ask(hold=str(hold)))  # noqa: E731
             for kind, start in two_at_once(begin, lambda: int(host.status()["running"]), self.folder).items():
                 yield f"http {kind}", start
-            self._read("changed")
-            yield "http changed", ask()
+            if "http changed" in KINDS[way]:
+                self._read("changed")
+                yield "http changed", ask()
         self._read("at first")
 
 
