@@ -103,9 +103,9 @@ class Cause(enum.Enum):
 
     # -- a start that no fork of a host's template answers
     DEVICE_NOT_FORKED = "the state lives on {device}, which no fork can use"
-    THREADS_NOT_FORKED = "importing the function leaves {count} threads running, which no fork has"
+    THREADS_NOT_FORKED = "importing the function leaves threads running ({count}), which no fork has"
     TEMPLATE_FAILED = "the host could not import the function: {error}"
-    TEMPLATE_TOO_LARGE = "its template holds about {need}, and --memory is {bound}"
+    TEMPLATE_TOO_LARGE = "its bundle has {need}, and --memory is {bound}"
     TEMPLATE_ENVIRONMENT_DIFFERS = "the environment variable {name} is not what it was when the host imported the function"
 
     # -- modules that are imported the ordinary way

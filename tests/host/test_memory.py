@@ -84,6 +84,7 @@ def test_templates_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
             assert held(host) <= bound + weights, "it is more than the bound by a worker at most"
         assert sum(host.status(name)["evictions"] for name in "abc") >= 2
     with http_host(tmp_path, made.bundle, "--memory", "100MB", env=made.env) as host:
+        assert host.told("failed")[0]["cause"] == host.status()["state"] == "template-too-large"
         refused = host.invoke({})
         assert refused.status == 503 and refused.headers["tidalctl-cause"] == "template-too-large"
 

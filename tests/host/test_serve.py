@@ -372,6 +372,8 @@ def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: P
             ((bundle, "--name", f"app={bundle}"), "two functions would be app", "--name app-2="),
             ((bundle, "--name", "app"), "names no bundle", "--name app=app.bundle"),
             ((tmp_path / "none.bundle",), "no bundle at", "tidalctl compile"),
+            ((made.trace,), "no bundle at", "tidalctl compile"),
+            ((f"svc={bundle}",), "no bundle at", "--name svc="),
             ((bundle, "--listen", f"127.0.0.1:{port}"), "can't listen on", "127.0.0.1:0"),
             ((bundle, "--listen", "8707"), "is no address", "127.0.0.1:8707"),
             ((bundle, "--timeout", "soon"), "--timeout 'soon' is no time", "60s"),

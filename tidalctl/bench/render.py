@@ -83,7 +83,7 @@ def notes(measured: Measured) -> Iterator[str]:
 
 
 def _doubts(cache: Cache, variant: Variant, samples: list[Sample]) -> Iterator[str]:
-    who = f"{cache} {variant}"
+    who = f"{cache} {LABELS.get(variant, variant)}"
     ttft = spread([sample.ttft_s for sample in samples])
     unproved = [sample for sample in samples if not sample.cache_proved]
     if unproved:
@@ -114,10 +114,13 @@ def _range(ttft: Spread) -> str:
 
 def verdicts(measured: Measured) -> Iterator[str]:
     """One line for each state of the cache: how many times sooner."""
-    hosted = [(variant, ratio) for variant in ("fork", "spare") if (ratio := against_second(measured.samples, variant))]
+    hosted = [(variant, ratio) for variant in HOSTED[:2] if (ratio := against_second(measured.samples, variant))]
     if hosted:
-        told = ", ".join(f"{ratio:.2f} from a {variant}" for variant, ratio in hosted)
-        yield f"host: first token in {told}, where a later call in one process is 1"
+        times = {variant: spread([s.ttft_s for s in of(measured.samples, variant, "warm")]).median for variant in HOSTED}
+        told = ", ".join(
+            f"{seconds_text(times[variant])} from a {variant} ({ratio:.2f} times that)" for variant, ratio in hosted
+        )
+        yield f"host: a later call in one process gives its first token after {seconds_text(times['second'])}; {told}"
     for cache in CACHES:
         ratio = speedup(measured.samples, cache)
         if ratio is None:

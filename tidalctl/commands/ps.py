@@ -35,7 +35,7 @@ def ps(
 
 def _line(kept: dict[str, Any]) -> str:
     if "pid" not in kept:
-        return f"{kept['bundle']}  {kept['state']}"
+        return f"{kept['bundle']}  {kept['state']}" + (f": {kept['cause']}" if kept["cause"] else "")
     spawned = "its workers are processes of their own: " if kept["workers"] == "spawned" else ""
     why = f": {spawned}{kept['cause']}" if kept["cause"] else ""
     busy = f"{kept['running']} running" if kept["running"] else f"idle for {seconds_text(kept['idle_s'])}"

@@ -11,6 +11,7 @@ import typer
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.duration import parse_duration
 from tidalctl.commands.size import parse_size
+from tidalctl.host.near_names import near_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -124,14 +125,22 @@ def _functions(bundles: list[Path], named: list[str]) -> dict[str, str]:
         raise TidalError("there is no bundle to serve", "for example: tidalctl serve app.bundle")
     found: dict[str, str] = {}
     for name, bundle in pairs:
+        if "=" in str(bundle) and not bundle.exists():
+            raise TidalError(f"no bundle at {bundle}", f"a name is given so: --name {bundle}")
         if not NAME.fullmatch(name):
             raise TidalError(f"{name!r} can't be a function's name: letters, digits, and _ . -", f"--name app={bundle}")
         if name in found:
             raise TidalError(f"two functions would be {name}", f"for example: --name {name}-2={bundle}")
         if not bundle.is_dir():
-            raise TidalError(f"no bundle at {bundle}", "make one: tidalctl trace, then tidalctl compile")
+            made = f"make one of it: tidalctl compile {bundle}" if bundle.is_file() else _near_bundles(bundle)
+            raise TidalError(f"no bundle at {bundle}", made)
         found[name] = str(bundle.absolute())
     return found
+
+
+def _near_bundles(bundle: Path) -> str:
+    near = near_names(bundle.name, (path.name for path in bundle.absolute().parent.glob("*.bundle")))
+    return near.removeprefix("; ") or "make one: tidalctl trace, then tidalctl compile"
 
 
 def _address(text: str | None) -> tuple[str, int]:

@@ -5,7 +5,7 @@ It never imports torch, nor a user's module. When it ends, everything ends that 
 
 import asyncio
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -20,12 +20,16 @@ QUIET_S = 0.05  # after the last event, until spares are made
 class Front:
     """Functions by name. `spares` are had ready of each that is in use; `memory` bounds the bytes that all of it holds.
 
-    To be made in a running event loop.
+    `tell` is called with what has happened to a function: its latest template is `ready`, or has `failed` or `ended`, or is `evicted`
+    for memory. To be made in a running event loop.
     """
 
-    def __init__(self, spares: int = 1, memory: int | None = None) -> None:
+    def __init__(
+        self, spares: int = 1, memory: int | None = None, tell: Callable[[str, ServedFunction], None] = lambda *_: None
+    ) -> None:
         self.functions: dict[str, ServedFunction] = {}
-        self._room = Room(memory, self.functions)
+        self._tell = tell
+        self._room = Room(memory, self.functions, lambda function: tell("evicted", function))
         self.ended = asyncio.Event()
         self._spares = spares
         self._making_spares: asyncio.TimerHandle | None = None
@@ -36,7 +40,7 @@ class Front:
         self, name: str, bundle: str, environ: Mapping[str, str], directory: str, *, follow: bool = False
     ) -> ServedFunction:
         """Serve a bundle under a name from now on (see ServedFunction)."""
-        served = ServedFunction(name, bundle, environ, directory, self._changed, self._spares, follow=follow)
+        served = ServedFunction(name, bundle, environ, directory, self._changed, self._tell, self._spares, follow=follow)
         self.functions[name] = served
         return served
 
@@ -66,7 +70,7 @@ class Front:
                     raise
 
     def has_room(self, function: ServedFunction) -> bool:
-        """Whether a function's template can be made without another's being dropped for it."""
+        """Whether a function's template can be made without another's being dropped for it. Raises NotServed where it never can."""
         return self._room.has(function)
 
     def beside(self, work: Coroutine[Any, Any, None]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Sequence
 
 from tidalctl.artifacts.cause import Cause
 from tidalctl.host.kept_template import NotServed
@@ -10,10 +11,16 @@ from tidalctl.host.served_function import ServedFunction
 
 
 class Room:
-    """Keeps what the templates of `functions` hold within `bound` bytes; without one only counts requests."""
+    """Keeps what the templates of `functions` hold within `bound` bytes; without one only counts requests.
 
-    def __init__(self, bound: int | None, functions: dict[str, ServedFunction]) -> None:
+    `dropped` is called with a function before its template goes.
+    """
+
+    def __init__(
+        self, bound: int | None, functions: dict[str, ServedFunction], dropped: Callable[[ServedFunction], None]
+    ) -> None:
         self.bound = bound
+        self._dropped = dropped
         self._functions = functions
         self._worth = Worth(time.monotonic)
         self._changed = asyncio.Event()
@@ -36,8 +43,10 @@ class Room:
         return sum(self._held_by(function) for function in self._functions.values() if function is not apart_from)
 
     def has(self, function: ServedFunction) -> bool:
-        """Whether there is room for a function's template as it is. It has its room from then on."""
-        there = self.bound is None or self.held(function) + self._expected(function) <= self.bound
+        """Whether there is room for a function's template as it is. It has its room from then on. Raises NotServed as `make` does."""
+        self._refuse_too_large(function)
+        held = self.held(function)
+        there = self.bound is None or not held or held + self._expected(function) <= self.bound
         if there:
             function.template()
         return there
@@ -49,15 +58,20 @@ class Room:
         """
         if self.bound is None or function.current is not None:
             return
-        if (size := size_of(function.bundle)) > self.bound:
-            reason = Cause.TEMPLATE_TOO_LARGE.of(need=_text(size), bound=_text(self.bound))
-            raise NotServed(reason.code, reason.text)
+        self._refuse_too_large(function)
         async with self._one:
             while function.current is None and (held := self.held(function)) and held + self._expected(function) > self.bound:
                 self._changed.clear()
-                if not await self._drop_one(function):
+                idle = [one for one in self._functions.values() if one is not function and _idle(one)]
+                if not await self._drop_one(idle):
                     await self._changed.wait()
             function.template()  # it holds its room from now on
+
+    def _refuse_too_large(self, function: ServedFunction) -> None:
+        if self.bound is not None and (size := size_of(function.bundle)) > self.bound:
+            reason = Cause.TEMPLATE_TOO_LARGE.of(need=_text(size), bound=_text(self.bound))
+            function.refused = NotServed(reason.code, reason.text)
+            raise function.refused
 
     def _expected(self, function: ServedFunction) -> int:
         """Return the bytes that a template is going to hold: what it held, or its bundle's and what the others' imports hold."""
@@ -71,20 +85,20 @@ class Room:
         return function.memory_bytes or (self._expected(function) if function.current is not None else 0)
 
     async def keep_within(self) -> None:
-        """Drop templates until what is held is within the bound, or all that are left have events."""
-        while self.bound is not None and self.held() > self.bound:
-            if not await self._drop_one(None):
+        """Drop templates until what they are known to hold is within the bound, or all that are left have events."""
+        while self.bound is not None and sum(one.memory_bytes for one in self._functions.values()) > self.bound:
+            if not await self._drop_one([one for one in self._functions.values() if one.memory_bytes and _idle(one)]):
                 return
 
-    async def _drop_one(self, needed: ServedFunction | None) -> bool:
-        """Drop the idle template that is worth least. Returns whether there was one."""
-        idle = [function for function in self._functions.values() if function is not needed and _idle(function)]
-        name = self._worth.least((function.name, function.saved_s, self._held_by(function)) for function in idle)
+    async def _drop_one(self, idle: Sequence[ServedFunction]) -> bool:
+        """Drop the one of these templates that is worth least. Returns whether there was one."""
+        name = self._worth.least((one.name, one.saved_s, self._held_by(one)) for one in idle)
         if name is None:
             return False
         function = self._functions[name]
         self._worth.gone(name, function.saved_s, self._held_by(function))
         function.evictions += 1
+        self._dropped(function)
         await function.end()
         return True
 
@@ -94,4 +108,4 @@ def _idle(function: ServedFunction) -> bool:
 
 
 def _text(size: int) -> str:
-    return f"{size / 1e9:.2f} GB"
+    return f"{size / 1e6:,.0f} MB"

@@ -7,7 +7,6 @@ import signal
 import socket
 import stat
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import uvicorn
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.folder import host_folder, serving_socket
-from tidalctl.host.front import Front, look_again_and_again
+from tidalctl.host.front import LOOK_EVERY_S, Front, look_again_and_again
 from tidalctl.host.http.access import Access
 from tidalctl.host.http.answer import ServeOptions, Serving
 from tidalctl.host.http.app import HostApp, make_app
@@ -90,7 +89,7 @@ class _Host:
 
     async def serve(self) -> int:
         settings = self._settings
-        self._front = front = Front(settings.spares, settings.memory)
+        self._front = front = Front(settings.spares, settings.memory, self._told)
         self._serving = Serving(front, Limits(settings.concurrency, settings.queue), settings.options)
         app = HostApp(self._serving)
         routes = make_app(app, LambdaApi(app).routes())
@@ -101,11 +100,10 @@ class _Host:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._end)
         loop.add_signal_handler(signal.SIGHUP, self._look_at_bundles)
-        started = time.monotonic()
         directory = os.getcwd()
         for name, bundle in settings.bundles.items():
             front.add(name, bundle, os.environ, directory)
-        watching = [asyncio.create_task(self._make_ready(function, started)) for function in front.functions.values()]
+        watching = [asyncio.create_task(self._make_ready(function)) for function in front.functions.values()]
         watching.append(asyncio.create_task(look_again_and_again(front)))
         if self._door is not None:
             self._door.open()
@@ -141,33 +139,39 @@ class _Host:
         for function in self._front.functions.values():
             if function.current is None or function.current.outdated() or function.current.cause is not None:
                 self._tell({"event": "reloading", "function": function.name})
-                self._reloading = asyncio.gather(function.reload(), self._tell_ready(function, time.monotonic()))
+                self._front.beside(function.reload())
 
-    async def _make_ready(self, function: ServedFunction, started: float) -> None:
-        """Have a function's template made, where there is room for it from the beginning."""
-        if self._front.has_room(function):
-            await self._tell_ready(function, started)
+    async def _make_ready(self, function: ServedFunction) -> None:
+        """Have a function's template made as soon as there is room for it, unless it is asked for before."""
+        waits = False
+        while function.current is None:
+            try:
+                if self._front.has_room(function):
+                    return
+            except NotServed as refused:
+                self._tell({"event": "failed", **_named(function), "cause": refused.code, "text": refused.text})
+                return
+            if not waits:
+                self._tell({"event": "waiting", **_named(function)})
+            waits = True
+            await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _tell_ready(self, function: ServedFunction, started: float) -> None:
-        template = function.newest()
-        try:
-            await template.settled()
-        except NotServed as refused:
-            failed = {"function": function.name, "bundle": function.bundle, "cause": refused.code, "text": refused.text}
-            self._tell({"event": "failed", **failed})
-            return
-        told: dict[str, Any] = {"function": function.name, "bundle": function.bundle, "pid": template.pid}
-        spawned = template.spawned or {}
-        self._tell(
-            {
-                "event": "ready",
-                **told,
-                "after_s": round(time.monotonic() - started, 3),
-                "workers": "spawned" if spawned else "forked",
-                "cause": spawned.get("code"),
-                "text": spawned.get("text"),
-            }
-        )
+    def _told(self, event: str, function: ServedFunction) -> None:
+        """Tell what has happened to a function's latest template."""
+        template = function.latest
+        assert template is not None
+        told: dict[str, Any] = {"event": event, **_named(function), "pid": template.pid}
+        if template.cause is not None:
+            told |= {"cause": template.cause.code, "text": template.cause.text}
+        elif event == "ready":
+            spawned = template.spawned or {}
+            told |= {"after_s": round(template.ready_after_s, 3), "workers": "spawned" if spawned else "forked"}
+            told |= {"cause": spawned.get("code"), "text": spawned.get("text")}
+        self._tell(told)
+
+
+def _named(function: ServedFunction) -> dict[str, Any]:
+    return {"function": function.name, "bundle": function.bundle}
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -227,6 +231,9 @@ def tell_plainly(event: Mapping[str, Any]) -> None:
         "listening": "listening on {url}",
         "ready": "{function}: ready after {after_s:.2f} s",
         "failed": "{function}: can't be served: {text} ({cause})",
+        "ended": "{function}: {text} ({cause})",
+        "waiting": "{function}: waits for room within --memory",
+        "evicted": "{function}: its template went for memory",
         "draining": "ending when {running} running events have ended; a second signal ends them",
         "reloading": "{function}: the bundle is another one, or failed: a new template is being made",
     }

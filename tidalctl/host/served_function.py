@@ -13,12 +13,19 @@ class ServedFunction:
     """A name, a bundle, and the template process that has its events answered.
 
     `environ` and `directory` are those in which it is imported. Where it shall `follow` the bundle, another one of that name is served
-    from its next event on, and otherwise when `reload` is called. `wanted_spares` are had ready while it is in use; `changed` is called
-    when something has happened to it. A template that failed is made again when it is asked for and a delay has passed, which doubles.
+    from its next event on, and otherwise when `reload` is called. `wanted_spares` are had ready while it is in use. `changed` is called
+    when something has happened to it, and `tell` with a new state of its latest template. A template that failed is made again when it
+    is asked for and a delay has passed, which doubles.
 
-    Attributes: `current` is the template process, None before the first; `retired` are older ones that have events to end;
-    `restarts` counts those that were made because another had ended, `evictions` those that went for memory; `saved_s` is what one
-    saves a request: the seconds in which it was made; `most_held` the most bytes that its processes held, 0 before they have said so.
+    Attributes:
+        current: The template process, None before the first.
+        latest: The one that was made last, which may be about to take over.
+        retired: Older ones that have events to end.
+        refused: Why none can be made.
+        restarts: How many were made because another had ended.
+        evictions: How many went for memory.
+        saved_s: What one saves a request: the seconds in which it was made.
+        most_held: The most bytes that its processes held, 0 before they have said so.
     """
 
     def __init__(
@@ -28,6 +35,7 @@ class ServedFunction:
         environ: Mapping[str, str],
         directory: str,
         changed: Callable[[], None],
+        tell: "Callable[[str, ServedFunction], None]",
         wanted_spares: int = 1,
         *,
         follow: bool = False,
@@ -35,6 +43,9 @@ class ServedFunction:
         self.name, self.bundle = name, bundle
         self.wanted_spares = wanted_spares
         self.keep_s = 0.0
+        self.refused: NotServed | None = None
+        self.latest: KeptTemplate | None = None
+        self._tell, self._told = tell, ("", 0)
         self.current: KeptTemplate | None = None
         self.retired: list[KeptTemplate] = []
         self._next: KeptTemplate | None = None  # one that is to take over
@@ -63,13 +74,20 @@ class ServedFunction:
         self.restarts += 1
         return self._launch()
 
-    def newest(self) -> KeptTemplate:
-        """Return the template process that was made last."""
-        return self._next or self.template()
+    def _make(self) -> KeptTemplate:
+        self.latest = template = KeptTemplate(self.bundle, self._environ, self._directory, lambda: self._heard(template))
+        return template
+
+    def _heard(self, template: KeptTemplate) -> None:
+        """Something has happened to a template process."""
+        if template is self.latest and template.state != "starting" and self._told != (template.state, template.pid):
+            self._told = (template.state, template.pid)
+            self._tell(template.state, self)
+        self._changed()
 
     async def reload(self) -> None:
         """Make a template process of the bundle as it is now, and have it take over when it is ready. One that fails does not."""
-        self._next = template = KeptTemplate(self.bundle, self._environ, self._directory, self._changed)
+        self._next = template = self._make()
         try:
             await template.settled()
         except NotServed:
@@ -93,7 +111,7 @@ class ServedFunction:
         if self.current is not None:
             self.retired.append(self.current)
         self._retry_at = 0.0
-        self.current = KeptTemplate(self.bundle, self._environ, self._directory, self._changed)
+        self.current = self._make()
         return self.current
 
     @property
@@ -134,7 +152,7 @@ class ServedFunction:
 
     def status(self) -> dict[str, Any]:
         """Return what `tidalctl ps` shows."""
-        told = self.current.status() if self.current is not None else {"bundle": self.bundle, "state": "not started"}
+        told = self.current.status() if self.current is not None else self._not_started()
         return {
             "function": self.name,
             **told,
@@ -143,6 +161,11 @@ class ServedFunction:
             "evictions": self.evictions,
             "memory_bytes": self.memory_bytes,
         }
+
+    def _not_started(self) -> dict[str, Any]:
+        refused = self.refused
+        why = {"state": refused.code, "cause": refused.text} if refused is not None else {"state": "not started", "cause": None}
+        return {"bundle": self.bundle, **why}
 
     def _templates(self) -> list[KeptTemplate]:
         return [*self.retired, *(template for template in (self.current, self._next) if template is not None)]

@@ -42,7 +42,9 @@ class Access:
         if self._token is not None and scope["path"] not in OPEN_PATHS:
             given = headers.get("authorization", "").encode()
             if not hmac.compare_digest(given, b"Bearer " + self._token):
-                return refusal(401, "Unauthorized", "the request carries no valid token", {"WWW-Authenticate": "Bearer"})
+                return refusal(
+                    401, "Unauthorized", "send the token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+                )
         return None
 
     def _known(self, host: str) -> bool:

@@ -24,7 +24,8 @@ class Refused(Exception):
 
 def refusal(status: int, kind: str, message: str, headers: Mapping[str, str] | None = None) -> Response:
     """Return the response to a request of which nothing was read."""
-    return json_response({"error": {"type": kind, "message": message}}, status, headers)
+    error = {"error": {"type": kind, "message": message}, "message": message}  # the latter for clients of AWS
+    return json_response(error, status, {**(headers or {}), "x-amzn-ErrorType": kind})
 
 
 def json_response(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
