@@ -101,9 +101,13 @@ def _with_inits(request: Request, found: Sequence[WeightsBuilt], static: bool) -
     function = request.function
     if not all(built.name for built in found) or not found:
         handler = f"{function.module}:{function.handler}"
-        what = f"{handler} itself makes the weights" if found else f"{handler} makes no weights to speak of"
+        if not found:
+            raise TidalError(
+                f"--init auto: {handler} makes no weights of 1 MiB or more, which is what it looks for",
+                "name what makes the state: a function, --init app:load, or lines at the top of a file, --init app:7-8",
+            )
         raise TidalError(
-            f"--init auto: {what}, so that there is no function to name",
+            f"--init auto: {handler} itself makes the weights, so that there is no function to name",
             "put what makes the state into a function of its own, and name that",
         )
     names, at_import = tuple(built.name for built in found), all(built.at_import for built in found)

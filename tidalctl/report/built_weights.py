@@ -12,7 +12,7 @@ def what_to_name(init: str, built: WeightsBuilt | None) -> str:
             "find what makes the weights"
         )
     if built is None:
-        return ", and no weights were seen to be made: a bundle holds the function's imports"
+        return ", and no weights of 1 MiB or more were seen to be made: a bundle holds the function's imports"
     size = size_text(built.nbytes)
     if not built.name:
         return (
