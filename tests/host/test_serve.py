@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +169,11 @@ def test_an_error_amid_a_stream_is_its_last_piece(host: HttpHost) -> None:
 
 def test_a_function_that_hangs_is_ended(host: HttpHost) -> None:
     began = time.monotonic()
-    reply = host.invoke({"do": "hang"})
+    events = ({"do": "hang"}, {"do": "stream", "count": 9, "wait": 1})
+    with ThreadPoolExecutor() as threads:
+        reply, streamed = threads.map(host.invoke, events)
     assert (reply.status, reply.json["error"]["type"]) == (504, "Timeout") and time.monotonic() - began < 7
-    reply = host.invoke({"do": "stream", "count": 9, "wait": 1})
-    assert reply.pieces[:4] == [0, 1, 2, 3] and reply.pieces[-1]["error"]["type"] == "Timeout"
+    assert streamed.pieces[:4] == [0, 1, 2, 3] and streamed.pieces[-1]["error"]["type"] == "Timeout"
     host.until(lambda: host.status()["running"] == 0, 2)
 
 
