@@ -32,6 +32,7 @@ def compiled(made: Chain, *options: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_a_script_takes_promises_to_trace_and_to_compile_and_check_events_tell_where_one_does_not_hold(tmp_path: Path) -> None:
     """Without a promise see test_causes_of_traces."""
     made = Chain(tmp_path, [])

@@ -30,7 +30,7 @@ SLOW = {
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("bench", "benchmarks", "compile", "concepts", "replay", "run", "shapes", "trace", "verify")
+        for name in ("bench", "benchmarks", "compile", "concepts", "replay", "run", "serve", "shapes", "trace", "verify")
     ),
 }
 TIMEOUT_S = 120

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import chained
 from support.http_host import http_host
 
@@ -26,6 +27,7 @@ def handler(event, context):
 }
 
 
+@pytest.mark.slow
 def test_answers_are_of_the_bundle_that_was_opened_or_an_error(tmp_path: Path) -> None:
     made = chained(tmp_path, FILES, {})
     with http_host(tmp_path, made.bundle) as host:

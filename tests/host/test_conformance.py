@@ -2,6 +2,7 @@
 
 import resource
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -44,6 +45,14 @@ AS_PLAIN = (
     *("main thread", "locale", "recursion limit", "warnings", "dumpable", "priority"),
 )
 OF_LIBC = 3 << 31  # signals 32 and 33, which posix_spawn of the C library leaves ignored
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _hang_ups_are_not_ignored() -> Iterator[None]:
+    """A test run that `nohup` has begun would hand that on, and a host does not."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 class Workplace:

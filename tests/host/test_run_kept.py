@@ -270,6 +270,7 @@ def test_a_template_that_is_stopped_amid_its_start_leaves_nobody_waiting(tmp_pat
     tidalctl("stop", cwd=tmp_path, env=env).ok()
 
 
+@pytest.mark.slow
 def test_a_function_that_can_not_be_forked_is_answered_by_processes_made_ahead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

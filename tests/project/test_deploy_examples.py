@@ -169,6 +169,7 @@ def test_a_token_may_be_shared_with_a_group_by_root_alone(tmp_path: Path) -> Non
             _token(file)
 
 
+@pytest.mark.slow
 def test_a_host_answers_with_the_manifests_options(decoder: Chain, tmp_path: Path) -> None:
     command = command_of("kubernetes.yaml")[2:]
     token = tmp_path / "token"

@@ -78,7 +78,7 @@ def test_templates_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
     bundles = [tmp_path / f"{name}.bundle" for name in "abc"]
     with http_host(tmp_path, *bundles, "--memory", bound, "--spares", 0, env=made.env) as host:
         host.told("ready")
-        for name in "abcabcaab":
+        for name in "abca":
             assert host.invoke({}, name).json == 6000
             host.until(lambda name=name: host.status(name)["memory_bytes"] > weights)
             assert held(host) <= bound + weights, "it is more than the bound by a worker at most"
