@@ -30,7 +30,21 @@ SLOW = {
     "README.md",
     *(
         f"docs/{name}.md"
-        for name in ("bench", "benchmarks", "compile", "concepts", "replay", "run", "serve", "shapes", "trace", "verify")
+        for name in (
+            "bench",
+            "benchmarks",
+            "compile",
+            "concepts",
+            "host",
+            "ps",
+            "replay",
+            "run",
+            "serve",
+            "shapes",
+            "stop",
+            "trace",
+            "verify",
+        )
     ),
 }
 TIMEOUT_S = 120

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from conftest import Chain, chained
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,7 @@ def test_rates_never_exceed_what_was_asked(asked: list[tuple[str, float]]) -> No
         assert 0 <= worth.rate(name) <= sum(one == name for one, _ in asked) / RATE_S + 1e-12
 
 
+@pytest.mark.slow
 def test_templates_that_do_not_fit_together_take_turns(tmp_path: Path) -> None:
     made: Chain = chained(tmp_path, APP, {})
     weights = 6000 * 6000 * 4

@@ -245,6 +245,7 @@ def test_bundles_that_can_not_be_used_keep_nobody_down_and_signals_drain(made: C
         assert not host.processes()
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_what_runs_and_a_socket_can_be_one_of_unix(made: Chain, tmp_path: Path) -> None:
     path = tmp_path / "host.socket"
     with socket.socket(socket.AF_UNIX) as gone:  # of a host that was killed
@@ -314,6 +315,7 @@ def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: P
             tidalctl("serve", *arguments, cwd=tmp_path, env=made.env).one_error(message, hint)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_kept_answers_other_events_and_ends_after_a_time(made: Chain, tmp_path: Path) -> None:
     with http_host(tmp_path, made.bundle, "--keep-alive", "2s", "--spares", 0, env=made.env) as host:
         host.told("ready")
