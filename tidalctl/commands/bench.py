@@ -1,6 +1,5 @@
 """`tidalctl bench`: how much sooner the first token comes from a bundle than from the plain function."""
 
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tidalctl.commands.context_option import CONTEXT
+from tidalctl.commands.progress import show_progress
 from tidalctl.runtime.options import Require
 
 
@@ -42,8 +42,8 @@ def bench(
     """Measure the first token, plain and from the bundle.
 
     Fresh processes take turns. The page cache's state is proved for every run and the outputs are compared. Exit code 1 where they
-    differ. The handler is called twice a round, once plainly and once from the bundle, and twice more to warm up. Arguments after
-    -- reach the function's sys.argv.
+    differ. The handler is called twice a round, once plainly and once from the bundle, and twice more to warm up; --host has it
+    called more often. Arguments after -- reach the function's sys.argv.
     """
     from tidalctl.artifacts.bundle.output_paths import refuse_files
     from tidalctl.artifacts.bundle.provenance import changed_files, names_text
@@ -64,9 +64,9 @@ def bench(
         raise TidalError("--host is about files in memory", "leave out --cache cold, or measure --cache both")
     caches = [state for state in CACHES if cache in (state, CacheChoice.BOTH)]
     try:
-        measured = measure(subject, request, rounds, caches, _say, require, host=host)
+        measured = measure(subject, request, rounds, caches, show_progress, require, host=host)
     finally:
-        _say("")
+        show_progress("")
     if json:
         from json import dumps
 
@@ -89,9 +89,3 @@ def bench(
             if changed
             else f"see where: tidalctl verify {bundle} --event …",
         )
-
-
-def _say(text: str) -> None:
-    """One line of progress that the next one replaces; no thread draws it, so that nothing runs beside what is measured."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)

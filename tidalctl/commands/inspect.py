@@ -1,7 +1,6 @@
 """`tidalctl inspect`: show what is in a trace or a bundle. Never imports torch."""
 
 import contextlib
-import difflib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from tidalctl.artifacts.bundle.manifest import MANIFEST
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import read_trace
+from tidalctl.function.near_names import near_names
 
 
 def inspect(
@@ -56,7 +56,7 @@ def _near(path: Path) -> str:
     folder = path.parent
     found = sorted(p for p in folder.glob("*") if p.suffix == ".trace" or (p / MANIFEST).is_file())
     names = [p.name for p in found]
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    near = near_names(path.name, names) or names[:3]
     if not near:
         return "make a trace first: tidalctl trace app.py --event '{…}'"
     return f"did you mean: {', '.join(str(folder / name) for name in near)}"

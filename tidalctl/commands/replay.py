@@ -1,6 +1,5 @@
 """`tidalctl replay`: what recorded arrivals of requests meet, by how their functions are served."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import typer
 
 from tidalctl.artifacts.errors import CheckFailed, TidalError, TooFewSamples
 from tidalctl.commands.duration import parse_duration
+from tidalctl.commands.progress import show_progress
 from tidalctl.commands.size import parse_size
 
 
@@ -95,9 +95,9 @@ def replay(
     trace = chosen_arrivals(choice, len(mappings))
     served = open_functions(trace.functions, mappings)
     try:
-        replayed = drive_all(trace, served, settings, _say)
+        replayed = drive_all(trace, served, settings, show_progress)
     finally:
-        _say("")
+        show_progress("")
     if json:
         from json import dumps
 
@@ -128,9 +128,3 @@ def _number(option: str, text: str, least: float = 1e-6) -> float:
     if not least <= number < 1e9:
         raise TidalError(f"{option} {text!r} is no number from {least:g} on", f"for example: {option} 2")
     return number
-
-
-def _say(text: str) -> None:
-    """One line of progress that the next one replaces; no thread draws it, so that nothing runs beside what is measured."""
-    if sys.stderr.isatty():
-        print(f"\r\x1b[2K{text}", end="", file=sys.stderr, flush=True)

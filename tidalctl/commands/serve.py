@@ -11,7 +11,7 @@ import typer
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.commands.duration import parse_duration
 from tidalctl.commands.size import parse_size
-from tidalctl.host.near_names import near_names
+from tidalctl.function.near_names import near_names
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -85,7 +85,8 @@ def serve(
         ) from None
     address = _address(listen) if listen is not None or unix is None else None
     token = _token(token_file) if token_file is not None else None
-    open_to_others = address is not None and address[0] not in LOOPBACK
+    reached_at = address[0] if address is not None else "localhost"
+    open_to_others = reached_at not in LOOPBACK
     settings = HostSettings(
         bundles=_functions(bundles or [], name or []),
         address=address,
@@ -105,7 +106,7 @@ def serve(
         ),
     )
     if open_to_others and token is None:
-        typer.echo(f"warning: whoever reaches {address[0]} may have functions run: see --token-file", err=True)  # type: ignore[index]
+        typer.echo(f"warning: whoever reaches {reached_at} may have functions run: see --token-file", err=True)
     return serve_host(settings, _tell_json if as_json else tell_plainly)
 
 
@@ -140,7 +141,7 @@ def _functions(bundles: list[Path], named: list[str]) -> dict[str, str]:
 
 def _near_bundles(bundle: Path) -> str:
     near = near_names(bundle.name, (path.name for path in bundle.absolute().parent.glob("*.bundle")))
-    return near.removeprefix("; ") or "make one: tidalctl trace, then tidalctl compile"
+    return f"did you mean: {', '.join(near)}" if near else "make one: tidalctl trace, then tidalctl compile"
 
 
 def _address(text: str | None) -> tuple[str, int]:
