@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from tidalctl.runtime.process.held_memory import held_memory
+
 RATE_S = 600.0  # over which requests a second are averaged
 IMPORTED = 300 * 2**20  # bytes that a function's imports hold beside its bundle's, before any was measured
 
@@ -47,11 +49,7 @@ class Worth:
 
 def held_by(pids: Collection[int]) -> int:
     """Return the bytes that processes hold: the sum of their proportional set sizes. One that has ended holds none."""
-    total = 0
-    for pid in pids:
-        with suppress(OSError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            total += next((int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:")), 0)
-    return total
+    return sum(held_memory(pid) or 0 for pid in pids)
 
 
 def size_of(bundle: str) -> int:

@@ -11,17 +11,18 @@ from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.host.process_limits import set_limits
 from tidalctl.runtime.process.any_character import print_any_character
+from tidalctl.runtime.process.parent import end_with_parent
 
 # variables that the interpreter and libraries look at while they are loaded
 LOADED_BY = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_", "LD_", "CUDA_", "TORCH", "PYTORCH_", "PYTHON", "LC_")
 LOADED_BY_NAME = ("LANG", "TZ")
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_DUMPABLE = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends, which may have ended already."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    end_with_parent(signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 

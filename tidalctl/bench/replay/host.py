@@ -1,7 +1,6 @@
 """A template host: `tidalctl serve` in a process of its own, asked over HTTP as any client asks it."""
 
 import contextlib
-import ctypes
 import http.client
 import json
 import os
@@ -18,14 +17,13 @@ from typing import Any
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.bench.replay.resources import Usage, tree, used_by
 from tidalctl.bench.replay.serving import Answer, Served, Serving
+from tidalctl.runtime.process.parent import end_with_parent
 
 READY_S = 900.0  # until no template is starting, at the latest
 STATES = ("not started", "starting", "ready")  # of a template; another is the cause for which it can't be used
 SPARE_S = 60.0
 DRAIN_S = 20.0  # that the host has to end by itself
 STREAM = "application/x-ndjson"
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None)
 
 
 class HostServing(Serving):
@@ -180,7 +178,7 @@ class HostServing(Serving):
 
 def _end_with_parent() -> None:
     """Have this child told to end when the replay is killed; a host does not see it otherwise, as an instance does by its socket."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    end_with_parent(signal.SIGTERM)
 
 
 def _said(body: bytes) -> str:

@@ -1,6 +1,5 @@
 """`--map`: which bundle, and which event, serves which function of the arrivals."""
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tidalctl.bench.replay.serving import Served
 from tidalctl.bench.subject import open_subject
 from tidalctl.function.context import context_fields
 from tidalctl.function.event import read_object
+from tidalctl.function.near_names import near_names
 
 EXAMPLE = """for example: --map '*=app.bundle:{"prompt": "Hello"}'"""
 ANY = "*"
@@ -45,7 +45,7 @@ def assign(functions: Sequence[str], mappings: Sequence[Mapping]) -> dict[str, i
         if name == ANY:
             continue
         if name not in functions:
-            near = difflib.get_close_matches(name, functions, n=3, cutoff=0.4) or functions[:5]
+            near = near_names(name, functions) or functions[:5]
             raise TidalError(f"--map {name}=…: no request is for {name}", f"the functions are: {', '.join(near)}")
         if name in named:
             raise TidalError(f"--map {name}=…: {name} was mapped before", "map it once")

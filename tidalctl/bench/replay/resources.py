@@ -9,6 +9,8 @@ from pathlib import Path
 
 import msgspec
 
+from tidalctl.runtime.process.held_memory import held_memory
+
 EVERY_S = 1.0
 SHARE = 0.05  # of one core at most goes into looking at memory
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -79,16 +81,6 @@ def _read_bytes(pid: int) -> int | None:
         return 0
 
 
-def memory_of(pid: int) -> int | None:
-    """The proportional set size of a process in bytes: a page that several share counts in parts. None where it isn't told."""
-    try:
-        return _number(Path(f"/proc/{pid}/smaps_rollup").read_text(), "Pss:") * 1024
-    except PermissionError:
-        return None
-    except OSError:  # gone since, or of a process that is ending
-        return 0
-
-
 def _number(text: str, name: str) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith(name)), 0)
 
@@ -123,7 +115,7 @@ class MemoryWatch:
     def look(self) -> None:
         memory: dict[int, int] = {}
         for root in self._roots():
-            sizes = [memory_of(pid) for pid in tree([root])]
+            sizes = [held_memory(pid) for pid in tree([root])]
             self._unknown = self._unknown or None in sizes
             memory[root] = sum(size or 0 for size in sizes)
         self._peak = max(self._peak, sum(memory.values()))
