@@ -321,11 +321,6 @@ class Template:
         if self.manifest.strategy == "snapshot" and self.event_strategy.process_reason is None:
             self.states.make_ready(before_first=before_first)
 
-    def launch_kernels(self) -> None:
-        """Launch all kernels of the bundle's list, in a process that has been ready before there is an event."""
-        self.prewarm.mode = "list"
-        self.prewarm.in_gap(lambda: True)
-
     def _import_late(self) -> None:
         """While the first weights are on their way, import what the handler is going to import."""
         self.imports.import_late(lambda: not self.weights.may_begin)

@@ -98,8 +98,8 @@ class PackReader:
     def code(self, module: PackedModule, path: str) -> CodeType | None:
         """A module's code, with `path` for its source; None where the pack's bytes are gone. Raises Corrupt or Truncated."""
         read = self._read[module.segment]
-        if self._process != os.getpid() and not read.is_set():
-            return None  # a forked child, which has no reader
+        if self._dropped or (self._process != os.getpid() and not read.is_set()):
+            return None  # dropped, or in a forked child, which has no reader
         read.wait()
         codes = self._decoded[module.segment] or self._decode(module.segment)
         if codes is None:
@@ -155,12 +155,15 @@ class PackReader:
 
         With `keep_memory` nothing is freed, which takes 15 ms, and 100 in a fork: for a process that ends soon.
         """
-        if keep_memory and not self._dropped:
-            self._kept = (self.modules, self._own, self._segments[:], self._decoded[:])
+        if self._dropped:
+            return
         self._dropped = True
+        if keep_memory:
+            self._kept = (self.modules, self._own)
+        else:
+            self._segments[:] = [None] * len(self._segments)
+            self._decoded[:] = [None] * len(self._decoded)
         self.modules, self._own = {}, {}
-        self._segments[:] = [None] * len(self._segments)
-        self._decoded[:] = [None] * len(self._decoded)
 
     def check(self) -> None:
         """Raise what was wrong with the pack, even where the function has caught it: what ran instead is not what was traced."""

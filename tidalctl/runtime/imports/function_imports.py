@@ -13,7 +13,7 @@ from tidalctl.artifacts.errors import COMPILE_AGAIN, Corrupt, TidalError
 from tidalctl.function.target import Handler, enter_project, import_handler
 from tidalctl.runtime.imports.code_pack import PackFinder, PackReader
 from tidalctl.runtime.imports.import_cache import ImportCache
-from tidalctl.runtime.imports.project_modules import import_from, importable, module_names
+from tidalctl.runtime.imports.project_modules import BundleFinder, import_from, importable, module_names
 from tidalctl.runtime.imports.read_ahead import CodeReadAhead
 from tidalctl.runtime.imports.shared_libraries import LibraryLoader
 from tidalctl.runtime.process.timeline import Timeline
@@ -57,7 +57,7 @@ class FunctionImports:
         else:
             enter_project(self.code, home / self._manifest.function.source, argv)
         self.home = home
-        import_from(self.code, self._files, home, self._stored, self.pack.own_code)
+        import_from(BundleFinder(self.code, self._files, home, self._stored, self.pack.own_code))
         if plain:
             return
         self._finder = PackFinder(self.pack)

@@ -60,7 +60,11 @@ def importable(file: str) -> bool:
 
 
 class BundleFinder:
-    """Finds the modules that the manifest lists. `home` is where `__file__` points: the bundle, or the project for a fallback."""
+    """Finds the modules among `files` of the bundle's folder `code`.
+
+    `home` is where `__file__` points: that folder, or the project for a fallback. `stored` gives the bytes of a file `code/…`, `packed`
+    the code that compile made of it, for the path that it is to have, or None.
+    """
 
     def __init__(
         self,
@@ -70,9 +74,8 @@ class BundleFinder:
         stored: Callable[[str], bytes],
         packed: Callable[[str, str], CodeType | None],
     ) -> None:
-        self._code = code
+        self.code, self.home = code, home
         self._stored = stored
-        self._home = home
         self._packed = packed
         self._modules = module_names(files)
 
@@ -82,7 +85,7 @@ class BundleFinder:
         if fullname not in self._modules:
             return None
         file, package = self._modules[fullname]
-        origin = str(self._home / file)
+        origin = str(self.home / file)
         return importlib.util.spec_from_file_location(
             fullname,
             origin,
@@ -92,24 +95,17 @@ class BundleFinder:
                 functools.partial(self._stored, f"{CODE}/{file}"),
                 functools.partial(self._packed, f"{CODE}/{file}"),
             ),
-            submodule_search_locations=[str((self._code / file).parent)] if package else None,
+            submodule_search_locations=[str((self.code / file).parent)] if package else None,
         )
 
 
-def import_from(
-    code: Path,
-    files: Iterable[str],
-    home: Path,
-    stored: Callable[[str], bytes],
-    packed: Callable[[str, str], CodeType | None],
-) -> None:
-    """Let imports of the listed files be answered from `code`, before any other finder, and nothing be written there.
+def import_from(modules: BundleFinder) -> None:
+    """Let imports be answered by a bundle's modules, before any other finder, and nothing be written in its folder.
 
-    `stored` gives the bytes of a file `code/…`. `packed` gives the code that compile made of it, for the path that it is to have, or
-    None.
     Folders that the function itself puts on sys.path get a finder without a bytecode cache. One below a `home` that is not the bundle
     stands for the bundle's own folder of that name: data may be read from there, code may not, unless it was on sys.path before.
     """
+    code, home = modules.code, modules.home
     known = tuple(Path(entry) for entry in (*sys.path, sys.prefix) if entry and Path(entry) not in (home, code))
 
     def finder(path: str) -> importlib.machinery.FileFinder:
@@ -122,4 +118,4 @@ def import_from(
         return importlib.machinery.FileFinder(str(place), extensions, (UncachedLoader, importlib.machinery.SOURCE_SUFFIXES))
 
     sys.path_hooks.insert(0, finder)
-    sys.meta_path.insert(0, BundleFinder(code, files, home, stored, packed))  # type: ignore[arg-type]
+    sys.meta_path.insert(0, modules)  # type: ignore[arg-type]

@@ -101,6 +101,11 @@ class Prewarm:
             with self._timeline.span("prewarm"):
                 self._thread.join()
 
+    def ahead(self) -> None:
+        """Launch all of the CPU's list in this thread: in a process that waits for an event."""
+        self.mode = "list"
+        self.in_gap(lambda: True)
+
     def report(self) -> PrewarmReport:
         """As it is now."""
         known = len(self._known())

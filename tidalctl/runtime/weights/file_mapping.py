@@ -41,9 +41,14 @@ class PrivateMapping:
         return memoryview(self.memory)[offset : offset + length]
 
     def enter(self, begin: int, end: int) -> None:
-        """Enter a range that is in memory in the page table, so that its reader finds no faults. A kernel before 5.14 does nothing."""
+        """Enter a range that is in memory in the page table, so that its reader finds no faults."""
         begin -= begin % PAGE
-        _libc.madvise(self.address + begin, end - begin, MADV_POPULATE_READ)
+        enter_pages(self.address + begin, end - begin)
+
+
+def enter_pages(address: int, length: int) -> None:
+    """Enter mapped pages, from the first byte of one on, in this process's page table. A kernel before 5.14 does nothing."""
+    _libc.madvise(address, length, MADV_POPULATE_READ)
 
 
 class WeightsFile:
