@@ -317,13 +317,15 @@ def test_a_mistake_on_the_command_line_names_the_remedy(made: Chain, tmp_path: P
 
 @pytest.mark.slow
 def test_a_worker_that_is_kept_answers_other_events_and_ends_after_a_time(made: Chain, tmp_path: Path) -> None:
-    with http_host(tmp_path, made.bundle, "--keep-alive", "2s", "--spares", 0, env=made.env) as host:
+    with http_host(tmp_path, made.bundle, "--keep-alive", "2s", "--spares", 0, "--debug", env=made.env) as host:
         host.told("ready")
         first, second = (host.invoke({"do": "answer"}) for _ in range(2))
         assert (first.start, second.start) == ("fork", "kept")
         assert (first.json["count"], second.json["count"]) == (1, 2), "globals persist, as was asked for"
         assert second.json["total"] == first.json["total"], "the state is a fresh one"
-        assert host.invoke({"do": "raise"}).start == "kept", "and goes with what went wrong"
+        raised = host.invoke({"do": "raise"})
+        assert raised.start == "kept", "and goes with what went wrong"
+        assert "not this one" in raised.json["error"]["traceback"][-1], "which --debug shows"
         assert host.invoke({"do": "answer"}).start == "fork"
         host.until(lambda: len(host.processes()) == 1, 5)
         assert host.invoke({"do": "answer"}).json["count"] == 1

@@ -1,4 +1,4 @@
-"""The front of a host: knows the functions that are served, has spares made when the machine is idle, and ends what is idle for long.
+"""The front of a host: knows the functions that are served, hands requests on, and has spares made when the machine is idle.
 
 It never imports torch, nor a user's module. When it ends, everything ends that it has started.
 """
@@ -89,7 +89,7 @@ class Front:
         return [function.status() for function in self.functions.values()]
 
     async def look(self) -> None:
-        """End what is not needed any more."""
+        """Look after the templates: end older ones, learn what they hold, replace lost spares, keep within the bound of memory."""
         for function in list(self.functions.values()):
             await function.tidy()
             function.ask_memory()
@@ -114,8 +114,8 @@ class Front:
                 template.make_spares(function.wanted_spares)
 
 
-async def look_again_and_again(front: Front) -> None:
-    """End what is not needed any more, each second, until the front ends."""
+async def look_after(front: Front) -> None:
+    """Look after the front's templates each second, until it ends."""
     while not front.ended.is_set():
         await front.look()
         with suppress(TimeoutError):

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import MANIFEST
-from tidalctl.artifacts.cause import Cause
+from tidalctl.host.failed_template import failed_template
 from tidalctl.host.import_reads import stamp
 from tidalctl.host.wire import Gone, receive, send
 
 GRACE_S = 5.0
+IDLE_S, ASKED_EVERY_S = 1.0, 10.0  # when a template is asked what it holds
 LARGE = 64 * 2**10  # bytes of an event that the socket's buffer may not take at once
 
 
@@ -48,6 +49,7 @@ class KeptTemplate:
         self.ready_after_s = 0.0
         self.memory_bytes = 0
         self._changed_since = True  # it may hold more than it said last
+        self._asked_memory = self.since
         self._changed = changed
         self._manifest = stamp(os.path.join(bundle, MANIFEST))
         self._read_at_import: dict[str, list[int]] = {}
@@ -109,9 +111,15 @@ class KeptTemplate:
                 return
 
     def ask_memory(self) -> None:
-        """Have it say what it and its workers hold, where that may have changed since it said so."""
-        if self.state == "ready" and self._changed_since and not self._sending.locked():
-            self._changed_since = False
+        """Have it say what it and its workers hold, where that may have changed since it said so.
+
+        It walks through page tables for that, 0.1 s for 2 GB of weights, and takes no event meanwhile: it is asked when it is idle, and
+        under load now and then.
+        """
+        now = time.monotonic()
+        due = self.idle_s(now) >= IDLE_S or now - self._asked_memory >= ASKED_EVERY_S
+        if self.state == "ready" and self._changed_since and due and not self._sending.locked():
+            self._changed_since, self._asked_memory = False, now
             try:
                 send(self._orders, {"verb": "memory"})
             except Gone:  # what reads its socket learns of it
@@ -200,5 +208,4 @@ class KeptTemplate:
 
 
 def _ended() -> NotServed:
-    reason = Cause.TEMPLATE_FAILED.of(error="its process ended")
-    return NotServed(reason.code, reason.text)
+    return NotServed(**failed_template("its process ended"))

@@ -15,7 +15,7 @@ import uvicorn
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.folder import host_folder, serving_socket
-from tidalctl.host.front import LOOK_EVERY_S, Front, look_again_and_again
+from tidalctl.host.front import LOOK_EVERY_S, Front, look_after
 from tidalctl.host.http.access import Access
 from tidalctl.host.http.answer import ServeOptions, Serving
 from tidalctl.host.http.app import HostApp, make_app
@@ -104,7 +104,7 @@ class _Host:
         for name, bundle in settings.bundles.items():
             front.add(name, bundle, os.environ, directory)
         watching = [asyncio.create_task(self._make_ready(function)) for function in front.functions.values()]
-        watching.append(asyncio.create_task(look_again_and_again(front)))
+        watching.append(asyncio.create_task(look_after(front)))
         if self._door is not None:
             self._door.open()
         serving = asyncio.create_task(self._server.serve(sockets=self._listening))

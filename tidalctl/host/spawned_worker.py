@@ -6,8 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from tidalctl.artifacts.cause import Cause
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.host.failed_template import failed_template
 from tidalctl.host.ready_template import ready_template
 from tidalctl.host.wire import Gone, send
 from tidalctl.host.worker import become_worker, serve_one
@@ -20,10 +19,8 @@ def main() -> None:
     try:
         template, generators = ready_template(bundle, forked=False)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
-        text = error.message if isinstance(error, TidalError) else f"{type(error).__name__}: {error}"
-        reason = Cause.TEMPLATE_FAILED.of(error=text)
         with suppress(Gone):
-            send(orders, {"code": reason.code, "text": reason.text})
+            send(orders, failed_template(error))
         os._exit(1)
     serve_one(template, generators, orders, ahead=True)
 

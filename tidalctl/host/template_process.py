@@ -11,8 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tidalctl.artifacts.bundle.directory import open_bundle
-from tidalctl.artifacts.cause import Cause
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.host.failed_template import failed_template
 from tidalctl.host.import_reads import read_at_import, stamp
 from tidalctl.host.process_properties import die_with_parent, set_dumpable
 from tidalctl.host.wire import Gone, send
@@ -38,10 +37,8 @@ def main() -> None:
         else:
             source = _forked(bundle, orders, environ, arguments)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
-        text = error.message if isinstance(error, TidalError) else f"{type(error).__name__}: {error}"
-        reason = Cause.TEMPLATE_FAILED.of(error=text)
         with suppress(Gone):
-            send(orders, {"code": reason.code, "text": reason.text})
+            send(orders, failed_template(error))
         os._exit(1)
     workers = Workers(source, environ, orders)
     send(orders, {"ready": True, "spawned": cause, "read": read})

@@ -1,12 +1,11 @@
 """What a spare does before there is an event: the first launches and reads of a process, and nothing that is the user's."""
 
 import contextlib
-import ctypes
 from pathlib import Path
 
 from tidalctl.runtime.template import Template
+from tidalctl.runtime.weights.file_mapping import enter_pages
 
-MADV_POPULATE_READ = 22
 PARALLEL = 2**18  # elements: more than torch leaves to one thread
 
 
@@ -19,18 +18,16 @@ def warm_up(template: Template) -> None:
         import torch
 
         torch.zeros(PARALLEL).add_(1)
-        template.launch_kernels()
+        template.prewarm.ahead()
         enter_files(template.path)
 
 
 def enter_files(folder: Path) -> None:
     """Enter what is mapped of a folder's files in this process's page table, as far as it is in memory."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
     inside = f"{folder}/"
     with contextlib.suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="surrogateescape") as file:
         for line in file:
             place, _, _, _, _, *name = line.rstrip("\n").split(maxsplit=5)
             if name and name[0].startswith(inside):
                 begin, end = (int(number, 16) for number in place.split("-"))
-                libc.madvise(begin, end - begin, MADV_POPULATE_READ)
+                enter_pages(begin, end - begin)

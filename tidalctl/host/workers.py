@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from tidalctl.artifacts.cause import Cause
+from tidalctl.host.failed_template import failed_template
 from tidalctl.host.memory import held_by
 from tidalctl.host.process_properties import environment_mismatch
 from tidalctl.host.wire import Gone, close, receive, send
@@ -171,17 +171,20 @@ class Workers:
             for _ in range(len(self._waiting) - self._spares(ready=False)):
                 self._make(ahead=True)
         except OSError as error:  # no more processes, or no memory for one
-            self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})
+            self._refuse_waiting(failed_template(error))
 
     def _hand(self, worker: Worker) -> None:
         asked = self._waiting[0]
         self._forget(worker.orders)
+        worker.asked = asked
+        if worker.ready:
+            self._tell_spares()  # before it answers, so that nobody sees a spare that is none any more
         try:
             kind = "spare" if worker.ready and worker.ready < asked.since else self._source.kind
             kind = "kept" if worker.kept_until else kind
             send(worker.orders, {**asked.message, "start": kind}, asked.descriptors)
         except Gone:  # it was killed: the request is another's
-            worker.ready = None
+            worker.ready = worker.asked = None
             return
         if asked.message.get("keep_alive_s"):
             self._listen(worker.orders, lambda: self._spare_said(worker))
@@ -189,9 +192,6 @@ class Workers:
             worker.orders.close()
         del self._waiting[0]
         close(asked.descriptors)
-        worker.asked = asked
-        if worker.ready:
-            self._tell_spares()
 
     def _client_gone(self, asked: Asked) -> None:
         """The client of a request has closed its connection."""
@@ -247,7 +247,7 @@ class Workers:
         self._lost_spares += 1
         if not self._spares(ready=False):
             error = f"a process of it ended before it was ready (exit status {os.waitstatus_to_exitcode(status)})"
-            self._refuse_waiting({"code": Cause.TEMPLATE_FAILED.code, "text": Cause.TEMPLATE_FAILED.of(error=error).text})
+            self._refuse_waiting(failed_template(error))
         self._tell_spares()
 
     def _let_go(self) -> None:

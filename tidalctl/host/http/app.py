@@ -13,9 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from tidalctl.function.near_names import near_names
 from tidalctl.host.http.answer import Answer, Serving
 from tidalctl.host.http.errors import Refused, json_response
-from tidalctl.host.near_names import near_names
 from tidalctl.host.served_function import ServedFunction
 
 NDJSON, SSE = "application/x-ndjson", "text/event-stream"
@@ -43,7 +43,8 @@ class HostApp:
         found = self.serving.front.functions.get(name)
         if found is None:
             near = near_names(name, self.serving.front.functions)
-            raise Refused(404, "UnknownFunction", f"no function {name[:80]!r} is served{near}")
+            meant = f"; did you mean: {', '.join(near)}" if near else ""
+            raise Refused(404, "UnknownFunction", f"no function {name[:80]!r} is served{meant}")
         return found
 
     async def body(self, request: Request, empty: str = "") -> str:
