@@ -1,6 +1,5 @@
 """An event: parsed from the command line, with the errors that name what is wrong with it."""
 
-import difflib
 import json
 import os
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import digest_json
+from tidalctl.function.near_names import near_names
 
 EXAMPLE = """for example: --event '{"prompt": "Hello"}'"""
 
@@ -48,8 +48,8 @@ def _is_file(path: Path) -> bool:
 
 def _near_files(path: Path) -> str | None:
     try:
-        names = sorted(p.name for p in path.absolute().parent.glob("*.json"))
+        names = [p.name for p in path.absolute().parent.glob("*.json")]
     except OSError:
         names = []
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4)
+    near = near_names(path.name, names)
     return f"did you mean: {', '.join(near)}" if near else None

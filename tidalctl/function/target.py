@@ -3,7 +3,6 @@
 This stands below tracer, compiler and runtime, which all run the function and must do it alike.
 """
 
-import difflib
 import importlib
 import importlib.util
 import os
@@ -17,6 +16,7 @@ import msgspec
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Function
 from tidalctl.function.init_mark import as_lines, init
+from tidalctl.function.near_names import near_names
 
 Handler = Callable[[Any, Any], Any]
 
@@ -111,7 +111,7 @@ def _near_files(path: Path) -> str:
     while not folder.is_dir():
         folder = folder.parent
     names = sorted(p.name for p in folder.glob("*.py"))
-    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.4) or names[:3]
+    near = near_names(path.name, names) or names[:3]
     shown = ", ".join(str(Path(os.path.relpath(folder)) / name) for name in near)
     return f"did you mean: {shown}" if near else "name it as path/to/app.py:handler or package.module:handler"
 
@@ -168,7 +168,7 @@ def _attribute(module: Any, name: str, shown: str) -> Any:
         if not hasattr(found, part):
             public = {k: v for k, v in vars(module).items() if not k.startswith("_")}
             functions = sorted(k for k, v in public.items() if callable(v) and not isinstance(v, type))
-            near = difflib.get_close_matches(part, functions, n=3, cutoff=0.4) or functions[:5]
+            near = near_names(part, functions) or functions[:5]
             raise TidalError(f"no {shown}", f"did you mean: {', '.join(near)}" if near else f"define {part} in it")
         found = getattr(found, part)
     return found
