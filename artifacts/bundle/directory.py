@@ -11,6 +11,7 @@ from pathlib import Path
 from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, Manifest, decode_manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, ArtifactError, Corrupt, NotAnArtifact, PathEscapes, Truncated
 
+IMAGE_FOLDER = "image"  # has a manifest of its own
 CHUNK = 4 * 2**20
 
 
@@ -83,7 +84,7 @@ def unlisted_files(path: Path, manifest: Manifest) -> list[str]:
     """Files in the bundle that its manifest does not vouch for."""
     known = {*manifest.files, MANIFEST, PROVENANCE}
     found = (p.relative_to(path).as_posix() for p in path.rglob("*") if not p.is_dir() or p.is_symlink())
-    return sorted(name for name in found if name not in known)
+    return sorted(name for name in found if name not in known and not name.startswith(f"{IMAGE_FOLDER}/"))
 
 
 def partial_name(target: Path) -> Path:

@@ -7,6 +7,7 @@ from tidalctl.bench.render import notes
 from tidalctl.bench.samples import (
     CACHES,
     HOSTED,
+    ROWS,
     VARIANTS,
     Cache,
     Measured,
@@ -27,6 +28,7 @@ ROOM = 1.2  # of the longest bar: its time stands beside it
 NAMES: dict[Variant, tuple[str, str]] = {
     "eager": ("before", "plain Python"),
     "bundle": ("after", "from the bundle"),
+    "image": ("image", "restored"),
     "fork": ("host", "a fork"),
     "spare": ("host", "a spare"),
     "second": ("a process", "that has answered before"),
@@ -60,7 +62,7 @@ def _verdict(measured: Measured, cache: Cache) -> str:
 
 
 def _section(measured: Measured, cache: Cache, window: float) -> str:
-    groups = {variant: of(measured.samples, variant, cache) for variant in (*VARIANTS, *HOSTED)}
+    groups = {variant: of(measured.samples, variant, cache) for variant in ROWS}
     lines, numbers = markup.axis(window)
     rows = "".join(_row(variant, samples, window) for variant, samples in groups.items() if samples)
     return f"""<section><h2 class="verdict">{safe(_verdict(measured, cache) or "nothing to compare with")}

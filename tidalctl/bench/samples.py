@@ -8,9 +8,11 @@ import msgspec
 
 SCHEMA = 1
 VARIANTS: tuple["Variant", ...] = ("eager", "bundle")
+IMAGE: "Variant" = "image"  # where the bundle has a process image
 HOSTED: tuple["Variant", ...] = ("fork", "spare", "second")  # of `--host`
+ROWS: tuple["Variant", ...] = (*VARIANTS, IMAGE, *HOSTED)
 CACHES: tuple["Cache", ...] = ("warm", "cold")
-Variant = Literal["eager", "bundle", "fork", "spare", "second"]
+Variant = Literal["eager", "bundle", "image", "fork", "spare", "second"]
 Cache = Literal["warm", "cold"]
 WIDE = 0.25  # (max - min) / median of the TTFTs past which a median of few runs says little
 
@@ -71,9 +73,9 @@ def of(samples: Iterable[Sample], variant: Variant, cache: Cache) -> list[Sample
     return [sample for sample in samples if sample.variant == variant and sample.cache == cache]
 
 
-def speedup(samples: Sequence[Sample], cache: Cache) -> float | None:
-    """How many times sooner the first token comes from the bundle: the ratio of the medians. None without both."""
-    eager, bundle = of(samples, "eager", cache), of(samples, "bundle", cache)
+def speedup(samples: Sequence[Sample], cache: Cache, variant: Variant = "bundle") -> float | None:
+    """How many times sooner the first token comes from the bundle, or its image: the ratio of the medians. None without both."""
+    eager, bundle = of(samples, "eager", cache), of(samples, variant, cache)
     if not eager or not bundle:
         return None
     return spread([s.ttft_s for s in eager]).median / spread([s.ttft_s for s in bundle]).median
@@ -96,11 +98,13 @@ def median_phases(samples: Sequence[Sample]) -> dict[str, float]:
 def document(measured: Measured) -> dict[str, Any]:
     """The JSON of `--json`, with every sample in it in the order in which they ran."""
     hosted = {variant: ratio for variant in HOSTED[:2] if (ratio := against_second(measured.samples, variant)) is not None}
+    image = {cache: speedup(measured.samples, cache, IMAGE) for cache in CACHES}
     return {
         "schema": SCHEMA,
         "machine": measured.machine,
         "bundle": measured.bundle,
         "speedup": {cache: speedup(measured.samples, cache) for cache in CACHES},
+        **({"image_speedup": image} if any(image.values()) else {}),
         **({"against_second": hosted} if hosted else {}),
         "samples": [msgspec.to_builtins(sample) for sample in measured.samples],
     }

@@ -1,4 +1,4 @@
-"""The rounds of a bench: eager and bundle in turn, each in a fresh process, over a page cache that is known each time.
+"""The rounds of a bench: eager, bundle and its image in turn, each in a fresh process, over a page cache that is known each time.
 
 Runs are paired, and the order inside a pair changes every round, so that a machine that grows faster or slower (memory that
 went back to the host while it idled, say) favours neither. `Sample.idle_s` says how long it had idled.
@@ -15,7 +15,7 @@ from tidalctl.artifacts.bundle.provenance import changed_files, names_text
 from tidalctl.bench.hosted import Hosted
 from tidalctl.bench.page_cache import Residency, evict, fill
 from tidalctl.bench.processes import Run, event_argument, run_bundle, run_eager
-from tidalctl.bench.samples import HOSTED, VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.bench.samples import HOSTED, IMAGE, VARIANTS, Cache, Measured, Sample, Variant
 from tidalctl.bench.subject import Subject, comparable
 from tidalctl.report.machine import describe_machine
 from tidalctl.report.terminal import count_text
@@ -44,13 +44,13 @@ def measure(
         session = _Session(subject, argument, require)
         for cache in caches:
             with contextlib.ExitStack() as opened:  # a host maps the weights, which no cold start may find in memory
-                variants = VARIANTS
+                variants = (*VARIANTS, IMAGE) if subject.image else VARIANTS
                 if cache == "warm":
                     if host:
                         say("starting the hosts")
                         session.runs += 2  # each host has answered once
                         session.hosted = opened.enter_context(Hosted(subject, event))
-                        variants = (*VARIANTS, *HOSTED)
+                        variants = (*variants, *HOSTED)
                     for variant in variants:
                         say(f"warm-up: {variant}")
                         session.run(variant)
@@ -92,7 +92,8 @@ class _Session:
             run = run_eager(self._subject.plain, self._event)
             self._expected = self._expected or comparable(run.output)
         else:
-            run = run_bundle(self._subject.path, self._subject.plain, self._event, *self._options)
+            image = ("--image", "require" if variant == IMAGE else "off")
+            run = run_bundle(self._subject.path, self._subject.plain, self._event, *image, *self._options)
         self.runs += 1
         self._ended_ns = run.ended_ns
         return run

@@ -9,7 +9,7 @@ import msgspec
 
 import tidalctl
 from tidalctl.artifacts import errors
-from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.directory import IMAGE_FOLDER, open_bundle
 from tidalctl.artifacts.bundle.manifest import MANIFEST, Manifest
 from tidalctl.artifacts.bundle.provenance import project_of, read_provenance
 from tidalctl.bench.page_cache import cached_files, with_bytecode
@@ -25,6 +25,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     plain: PlainFunction
     weights: tuple[Path, ...]  # what a start from the bundle streams
     read: tuple[Path, ...]  # what the plain function opens: checkpoints
+    image: tuple[Path, ...]  # the files of the bundle's process image, where it has one
     everything: tuple[Path, ...]  # what a cold start must find on disk only
 
 
@@ -54,6 +55,7 @@ def open_subject(path: Path, argv: Sequence[str] = (), context: str = "") -> Sub
     parts = [bundle / name for name in (*manifest.files, MANIFEST)]
     read = cached_files(Path(name) for name in _strings(provenance, "read"))
     code = with_bytecode(Path(name) for name in _strings(provenance, "code_files"))
+    image = tuple(sorted((bundle / IMAGE_FOLDER).glob("*")))
     return Subject(
         path=bundle,
         shown=str(path),
@@ -61,7 +63,8 @@ def open_subject(path: Path, argv: Sequence[str] = (), context: str = "") -> Sub
         plain=plain,
         weights=tuple(cached_files(weights) or cached_files(parts)),
         read=tuple(read or cached_files(code)),
-        everything=tuple(cached_files([*parts, *read, *code, *with_bytecode(_own_code())])),
+        image=image,
+        everything=tuple(cached_files([*parts, *image, *read, *code, *with_bytecode(_own_code())])),
     )
 
 

@@ -8,6 +8,7 @@ import msgspec
 import typer
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.commands.image import make_for_compile
 from tidalctl.commands.size import parse_size
 from tidalctl.compiler.code.shipment import ShippingRules
 from tidalctl.compiler.explain import explanation, shipped_parts, summary, weights_of
@@ -15,6 +16,7 @@ from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.function.event import parse_event
 from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import transfer_progress
+from tidalctl.runtime.options import UseImage
 
 
 def compile(  # noqa: A001 - the verb's own name
@@ -66,6 +68,12 @@ def compile(  # noqa: A001 - the verb's own name
     shard_size: Annotated[
         str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")
     ] = "",
+    image: Annotated[
+        UseImage,
+        typer.Option(
+            "--image", help="Make the bundle's process image, too (CRIU, as root): where that can be, never, or else fail."
+        ),
+    ] = UseImage.AUTO,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that exists.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print why the bundle is as it is.")] = False,
     as_json: Annotated[
@@ -106,10 +114,11 @@ def compile(  # noqa: A001 - the verb's own name
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
     typer.echo(f"  {compiled.runs}", err=True)
+    image_bytes = make_for_compile(output, image)
     if explain:
         typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)), err=as_json)
     if as_json:
-        typer.echo(json.dumps(_report(compiled, output), ensure_ascii=False))
+        typer.echo(json.dumps({**_report(compiled, output), "image_bytes": image_bytes}, ensure_ascii=False))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
 
 

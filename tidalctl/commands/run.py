@@ -5,12 +5,12 @@ from typing import Annotated, Any
 
 import typer
 
+from tidalctl.commands.best_start import best_start
 from tidalctl.commands.context_option import CONTEXT
 from tidalctl.commands.kept import run_kept
 from tidalctl.commands.one_event import one_event
 from tidalctl.commands.size import parse_size
-from tidalctl.runtime.launch import start
-from tidalctl.runtime.options import Io, Prewarm, Require, Verify
+from tidalctl.runtime.options import Io, Prewarm, Require, UseImage, Verify
 
 
 def run(
@@ -61,6 +61,10 @@ def run(
             help="Have this machine's host answer, which is started if there is none, and keep the function imported so long: 10m.",
         ),
     ] = "",
+    image: Annotated[
+        UseImage,
+        typer.Option("--image", help="Restore the bundle's process image: where that can be, never, or else fail."),
+    ] = UseImage.AUTO,
     eager: Annotated[bool, typer.Option("--eager", help="Run the same function without the bundle's state.")] = False,
     state: Annotated[bool, typer.Option("--state", help="Add the sha256 of each weight that init gave to the report.")] = False,
 ) -> int:
@@ -85,10 +89,11 @@ def run(
             "eager": eager,
             "state": state,
             "require": require.value if require else None,
+            "image": image.value,
             "argv": tuple(context.args),
         },
     )
 
 
 def _started(keep: str, fields: dict[str, Any]) -> int:
-    return run_kept({**fields, "keep": keep}) if keep else start(fields)
+    return run_kept({**fields, "keep": keep}) if keep else best_start(fields)

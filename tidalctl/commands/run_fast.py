@@ -6,7 +6,7 @@ left to the framework, which has the better words. A test holds the two alike.
 
 from collections.abc import Sequence
 
-from tidalctl.runtime.options import Io, Prewarm, Require, Verify
+from tidalctl.runtime.options import Io, Prewarm, Require, UseImage, Verify
 
 FLAGS = {
     "--json": ("json", True),
@@ -25,6 +25,7 @@ VALUES = {
     "--prewarm": "prewarm",
     "--require": "require",
     "--keep": "keep",
+    "--image": "image",
 }
 
 
@@ -52,7 +53,7 @@ def parse(arguments: Sequence[str]) -> dict[str, object] | None:
         from tidalctl.commands.size import parse_size
 
         found["ahead"] = parse_size("--readahead", str(found["ahead"]))
-    for field, choices in (("verify", Verify), ("prewarm", Prewarm), ("io", Io), ("require", Require)):
+    for field, choices in (("verify", Verify), ("prewarm", Prewarm), ("io", Io), ("require", Require), ("image", UseImage)):
         if field in found and found[field] not in [choice.value for choice in choices]:
             return None
     return found if "bundle" in found and "event" in found else None

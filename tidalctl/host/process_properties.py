@@ -9,13 +9,11 @@ from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason
+from tidalctl.host.import_environment import other_variable
 from tidalctl.host.process_limits import set_limits
 from tidalctl.runtime.process.any_character import print_any_character
 from tidalctl.runtime.process.parent import end_with_parent
 
-# variables that the interpreter and libraries look at while they are loaded
-LOADED_BY = ("OMP_", "MKL_", "OPENBLAS_", "KMP_", "MALLOC_", "LD_", "CUDA_", "TORCH", "PYTORCH_", "PYTHON", "LC_")
-LOADED_BY_NAME = ("LANG", "TZ")
 _PR_SET_DUMPABLE = 4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -34,9 +32,7 @@ def set_dumpable(dumpable: bool) -> None:
 
 def environment_mismatch(manifest: Manifest, template: Mapping[str, str], caller: Mapping[str, str]) -> Reason | None:
     """Return the first variable that imports have read and that is not the caller's, or None."""
-    names = {name for state in manifest.held for name in state.guard.environ}
-    names |= {name for name in {*template, *caller} if name.startswith(LOADED_BY) or name in LOADED_BY_NAME}
-    other = next((name for name in sorted(names) if template.get(name) != caller.get(name)), None)
+    other = other_variable((name for state in manifest.held for name in state.guard.environ), template, caller)
     return Cause.TEMPLATE_ENVIRONMENT_DIFFERS.of(name=other) if other is not None else None
 
 

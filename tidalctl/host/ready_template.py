@@ -10,6 +10,9 @@ from tidalctl.runtime.process.exit import watch_writes
 from tidalctl.runtime.process.frame_stack import with_frame_stack
 from tidalctl.runtime.process.timeline import Timeline
 from tidalctl.runtime.template import Template
+from tidalctl.runtime.weights.weight_stream import StreamOptions
+
+READERS_END_WITHIN_S = 2.0  # that have read code ahead of the imports
 
 
 class NotForked(Exception):
@@ -20,20 +23,22 @@ class NotForked(Exception):
         super().__init__(reason.text)
 
 
-def ready_template(bundle: Path, *, forked: bool) -> tuple[Template, GlobalGenerators]:
+def ready_template(bundle: Path, *, forked: bool, streamed: StreamOptions | None = None) -> tuple[Template, GlobalGenerators]:
     """Import the bundle's function, and put its states together where no event is needed for that.
 
-    Raises NotForked where the process is to be `forked` and can't be, or TidalError.
+    Weights are in and checked, unless `streamed` holds them. Raises NotForked where the process is to be `forked` and can't be, or
+    TidalError.
     """
     now = time.monotonic_ns()
     watch_writes()
-    template = Template(bundle, Timeline(now, now))
+    template = Template(bundle, Timeline(now, now), streamed)
     if forked and template.weights.on_device:
         raise NotForked(Cause.DEVICE_NOT_FORKED.of(device=template.manifest.fingerprint.device))
     generators = GlobalGenerators()
     with_frame_stack(template.import_ahead)
     generators.imported()
-    template.weights.wait()
+    if not template.weights.options.held:
+        template.weights.wait()
     template.make_ready(before_first=True)
     template.collector.freeze_now()
     if forked:
@@ -49,5 +54,8 @@ def _refuse_threads() -> None:
     if not (pid := os.fork()):
         os._exit(0)
     os.waitpid(pid, 0)
-    if (threads := len(os.listdir("/proc/self/task"))) > 1:
+    until = time.monotonic() + READERS_END_WITHIN_S
+    while (threads := len(os.listdir("/proc/self/task"))) > 1 and time.monotonic() < until:
+        time.sleep(0.01)
+    if threads > 1:
         raise NotForked(Cause.THREADS_NOT_FORKED.of(count=threads - 1))

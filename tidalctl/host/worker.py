@@ -61,14 +61,14 @@ def serve_one(template: Template, generators: GlobalGenerators, orders: socket.s
         again = True
 
 
-def answer(template: Template, request: Mapping[str, Any], streams: list[int], *, again: bool) -> int:
+def answer(template: Template, request: Mapping[str, Any], streams: list[int], *, again: bool, handed: str = "host") -> int:
     """Answer a request with its client's own properties. Return the exit code that an ordinary start would have.
 
-    `again` says that this process has answered another one before.
+    `again` says that this process has answered another one before; `handed` is the phase in which the request came here.
     """
     take_over(request, streams[:3])  # a request over HTTP has neither environment nor directory: the host's are the worker's
     template.timeline.restart(int(request["started_ns"]), int(request["entered_ns"]))
-    template.timeline.add("host", int(request["entered_ns"]), time.monotonic_ns())
+    template.timeline.add(handed, int(request["entered_ns"]), time.monotonic_ns())
     kind = str(request["start"])
     if request["verb"] == "run":
         options = RunOptions(**{**request["fields"], "argv": tuple(request["fields"].get("argv", ()))})

@@ -24,6 +24,7 @@ OWN = ("own", "tidalctl")
 PHASES = {
     "process start": Phase("process", "Python starts", "interpreter"),
     "host": Phase(*OWN, "handed to the host"),
+    "image": Phase(*OWN, "restored from image"),
     "start": Phase(*OWN, "bundle opened"),
     "check": Phase(*OWN, "code checked"),
     "imports": Phase("imports", "imports", "imports"),
@@ -43,7 +44,7 @@ PHASES = {
 OWN_PHASES = tuple(name for name, phase in PHASES.items() if phase.kind == OWN[0])
 # Rows of the table that `run` prints, in the order of a start.
 TABLE = (
-    *("process start", "host", "start", "check", "imports", "wait", "map", "dynamic init"),
+    *("process start", "host", "image", "start", "check", "imports", "wait", "map", "dynamic init"),
     *("restore", "init", "prewarm", "compute"),
 )
 # for what runs beside the main thread: the first word that stands in the span's name

@@ -41,6 +41,7 @@ class RunOptions(msgspec.Struct, frozen=True):
     require: str | None = None  # snapshot, script or replay: the only strategy by which the state may be made
     context: str | None = None  # fields of the handler's context: JSON, or a file that holds it
     argv: tuple[str, ...] = ()
+    no_image: tuple[str, str] | None = None  # why the bundle's process image was not used: code and text of the cause
 
 
 def start(fields: dict[str, Any]) -> int:
@@ -94,7 +95,9 @@ def run(options: RunOptions, timeline: Timeline, template: Template | None = Non
     _tell_changes(template)
     if "timeline" in files:
         files["timeline"].write_bytes(timeline.chrome_trace())
-    report = start_report(options.bundle, template, output if streams else output[0], streamed=streams, start=kind)
+    report = start_report(
+        options.bundle, template, output if streams else output[0], streamed=streams, start=kind, no_image=options.no_image
+    )
     if "report" in files:
         write_page(files["report"], timeline, report)
     if report_output is not None:

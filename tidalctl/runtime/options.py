@@ -27,6 +27,14 @@ class Prewarm(enum.StrEnum):
     OFF = "off"
 
 
+class UseImage(enum.StrEnum):
+    """Whether a start is made from the bundle's process image: where it can be, never, or in any case."""
+
+    AUTO = "auto"
+    OFF = "off"
+    REQUIRE = "require"
+
+
 class Require(enum.StrEnum):
     """The strategy by which a start must make its state from the bundle: exactly this one."""
 

@@ -18,10 +18,19 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-def start_report(bundle: str, template: Template, output: Any, *, streamed: bool, start: str = "process") -> dict[str, Any]:
+def start_report(
+    bundle: str,
+    template: Template,
+    output: Any,
+    *,
+    streamed: bool,
+    start: str = "process",
+    no_image: tuple[str, str] | None = None,
+) -> dict[str, Any]:
     """Return the report of a start that has ended.
 
-    `start` is its kind: a process of its own, or what a host had: a fork of its template, a fork made ahead, or a process made ahead.
+    `start` is its kind: a process of its own, or what a host had: a fork of its template, a fork made ahead, or a process made ahead,
+    or one restored from the bundle's image. `no_image`: the cause why that one was not used.
     """
     timeline, weights, imports = template.timeline, template.weights, template.imports
     verify, fallback = weights.options.verify, template.fallback
@@ -34,6 +43,8 @@ def start_report(bundle: str, template: Template, output: Any, *, streamed: bool
         "output": output,
         "streamed": streamed,
         "start": start,
+        "image_cause": no_image[0] if no_image else None,
+        "image_fallback": no_image[1] if no_image else None,
         "strategy": template.strategy,
         "fallback": fallback.text if fallback else None,
         "cause": fallback.code if fallback else None,

@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterable
+from typing import NoReturn
 
 _opened_for_writing = False
 
@@ -30,7 +31,7 @@ def watch_writes() -> None:
     sys.addaudithook(hook)
 
 
-def leave(code: int) -> None:
+def leave(code: int) -> NoReturn:
     """End the process as the interpreter would: join threads, run exit handlers, flush files. Skips only the teardown.
 
     What is skipped: `__del__` of objects that are alive at the end, and exit functions of C libraries.

@@ -69,6 +69,7 @@ class Engine:
         self._begun = self._used = 0  # bytes that workers have taken up, and of the furthest place that was needed
         self._begun_at = list(accumulate((group.nbytes for group in groups), initial=0))  # bytes before each group
         self._unbounded = ahead is None
+        self._started = False
         self._changed = threading.Condition()
         self._waiting = 0  # threads of compute's that wait for a group
         self.misses = 0
@@ -79,6 +80,7 @@ class Engine:
         self.threads = [threading.Thread(target=self._work, name=f"stream: {n}", daemon=True) for n in range(workers)]
 
     def start(self) -> None:
+        self._started = True
         if not self._pending:
             self.on_done()
             return
@@ -128,6 +130,7 @@ class Engine:
     def wait(self) -> None:
         """Return when every group is in and right. Raises what went wrong with the first that is not."""
         with self._changed:
+            self._refuse_held()
             self._unbounded = True
             self._changed.notify_all()
             self._waiting += 1
@@ -150,6 +153,7 @@ class Engine:
     def _stall(self, index: int) -> None:
         group, begin = self._groups[index], time.monotonic_ns()
         with self._changed:
+            self._refuse_held()
             self.misses += group.first_use is None
             self._waiting += 1
         try:
@@ -160,6 +164,11 @@ class Engine:
         end = time.monotonic_ns()
         self.stalls.append((group, begin, end))
         self.on_stall(group, begin, end)
+
+    def _refuse_held(self) -> None:
+        """Nobody may wait for what nobody brings."""
+        if not self._started:
+            raise TidalError("weights are read before the start", "leave what computes with them to init or the handler")
 
     def _note(self, index: int) -> None:
         """Compute is here: readers may go so much further."""

@@ -33,17 +33,20 @@ class StreamOptions(msgspec.Struct, frozen=True):
     """How weights are brought in. `verify`: each group as it arrives, all files before the start, or not at all.
 
     `ahead`: bytes that are read beyond what was needed so far (None: no bound). `io`: how weights for a device are read, through the
-    page cache or past it; "auto" goes past it where it could not keep them.
+    page cache or past it; "auto" goes past it where it could not keep them. `held`: nothing is read before `begin` is called.
     """
 
     verify: str = "stream"
     ahead: int | None = None
     io: str = "auto"
     group_size: int = GROUP_SIZE
+    held: bool = False
 
 
 class WeightStream:
-    """Begins to read when it is made. `need` returns when weights are there and right, `wait` when all are; both raise what is not.
+    """Begins to read when it is made, unless it is held.
+
+    `need` returns when weights are there and right, `wait` when all are; both raise what is not.
 
     Weights for a device are read and checked here like all others, from before anybody has imported torch. Each state's arrive on
     the device by an engine of their own (see arrival), to which those that are read past the page cache are left altogether.
@@ -106,7 +109,12 @@ class WeightStream:
         self.engine.on_done = self._finished
         self.engine.on_span = timeline.add
         self.engine.on_stall = self._stalled
-        timeline.mark("weights asked for")
+        if not options.held:
+            self.begin()
+
+    def begin(self) -> None:
+        """Begin to read."""
+        self._timeline.mark("weights asked for")
         self.engine.start()
 
     def _refuse_other_sizes(self) -> None:

@@ -1,0 +1,214 @@
+"""A start from a process image answers as an ordinary one, with what is its caller's and nothing of the dump."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import TIDALCTL, Chain, Done, chained, interruptible, tidalctl
+from support.criu import NOBODY, WITH_CRIU, as_nobody, needs_criu
+
+pytestmark = needs_criu
+
+APP = """
+import multiprocessing
+import os
+import random
+import ssl
+import sys
+import tempfile
+import time
+import uuid
+
+import numpy
+import torch
+
+import tidalctl
+
+CONTEXT = ssl.create_default_context()
+NAMES = tempfile.gettempdir()
+MODE = os.environ.get("APP_MODE", "usual")
+
+
+@tidalctl.init(static=True)
+def load():
+    torch.manual_seed(3)
+    return torch.nn.Linear(64, 64)
+
+
+def drawn():
+    return [
+        random.random(),
+        numpy.random.rand(),
+        numpy.random.default_rng().random(),
+        uuid.uuid4().hex,
+        uuid.uuid1().hex,
+        ssl.RAND_bytes(8).hex(),
+        os.path.basename(tempfile.mktemp()),
+        multiprocessing.current_process().authkey.hex(),
+    ]
+
+
+def handler(event, context):
+    do = event.get("do")
+    if do == "raise":
+        raise ValueError("not this one")
+    if do == "exit":
+        sys.exit(3)
+    if do == "die":
+        os.kill(os.getpid(), signal_of(event))
+    if do == "wait":
+        yield "waits"
+        time.sleep(60)
+    if do == "read":
+        yield sys.stdin.read()
+    if do == "drawn":
+        yield drawn()
+    if do == "write":
+        with open(event["path"], "w") as file:
+            file.write("written")
+    if do == "who":
+        yield [os.getuid(), os.getgid(), os.getcwd(), os.environ.get("GIVEN"), sys.argv[1:]]
+    model = load()
+    with torch.no_grad():
+        yield [model(torch.full((64, 64), float(event.get("n", 1)))).sum().item(), torch.rand(1).item()]
+
+
+def signal_of(event):
+    return event.get("signal", 9)
+"""
+
+
+@pytest.fixture(scope="module")
+def imaged(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    folder = tmp_path_factory.mktemp("imaged")
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.getuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)  # for a start by another user
+    made = chained(folder, APP, {"n": 1})
+    made.env.update(WITH_CRIU)
+    tidalctl("image", made.bundle, "--ship", cwd=folder, env=made.env).ok()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    before = _processes()
+    yield
+    until = time.monotonic() + 10
+    while (left := _processes() - before) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not left
+
+
+def _processes() -> set[str]:
+    """Processes that a start from an image has made and that are not gone, by their command."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if "dumped_process" in command or "criu" in command:
+            found.add(f"{pid} {command}")
+    return found
+
+
+def start(imaged: Chain, event: dict[str, Any], *options: str, **more: str) -> Done:
+    return imaged.start(event, "--image", "require", *options, **more)
+
+
+def test_answers_are_the_plain_functions(imaged: Chain) -> None:
+    for n in (1, 2, 7):
+        report = start(imaged, {"n": n}, "--json").report
+        assert (report["output"], report["start"], report["strategy"]) == (imaged.plain({"n": n}), "image", "snapshot")
+        assert report["phases"]["image"] > 0 and "imports" not in report["phases"]
+
+
+def test_what_is_drawn_is_fresh_and_torch_is_as_ever(imaged: Chain) -> None:
+    (one, first), (other, second) = (start(imaged, {"do": "drawn"}, "--json").report["output"] for _ in range(2))
+    assert [number for number, same in enumerate(zip(one, other, strict=True)) if same[0] == same[1]] == []
+    assert first == second == imaged.plain({"n": 1})[0]
+
+
+def test_the_process_is_the_callers(imaged: Chain, tmp_path: Path) -> None:
+    done = tidalctl(
+        *("run", imaged.bundle, "--event", json.dumps({"do": "who"}), "--image", "require", "--", "one", "two"),
+        cwd=tmp_path,
+        env={**imaged.env, "GIVEN": "here"},
+    ).ok()
+    assert json.loads(done.out.splitlines()[0]) == [0, 0, str(tmp_path), "here", ["one", "two"]]
+    read = tidalctl(
+        "run", imaged.bundle, "-e", '{"do": "read"}', "--image", "require", cwd=tmp_path, env=imaged.env, text="given\n"
+    ).ok()
+    assert read.out.startswith("given\n")
+
+
+def test_another_user_starts_it_without_privileges(imaged: Chain, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    command = [*TIDALCTL, "run", imaged.bundle, "--image", "require", "--event"]
+    done = as_nobody([*command, json.dumps({"do": "who"})], tmp_path, imaged.env)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[0])[:3] == [NOBODY, NOBODY, str(tmp_path)]
+    assert json.loads(done.stdout.splitlines()[1]) == imaged.plain({"n": 1})[0]
+    as_nobody([*command, json.dumps({"do": "write", "path": str(tmp_path / "file")})], tmp_path, imaged.env)
+    assert ((tmp_path / "file").read_text(), (tmp_path / "file").stat().st_uid) == ("written", NOBODY)
+
+
+def test_exit_codes_and_errors_are_those_of_an_ordinary_start(imaged: Chain) -> None:
+    for event in ({"do": "raise"}, {"do": "exit"}):
+        ours, ordinary = start(imaged, event), imaged.start(event, "--image", "off")
+        assert (ours.code, ours.out, ours.lines("error:")) == (ordinary.code, ordinary.out, ordinary.lines("error:"))
+    start(imaged, {"do": "die"}).one_error("killed by signal 9", "--image off")
+
+
+def test_an_interrupt_ends_it(imaged: Chain) -> None:
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)):
+        process = subprocess.Popen(
+            [*TIDALCTL, "run", str(imaged.bundle), "--event", '{"do": "wait"}', "--image", "require"],
+            env={**os.environ, **imaged.env},
+            cwd=imaged.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            preexec_fn=interruptible,
+        )
+        assert process.stdout is not None and process.stdout.read(5) == b"waits"
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+
+
+def test_a_reader_that_is_gone_ends_it(imaged: Chain) -> None:
+    words = " ".join([*TIDALCTL, "run", str(imaged.bundle), "-e", "'{}'", "--image", "require"])
+    script = f"set -o pipefail; {words} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, **imaged.env}, cwd=imaged.folder, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "141", done.stderr
+
+
+def test_ten_at_once(imaged: Chain) -> None:
+    with ThreadPoolExecutor(10) as pool:
+        reports = [done.report for done in pool.map(lambda n: start(imaged, {"n": n}, "--json"), range(10))]
+    assert [report["output"] for report in reports] == [imaged.plain({"n": n}) for n in range(10)]
+
+
+def test_a_start_of_its_own_kind_does_without(imaged: Chain) -> None:
+    report = imaged.start({"n": 1}, "--json", "--eager").report
+    assert (report["start"], report["output"]) == ("process", imaged.plain({"n": 1}))
+    start(imaged, {"n": 1}, "--verify", "off").one_error("--verify")
+
+
+def test_nothing_secret_is_in_it(imaged: Chain, tmp_path: Path) -> None:
+    planted = {"SOME_TOKEN": os.urandom(32).hex(), "GIVEN": os.urandom(32).hex()}
+    (tmp_path / ".env").write_text(f"KEY={os.urandom(32).hex()}")
+    tidalctl("image", imaged.bundle, "--ship", cwd=tmp_path, env={**imaged.env, **planted}).ok()
+    secrets = [*planted.values(), (tmp_path / ".env").read_text()[4:]]
+    held = b"".join(path.read_bytes() for path in (imaged.bundle / "image").iterdir())
+    assert not [secret for secret in secrets if secret.encode() in held]
+    assert start(imaged, {"do": "who"}, "--json", **planted).report["output"][0][3] == planted["GIVEN"]

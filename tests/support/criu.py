@@ -1,0 +1,47 @@
+"""CRIU for tests: that of `make criu`, or what the machine has; and starts by a user who is not root."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tidalctl.image.criu import VARIABLE, find_criu
+
+MADE = Path(__file__).parents[2] / "build" / "criu" / "criu"
+CRIU = find_criu({**os.environ, **({VARIABLE: str(MADE)} if MADE.exists() else {})})
+WITH_CRIU = {VARIABLE: CRIU or ""}
+needs_criu = pytest.mark.skipif(CRIU is None or os.getuid() != 0, reason="no CRIU here (make criu), or not root")
+NOBODY = 65534
+
+# In a mount namespace of its own: whatever of the interpreter lies in a folder of root's can be reached by everybody.
+AS_NOBODY = """
+set -e
+folder=$1; shift
+if ! setpriv --reuid {nobody} --regid {nobody} --clear-groups test -x "$folder/bin/python3"; then
+    top=/$(echo "$folder" | cut -d/ -f2)
+    held=$(mktemp -d)
+    mount --bind "$folder" "$held"
+    mount -t tmpfs -o mode=755 tmpfs "$top"
+    mkdir -p "$folder"
+    mount --move "$held" "$folder"
+fi
+exec setpriv --reuid {nobody} --regid {nobody} --clear-groups "$@"
+"""
+
+
+def as_nobody(command: Sequence[object], cwd: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as the user `nobody`, who can reach this interpreter."""
+    script = AS_NOBODY.format(nobody=NOBODY)
+    interpreter = os.path.dirname(os.path.dirname(os.path.realpath(sys.executable)))
+    return subprocess.run(
+        ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh", interpreter, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, "HOME": "/nonexistent", **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

@@ -1,0 +1,117 @@
+"""The process that is dumped: a template process that has imported its function and computed nothing, and what it does once restored.
+
+It holds its state over weights of which none has been read, waits on a pipe, and has no socket and no second thread. Restored, it is
+told by that pipe where its launcher listens, takes the request and the streams from there, reads the weights, and answers.
+"""
+
+import os
+import platform
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.cause import Cause
+from tidalctl.host.import_reads import read_at_import
+from tidalctl.host.ready_template import NotForked, ready_template
+from tidalctl.host.wire import receive, send
+from tidalctl.host.worker import answer
+from tidalctl.image.secrets_read import secret_read
+from tidalctl.image.user_namespace import become_user
+from tidalctl.runtime import answer as answers  # noqa: F401 - imported here, and by no restored process
+from tidalctl.runtime import start_report  # noqa: F401
+from tidalctl.runtime.process.exit import leave
+from tidalctl.runtime.weights.weight_stream import StreamOptions
+
+LONGEST_ADDRESS = 4096
+_ARCH_GET_XCOMP_PERM, _SYS_ARCH_PRCTL, _TILES = 0x1022, 158, 1 << 18
+
+
+def main() -> NoReturn:
+    bundle, orders, told = Path(sys.argv[1]), int(sys.argv[2]), socket.socket(fileno=int(sys.argv[3]))
+    os.set_inheritable(orders, False)
+    os.set_inheritable(told.fileno(), False)
+    try:
+        manifest = open_bundle(bundle)
+        if (reason := secret_read(manifest)) is not None:
+            raise NotForked(reason)
+        with asking_for_user() as asked:
+            template, generators = ready_template(bundle, forked=True, streamed=StreamOptions(held=True))
+        if _uses_tiles():
+            raise NotForked(Cause.IMAGE_COMPUTED.of())
+    except NotForked as refused:
+        send(told, {"code": refused.reason.code, "text": refused.reason.text})
+        os._exit(1)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
+        reason = Cause.TEMPLATE_FAILED.of(error=error)
+        send(told, {"code": reason.code, "text": reason.text})
+        os._exit(1)
+    reads = sorted({name for state in manifest.held for name in state.guard.environ})
+    send(told, {"reads": reads, "files": read_at_import(bundle, manifest), "asked": bool(asked)})
+    told.close()
+    address = os.read(orders, LONGEST_ADDRESS)  # here it is dumped, and here it is restored
+    os.close(orders)
+    launcher = socket.socket(socket.AF_UNIX)
+    launcher.connect(address)
+    request, streams = receive(launcher)
+    launcher.set_inheritable(False)
+    become_user(int(request["user"]), int(request["group"]))
+    _make_fresh()
+    generators.put_right()
+    template.weights.begin()
+    leave(answer(template, request, streams, again=False, handed="image"))
+
+
+@contextmanager
+def asking_for_user() -> Iterator[list[str]]:
+    """Yield a list in which is noted by which function somebody other than tidalctl asks for the user of this process."""
+    asked: list[str] = []
+    names = ("getuid", "geteuid", "getgid", "getegid", "getlogin")
+    before: dict[str, Callable[[], Any]] = {name: getattr(os, name) for name in names}
+
+    def noted(name: str) -> Callable[[], Any]:
+        def ask() -> Any:
+            if not str(sys._getframe(1).f_globals.get("__name__", "")).startswith("tidalctl"):
+                asked.append(name)
+            return before[name]()
+
+        return ask
+
+    for name in names:
+        setattr(os, name, noted(name))
+    try:
+        yield asked
+    finally:
+        for name, function in before.items():
+            setattr(os, name, function)
+
+
+def _uses_tiles() -> bool:
+    """Whether this process has asked the kernel for the processor's matrix tiles, which a restore does not ask for again."""
+    if platform.machine() != "x86_64":
+        return False
+    import ctypes
+
+    permitted = ctypes.c_uint64()
+    ctypes.CDLL(None).syscall(_SYS_ARCH_PRCTL, _ARCH_GET_XCOMP_PERM, ctypes.byref(permitted))
+    return bool(permitted.value & _TILES)
+
+
+def _make_fresh() -> None:
+    """Make anew what each process draws for itself and what a library has drawn already: all starts from one image would share it."""
+    tempfile, ssl = sys.modules.get("tempfile"), sys.modules.get("ssl")
+    if tempfile is not None:
+        tempfile._name_sequence = None  # type: ignore[attr-defined]
+    if ssl is not None:
+        ssl.RAND_add(os.urandom(64), 64.0)  # OpenSSL tells forks by their process id, which is the same in each start
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None:
+        processes.current_process().authkey = os.urandom(32)
+    platform._uname_cache = None  # type: ignore[attr-defined] # the host's name
+
+
+if __name__ == "__main__":
+    main()

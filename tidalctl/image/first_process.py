@@ -1,0 +1,107 @@
+"""The processes between a launcher and the one that it has restored: the first of its namespaces, and that one's parent.
+
+The first process has CRIU restore the image, takes over what that leaves, sets it going when it is told that the image is right, and
+tells how it has ended. With it ends everything in its namespaces.
+"""
+
+import os
+import signal
+import struct
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple, NoReturn
+
+from tidalctl.image.user_namespace import NEWPID, NEWUSER, map_user, may_do_all, mount_proc, unshare
+from tidalctl.runtime.process.parent import end_with_parent
+
+ENDED, FORBIDDEN, FAILED = b"e", b"n", b"c"  # a message's first byte: the process has ended, no namespaces, CRIU failed
+STATUS = struct.Struct("!i")
+LONGEST = 2000  # bytes of a message
+
+
+class Restoration(NamedTuple):
+    """What the first process needs: CRIU's command and the descriptors for it, the process's id, and both ways to the launcher."""
+
+    command: Sequence[str]
+    inherited: Sequence[int]
+    pid: int
+    go: int
+    told: int
+
+
+def fork_first_process(restoration: Restoration) -> int:
+    """Begin to restore. Returns the id of the process that ends with the restored one, and which that one ends with."""
+    launcher = os.getpid()
+    if pid := os.fork():
+        return pid
+    _end_with(launcher)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the launcher passes them on to the restored process
+    try:
+        user, group = os.getuid(), os.getgid()
+        if may_do_all():
+            unshare(NEWPID)
+        else:
+            unshare(NEWPID | NEWUSER)
+            map_user(0, user, 0, group)
+        parent, first = os.getpid(), os.fork()
+        if not first:
+            end_with_parent(signal.SIGKILL)
+            mount_proc()
+            _restore(restoration)
+    except OSError as error:
+        _tell(restoration, FORBIDDEN + str(error).encode())
+        os._exit(1)
+    del parent
+    for descriptor in {*restoration.inherited, restoration.go, restoration.told}:
+        os.close(descriptor)
+    os.waitpid(first, 0)
+    os._exit(0)
+
+
+def _restore(restoration: Restoration) -> NoReturn:
+    """Restore, in the first process."""
+    log = os.memfd_create("criu")
+    try:
+        code = subprocess.call(
+            restoration.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=restoration.inherited, cwd="/"
+        )
+    except OSError as error:
+        code, _ = 127, os.write(log, str(error).encode())
+    if code != 0:
+        _tell(restoration, FAILED + _last_error(log).encode())
+        os._exit(1)
+    for descriptor in restoration.inherited:
+        os.close(descriptor)
+    if os.read(restoration.go, 1):
+        os.kill(restoration.pid, signal.SIGCONT)
+        _tell(restoration, ENDED + STATUS.pack(_ended(restoration.pid)))
+    os._exit(0)
+
+
+def _ended(pid: int) -> int:
+    """Return a process's wait status when it has ended. What it leaves is reaped as well."""
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            return status
+
+
+def _last_error(log: int) -> str:
+    """Return the last line of CRIU's log that is an error, without its place."""
+    size = os.lseek(log, 0, os.SEEK_END)
+    text = os.pread(log, LONGEST, max(size - LONGEST, 0)).decode(errors="replace")
+    errors = [line for line in text.splitlines() if "Error" in line] or text.splitlines() or ["it said nothing"]
+    return errors[-1].rpartition("): ")[2].strip()
+
+
+def _tell(restoration: Restoration, message: bytes) -> None:
+    with suppress(OSError):  # the launcher is gone
+        os.write(restoration.told, message[:LONGEST])
+
+
+def _end_with(parent: int) -> None:
+    end_with_parent(signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)

@@ -1,0 +1,82 @@
+"""The manifest of a process image: what it consists of, and what must be as it was when it was made.
+
+An image lies in the folder `image` of its bundle, outside of the bundle's digest: it can't be the same bytes twice. The manifest is
+plain JSON, as each start reads it.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+FOLDER, MANIFEST = "image", "image.json"
+SCHEMA = 1
+
+
+class ImageManifest(NamedTuple):
+    """What an image is.
+
+    Attributes:
+        bundle: sha256 of the bundle's manifest.
+        criu: The version that made it.
+        pid: Which the process had, and has in its own namespace.
+        pipe: Inode of the pipe that it waits on.
+        files: Size and BLAKE3 of each file of the image.
+        reads: Environment variables that the function's imports read.
+        environ: sha256 of the variables that they were imported with.
+        machine: See `describe_machine`.
+        stamps: Size and time of each file that the process has mapped or open, or that its imports read.
+        user: Whose process it was, where the imports asked for that; -1 where they did not.
+    """
+
+    bundle: str
+    criu: str
+    pid: int
+    pipe: int
+    files: dict[str, list[Any]]
+    reads: list[str]
+    environ: dict[str, str]
+    machine: dict[str, str]
+    stamps: dict[str, list[int]]
+    user: int
+
+
+class NoImage(Exception):
+    """There is no image, or its manifest is none that this tidalctl reads. `found` says whether there is something."""
+
+    def __init__(self, text: str, *, found: bool) -> None:
+        self.found = found
+        super().__init__(text)
+
+
+def text_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
+
+
+def bundle_digest(bundle: Path) -> str:
+    """Return the digest of the manifest that lies in a bundle."""
+    return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+
+
+def write_manifest(folder: Path, manifest: ImageManifest) -> None:
+    """Write it, with a digest over all the rest."""
+    body = json.dumps({"format": "tidalctl image", "schema": SCHEMA, **manifest._asdict()}, sort_keys=True)
+    (folder / MANIFEST).write_text(json.dumps({"digest": text_digest(body), "image": body}), encoding="utf-8")
+
+
+def read_manifest(bundle: Path) -> ImageManifest:
+    """Return the manifest of a bundle's image. Raises NoImage, or PermissionError."""
+    try:
+        outer = json.loads((bundle / FOLDER / MANIFEST).read_bytes())
+        body = outer["image"]
+        if text_digest(body) != outer["digest"]:
+            raise NoImage(f"{MANIFEST} is not what was written", found=True)
+        fields = json.loads(body)
+        if fields.pop("format") != "tidalctl image" or fields.pop("schema") != SCHEMA:
+            raise NoImage(f"{MANIFEST} has another schema than this tidalctl reads", found=True)
+        return ImageManifest(**fields)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NoImage("there is none", found=os.path.isdir(bundle / FOLDER)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoImage(f"{MANIFEST} can't be read: {error}", found=True) from None
