@@ -120,7 +120,7 @@ class Cause(enum.Enum):
     IMAGE_NOT_READABLE = "the image is another user's, who keeps it to himself"
     IMAGE_WRITABLE = "others may write to {path}"
     IMAGE_SPOILED = "{file} of the image is not what was written"
-    IMAGE_OF_OTHER_BUNDLE = "the image was made of another bundle"
+    IMAGE_OF_OTHER_BUNDLE = "the image was made of {what}"
     IMAGE_MACHINE_DIFFERS = "{what} is not that of the machine where the image was made"
     IMAGE_ENVIRONMENT_DIFFERS = "the environment variable {name} is not what it was when the image was made"
     IMAGE_USER_DIFFERS = "the function's imports ask who their user is, and the image was made by another one"

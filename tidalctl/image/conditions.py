@@ -15,7 +15,9 @@ Refusal = tuple[str, dict[str, object]]  # the name of a cause, and the fields o
 def image_mismatch(bundle: Path, manifest: ImageManifest, environ: Mapping[str, str]) -> Refusal | None:
     """Return the first condition that does not hold here, or None."""
     if bundle_digest(bundle) != manifest.bundle:
-        return "IMAGE_OF_OTHER_BUNDLE", {}
+        return "IMAGE_OF_OTHER_BUNDLE", {"what": "another bundle"}
+    if os.path.realpath(bundle) != manifest.path:
+        return "IMAGE_OF_OTHER_BUNDLE", {"what": f"the bundle at {manifest.path}"}
     here = describe_machine()
     if (other := next((name for name, value in manifest.machine.items() if here.get(name) != value), None)) is not None:
         return "IMAGE_MACHINE_DIFFERS", {"what": other}

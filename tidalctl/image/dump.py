@@ -55,7 +55,7 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
         environ = {
             name: value for name, value in os.environ.items() if name in reads or name in ALLOWED or read_while_loading(name)
         }
-        with _waiting_process(bundle.absolute(), environ) as (process, told, pipe):
+        with _waiting_process(bundle.resolve(), environ) as (process, told, pipe):
             image = _manifest(bundle, process.pid, told, pipe, environ)
             _dump(dump_command(criu, process.pid, str(partial.absolute())))
         image = image._replace(files={path.name: [path.stat().st_size, _blake3(path)] for path in sorted(partial.iterdir())})
@@ -117,6 +117,7 @@ def _waiting_process(bundle: Path, environ: Mapping[str, str]) -> Iterator[tuple
 def _manifest(bundle: Path, pid: int, told: Mapping[str, Any], pipe: int, environ: Mapping[str, str]) -> ImageManifest:
     held = _open_files(pid, pipe)
     return ImageManifest(
+        path=os.path.realpath(bundle),
         bundle=bundle_digest(bundle),
         criu="",
         pid=pid,

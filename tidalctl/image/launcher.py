@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -128,7 +129,8 @@ class _Restoring:
 
     def go(self) -> socket.socket:
         """Have the restored process set going. Returns its connection, or raises NotRestored."""
-        os.write(self._go, b"g")
+        with suppress(BrokenPipeError):  # CRIU has failed, which is said below
+            os.write(self._go, b"g")
         until = time.monotonic() + RESTORED_WITHIN_S
         while True:
             heard, _, _ = select.select([self._listening.fileno(), self._told], [], [], max(until - time.monotonic(), 0))

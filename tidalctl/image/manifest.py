@@ -18,6 +18,7 @@ class ImageManifest(NamedTuple):
     """What an image is.
 
     Attributes:
+        path: Where the bundle lay, links resolved.
         bundle: sha256 of the bundle's manifest.
         criu: The version that made it.
         pid: Which the process had, and has in its own namespace.
@@ -30,6 +31,7 @@ class ImageManifest(NamedTuple):
         user: Whose process it was, where the imports asked for that; -1 where they did not.
     """
 
+    path: str
     bundle: str
     criu: str
     pid: int
