@@ -74,7 +74,7 @@ def manifest(**fields: Any) -> ImageManifest:
     usual: dict[str, Any] = {
         "path": "",
         "bundle": "", "criu": "4.1", "pid": 100, "pipe": 7, "files": {}, "reads": [], "environ": {},
-        "machine": machine.describe_machine(), "stamps": {}, "user": -1,
+        "machine": machine.describe_machine(), "stamps": {}, "user": -1, "touched": {}, "groups": [],
     }  # fmt: skip
     return ImageManifest(**{**usual, **fields})
 

@@ -6,7 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from tidalctl.artifacts.bundle.directory import (
     remove,
     sync_tree,
 )
+from tidalctl.artifacts.bundle.manifest import BundleWeight
+from tidalctl.artifacts.bundle.weight_groups import plan_groups
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.host.import_environment import read_while_loading
 from tidalctl.host.wire import Gone, receive
@@ -27,6 +29,7 @@ from tidalctl.image.conditions import usable_criu
 from tidalctl.image.criu import OLDEST, criu_version, dump_command
 from tidalctl.image.machine import describe_machine, stamp
 from tidalctl.image.manifest import FOLDER, ImageManifest, bundle_digest, text_digest, write_manifest
+from tidalctl.image.touched_pages import touched_parts
 
 ALLOWED = ("PATH", "HOME", "TMPDIR")  # that the dumped process has, besides what imports read and libraries look at
 
@@ -56,7 +59,7 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
             name: value for name, value in os.environ.items() if name in reads or name in ALLOWED or read_while_loading(name)
         }
         with _waiting_process(bundle.resolve(), environ) as (process, told, pipe):
-            image = _manifest(bundle, process.pid, told, pipe, environ)
+            image = _manifest(bundle, manifest.weights, process.pid, told, pipe, environ)
             _dump(dump_command(criu, process.pid, str(partial.absolute())))
         image = image._replace(files={path.name: [path.stat().st_size, _blake3(path)] for path in sorted(partial.iterdir())})
         write_manifest(partial, image)
@@ -114,7 +117,9 @@ def _waiting_process(bundle: Path, environ: Mapping[str, str]) -> Iterator[tuple
             process.wait()
 
 
-def _manifest(bundle: Path, pid: int, told: Mapping[str, Any], pipe: int, environ: Mapping[str, str]) -> ImageManifest:
+def _manifest(
+    bundle: Path, weights: Sequence[BundleWeight], pid: int, told: Mapping[str, Any], pipe: int, environ: Mapping[str, str]
+) -> ImageManifest:
     held = _open_files(pid, pipe)
     return ImageManifest(
         path=os.path.realpath(bundle),
@@ -128,6 +133,11 @@ def _manifest(bundle: Path, pid: int, told: Mapping[str, Any], pipe: int, enviro
         machine=describe_machine(),
         stamps={path: stamp(path) for path in sorted({*_mapped_files(pid), *held, *told["files"]})},
         user=os.getuid() if told["asked"] else -1,
+        touched=touched_parts(pid, {os.path.realpath(bundle / weight.file) for weight in weights}),
+        groups=[
+            [group.file, group.begin, group.end, [(weight.offset, weight.nbytes, weight.xxh3) for weight in group.weights]]
+            for group in plan_groups(weights)
+        ],
     )
 
 

@@ -61,7 +61,7 @@ def main() -> NoReturn:
     become_user(int(request["user"]), int(request["group"]))
     _make_fresh()
     generators.put_right()
-    template.weights.begin()
+    template.weights.begin(checked=int(request["checked"]))
     leave(answer(template, request, streams, again=False, handed="image"))
 
 

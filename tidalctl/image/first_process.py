@@ -8,7 +8,7 @@ import os
 import signal
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
@@ -30,8 +30,11 @@ class Restoration(NamedTuple):
     told: int
 
 
-def fork_first_process(restoration: Restoration) -> int:
-    """Begin to restore. Returns the id of the process that ends with the restored one, and which that one ends with."""
+def fork_first_process(restoration: Restoration, meanwhile: Callable[[], None]) -> int:
+    """Begin to restore, and do what there is to do `meanwhile`.
+
+    Returns the id of the process that ends with the restored one, and which that one ends with.
+    """
     launcher = os.getpid()
     if pid := os.fork():
         return pid
@@ -56,8 +59,11 @@ def fork_first_process(restoration: Restoration) -> int:
     del parent
     for descriptor in {*restoration.inherited, restoration.go, restoration.told}:
         os.close(descriptor)
-    os.waitpid(first, 0)
-    os._exit(0)
+    try:
+        meanwhile()
+    finally:
+        os.waitpid(first, 0)
+        os._exit(0)
 
 
 def _restore(restoration: Restoration) -> NoReturn:

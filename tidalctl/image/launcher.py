@@ -18,6 +18,7 @@ from blake3 import blake3
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.process_limits import read_limits
 from tidalctl.host.wire import Gone, send
+from tidalctl.image.checked_ahead import CheckedAhead
 from tidalctl.image.conditions import Refusal, image_mismatch, untrusted_image, usable_criu
 from tidalctl.image.criu import restore_command
 from tidalctl.image.first_process import ENDED, FAILED, FORBIDDEN, LONGEST, STATUS, Restoration, fork_first_process
@@ -68,6 +69,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
             "environ": dict(os.environ),
             "user": os.getuid(),
             "group": os.getgid(),
+            "checked": restoring.stop_ahead(),
         }
         with connection:
             try:
@@ -92,7 +94,10 @@ class _Restoring:
         self._told, told = os.pipe()
         os.write(give_order, address)
         command = restore_command(criu, str(self._folder), orders, manifest.pipe)
-        self._process = fork_first_process(Restoration(command, [orders], manifest.pid, go, told))
+        self._ahead = CheckedAhead()
+        restoration = Restoration(command, [orders], manifest.pid, go, told)
+        work = lambda: self._ahead.work(bundle, manifest.touched, manifest.groups)  # noqa: E731
+        self._process = fork_first_process(restoration, work)
         for descriptor in (orders, give_order, go, told):
             os.close(descriptor)
         self._restored = 0  # process id
@@ -144,6 +149,10 @@ class _Restoring:
                 self._restored = pid
                 return connection
             connection.close()
+
+    def stop_ahead(self) -> int:
+        """Return how many groups of weights were read and checked meanwhile. From now on the restored process does that."""
+        return self._ahead.stop()
 
     def _refusal(self, said: bytes) -> Refusal:
         kind, text = said[:1], said[1:].decode(errors="replace")

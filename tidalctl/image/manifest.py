@@ -29,6 +29,8 @@ class ImageManifest(NamedTuple):
         machine: See `describe_machine`.
         stamps: Size and time of each file that the process has mapped or open, or that its imports read.
         user: Whose process it was, where the imports asked for that; -1 where they did not.
+        touched: Parts of its mapped files that the process has touched: offset and length.
+        groups: The groups of weights, as the bundle is read: see `checked_ahead`.
     """
 
     path: str
@@ -42,6 +44,8 @@ class ImageManifest(NamedTuple):
     machine: dict[str, str]
     stamps: dict[str, list[int]]
     user: int
+    touched: dict[str, list[tuple[int, int]]]
+    groups: list[list[Any]]
 
 
 class NoImage(Exception):

@@ -112,10 +112,10 @@ class WeightStream:
         if not options.held:
             self.begin()
 
-    def begin(self) -> None:
-        """Begin to read."""
+    def begin(self, checked: int = 0) -> None:
+        """Begin to read. Somebody else has read and checked the first groups, as many as are `checked`."""
         self._timeline.mark("weights asked for")
-        self.engine.start()
+        self.engine.start(checked)
 
     def _refuse_other_sizes(self) -> None:
         for name, file in self.device.files.items():

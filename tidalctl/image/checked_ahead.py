@@ -1,0 +1,67 @@
+"""What is done beside a restore, which keeps one core busy: libraries are read ahead, weights read and checked.
+
+The restored process takes the groups of weights that were checked here for right, and brings the others in by itself, as any start. The
+files are those that it has open: their sizes and times are compared before, and again before its output leaves.
+"""
+
+import mmap
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tidalctl.runtime.weights.file_mapping import WeightsFile, read_ahead
+
+CHUNK = 4 * 2**20  # bytes, after which somebody may have asked to stop
+WINDOW = 8  # groups that are asked for beyond the one that is being checked
+_COUNT = struct.Struct("q")
+Group = Sequence[Any]  # name of the file, begin, end, and of each weight: offset, bytes, XXH3
+
+
+class CheckedAhead:
+    """How many groups of weights are in memory and right: counted in one process, and read in another, of which it is a fork."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 2 * _COUNT.size)
+
+    def stop(self) -> int:
+        """Have the other process stop. Returns how many groups it has checked, from the first on."""
+        _COUNT.pack_into(self._memory, _COUNT.size, 1)
+        count: int = _COUNT.unpack_from(self._memory, 0)[0]
+        return count
+
+    @property
+    def _stopped(self) -> bool:
+        return bool(_COUNT.unpack_from(self._memory, _COUNT.size)[0])
+
+    def work(self, bundle: Path, touched: Mapping[str, Sequence[Sequence[int]]], groups: Sequence[Group]) -> None:
+        """Read ahead what was `touched` of each file (offset, bytes), then read and check groups of weights, until it is to stop."""
+        for path, parts in touched.items():
+            read_ahead(Path(path), [(offset, length) for offset, length in parts])
+        files = {name: WeightsFile(bundle / name) for name in {group[0] for group in groups}}
+        absent = any(file.resident() < file.size for file in files.values())
+        for number, group in enumerate(groups):
+            if absent:
+                for name, begin, end, _ in groups[number : number + WINDOW]:
+                    read_ahead(bundle / name, [(begin, end - begin)])
+            if not self._right(files[group[0]], group[3]):
+                return
+            _COUNT.pack_into(self._memory, 0, number + 1)
+
+    def _right(self, file: WeightsFile, weights: Sequence[tuple[int, int, str]]) -> bool:
+        """Whether weights are what the manifest says. False, too, where somebody has it stop, or the kernel can't read them."""
+        from tidalctl.artifacts.hashing import weight_hasher
+
+        for offset, nbytes, expected in weights:
+            digest = weight_hasher()
+            for begin in range(offset, offset + nbytes, CHUNK):
+                if self._stopped:
+                    return False
+                length = min(CHUNK, offset + nbytes - begin)
+                if not file.holds(begin, begin + length):
+                    file.read(begin, length)
+                with file.view(begin, length) as chunk:
+                    digest.update(chunk)
+            if digest.hexdigest() != expected:
+                return False
+        return True
