@@ -34,8 +34,13 @@ class CheckedAhead:
     def _stopped(self) -> bool:
         return bool(_COUNT.unpack_from(self._memory, _COUNT.size)[0])
 
-    def work(self, bundle: Path, touched: Mapping[str, Sequence[Sequence[int]]], groups: Sequence[Group]) -> None:
-        """Read ahead what was `touched` of each file (offset, bytes), then read and check groups of weights, until it is to stop."""
+    def work(
+        self, bundle: Path, image: Sequence[Path], touched: Mapping[str, Sequence[Sequence[int]]], groups: Sequence[Group]
+    ) -> None:
+        """Read the files of the `image`, then what was `touched` of each file (offset, bytes), then read and check groups of weights, until it is to stop."""
+        for file in map(WeightsFile, image):  # what is needed first has the disk for itself
+            if file.resident() < file.size:
+                file.read(0, file.size)
         for path, parts in touched.items():
             read_ahead(Path(path), [(offset, length) for offset, length in parts])
         files = {name: WeightsFile(bundle / name) for name in {group[0] for group in groups}}

@@ -96,7 +96,9 @@ class _Restoring:
         command = restore_command(criu, str(self._folder), orders, manifest.pipe)
         self._ahead = CheckedAhead()
         restoration = Restoration(command, [orders], manifest.pid, go, told)
-        work = lambda: self._ahead.work(bundle, manifest.touched, manifest.groups)  # noqa: E731
+        work = lambda: self._ahead.work(
+            bundle, [self._folder / name for name in manifest.files], manifest.touched, manifest.groups
+        )  # noqa: E731
         self._process = fork_first_process(restoration, work)
         for descriptor in (orders, give_order, go, told):
             os.close(descriptor)
