@@ -37,7 +37,10 @@ class CheckedAhead:
     def work(
         self, bundle: Path, image: Sequence[Path], touched: Mapping[str, Sequence[Sequence[int]]], groups: Sequence[Group]
     ) -> None:
-        """Read the files of the `image`, then what was `touched` of each file (offset, bytes), then read and check groups of weights, until it is to stop."""
+        """Read the files of the image, then what was `touched` of each file (offset, bytes); then read and check groups of weights.
+
+        Returns when all is done, or when it is to stop.
+        """
         for file in map(WeightsFile, image):  # what is needed first has the disk for itself
             if file.resident() < file.size:
                 file.read(0, file.size)

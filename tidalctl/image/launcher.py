@@ -3,6 +3,7 @@
 Imports little, as each start pays for it: no torch, no msgspec, no typer.
 """
 
+import functools
 import os
 import select
 import signal
@@ -96,9 +97,8 @@ class _Restoring:
         command = restore_command(criu, str(self._folder), orders, manifest.pipe)
         self._ahead = CheckedAhead()
         restoration = Restoration(command, [orders], manifest.pid, go, told)
-        work = lambda: self._ahead.work(
-            bundle, [self._folder / name for name in manifest.files], manifest.touched, manifest.groups
-        )  # noqa: E731
+        image = [self._folder / name for name in manifest.files]
+        work = functools.partial(self._ahead.work, bundle, image, manifest.touched, manifest.groups)
         self._process = fork_first_process(restoration, work)
         for descriptor in (orders, give_order, go, told):
             os.close(descriptor)
