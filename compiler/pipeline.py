@@ -19,7 +19,7 @@ from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.records import Record
 from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
-from tidalctl.artifacts.trace.records import FileOpened, InitCall
+from tidalctl.artifacts.trace.records import FileOpened, Header, InitCall
 from tidalctl.compiler.assemble import first_use_times
 from tidalctl.compiler.attempt import Workplace
 from tidalctl.compiler.away import Away
@@ -51,6 +51,7 @@ class Compiled(Record, frozen=True):
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
     runs: HandlerRuns
+    header: Header  # of the traces as one
     secrets: tuple[str, ...] = ()  # files that are not shipped
 
 
@@ -149,6 +150,7 @@ def _build(
         notes=notes,
         warnings=warnings,
         runs=place.runs,
+        header=trace.header,
         secrets=shipment.secrets,
     )
 

@@ -9,13 +9,11 @@ from typing import Any
 
 from tidalctl.artifacts.bundle.manifest import IMPORT_CACHE, PACK
 from tidalctl.artifacts.errors import CheckFailed
+from tidalctl.artifacts.secret_names import is_secret_variable
 from tidalctl.compiler.code.pickle_paths import path_in_skeleton
 from tidalctl.compiler.dynamic.answers import texts_in
 
 SHORTEST = 8  # bytes of a value that is looked for
-_SECRET_WORDS = frozenset(
-    ("SECRET", "SECRETS", "TOKEN", "PASSWORD", "PASSWD", "PASSPHRASE", "CREDENTIAL", "CREDENTIALS", "KEY", "APIKEY")
-)
 _LARGEST = 2**20  # bytes of a secret file that are read
 
 
@@ -23,7 +21,7 @@ def refuse_secrets(bundle: Path, root: Path, names: Iterable[str], environ: Mapp
     """Raise CheckFailed where a file of the bundle holds a value of one of the project's files `names`, or a secret variable's."""
     values = {value: name for name in names for value in _values((root / name).read_bytes()[:_LARGEST])}
     for name, text in environ.items():
-        if _SECRET_WORDS & set(name.upper().split("_")) and not text.startswith("/"):  # which is where a secret lies
+        if is_secret_variable(name) and not text.startswith("/"):  # which is where a secret lies
             values.setdefault(text.encode(errors="surrogateescape"), f"the environment variable {name}")
     values = {value: name for value, name in values.items() if len(value) >= SHORTEST}
     libraries = (PACK, IMPORT_CACHE)  # of the project they hold what code/ holds

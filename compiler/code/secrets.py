@@ -1,14 +1,10 @@
 """Files that look like secrets, by name or by content: a bundle holds none unless the user says so."""
 
 import re
-from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-# of a file or of a folder that it lies in, whatever the case
-SECRET_NAMES = (
-    *(".env*", "*credential*", "*secret*", "*.pem", "*.key", "id_rsa*", "id_ecdsa*", "id_ed25519*"),
-    *(".netrc", ".npmrc", ".pypirc", "token", "*.token", "*_token"),
-)
+from tidalctl.artifacts.secret_names import is_secret_file
+
 _KEY_MATERIAL = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----")
 _HEAD = 1024  # bytes that are looked at for key material
 
@@ -18,8 +14,7 @@ def looks_secret(name: str, root: Path) -> bool:
     path = (root / name).resolve()
     real_root = root.resolve()
     target = path.relative_to(real_root).parts if path.is_relative_to(real_root) else path.parts[-2:]
-    parts = [part.lower() for part in (*PurePosixPath(name).parts, *target)]
-    if any(fnmatchcase(part, pattern) for part in parts for pattern in SECRET_NAMES):
+    if is_secret_file(name) or is_secret_file(str(PurePosixPath(*target))):
         return True
     with open(path, "rb") as file:
         return _KEY_MATERIAL.search(file.read(_HEAD)) is not None

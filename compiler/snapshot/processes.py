@@ -56,15 +56,15 @@ def take_capture(header: Header, request: CaptureRequest) -> StoredWeights | Non
 
 
 def run_from_bundle(
-    bundle: Path, header: Header, event: Event, *, state: bool = True, command: Sequence[str] = ()
+    bundle: Path, header: Header, event: Event, *further: str, state: bool = True, command: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Answer an event from a bundle in a fresh process; its report, or `{"failed": …}` with the end of what it said.
 
-    With `state` the report holds the digests of the state's weights besides, as `--state` has them. `command` is another way to run
-    tidalctl.
+    `further` are options of `run`. With `state` the report holds the digests of the state's weights besides, as `--state` has them.
+    `command` is another way to run tidalctl.
     """
     context = ("--context", event.context) if event.context else ()
-    options = (*["--state"] * state, *context, *(("--", *header.argv) if header.argv else ()))
+    options = (*further, *["--state"] * state, *context, *(("--", *header.argv) if header.argv else ()))
     return answer_from_bundle(bundle, event.text, *options, directory=working_directory(header), command=command)
 
 

@@ -21,6 +21,7 @@ from process_properties import (
     two_at_once,
     until,
 )
+from support.criu import CRIU, WITH_CRIU
 from support.http_host import http_host
 
 from tidalctl.artifacts.cause import Cause
@@ -28,10 +29,11 @@ from tidalctl.artifacts.cause import Cause
 # ways of importing the function, chosen by marks in the file system, and the starts that are made of each
 MARKS = {"forked": ["draw"], "seeded": ["seed"], "spawned": ["thread", "draw"], "spawned, seeded": ["thread", "seed"]}
 FORKED = ("keep first", "keep spare", "keep fork", "keep changed", "http spare", "http fork")
+IMAGE = ("image",) if CRIU else ()
 SPAWNED = ("keep first", "keep spare", "keep spawn", "keep changed", "http spare", "http spawn", "http changed")
 KINDS = {
-    "forked": ("run", "moved", *FORKED),
-    "seeded": ("run", *FORKED, "http changed"),
+    "forked": ("run", "moved", *IMAGE, *FORKED),
+    "seeded": ("run", *IMAGE, *FORKED, "http changed"),
     "spawned": SPAWNED,
     "spawned, seeded": SPAWNED,
 }
@@ -101,6 +103,10 @@ class Workplace:
         other = self.callers["other"]
         yield "plain", plainly(self.made, other)
         yield "run", started(from_bundle(self.made.bundle, other, given="run"))
+        if "image" in KINDS[way]:
+            tidalctl("image", self.made.bundle, cwd=self.folder, env={**self.made.env, **WITH_CRIU}).ok()
+            yield "image", started(from_bundle(self.made.bundle, other, "--image", "require", given="image"))
+            tidalctl("image", self.made.bundle, "--remove", cwd=self.folder).ok()
         if "moved" in KINDS[way]:
             moved = Path(shutil.copytree(self.made.bundle, self.folder / "moved.bundle"))
             self.made.project.rename(self.folder / "away")

@@ -17,8 +17,9 @@ ROOMS = {
     "compiler": {"artifacts", "function", "lineage", "report"},
     "runtime": {"artifacts", "function", "lineage", "report"},
     "host": {"artifacts", "function", "runtime"},
+    "image": {"artifacts", "host", "runtime"},
     "bench": {"artifacts", "function", "report", "runtime"},
-    "commands": {"artifacts", "function", "report", "plan", "tracer", "compiler", "runtime", "host", "bench"},
+    "commands": {"artifacts", "function", "report", "plan", "tracer", "compiler", "runtime", "host", "image", "bench"},
     "cli": {"artifacts", "commands"},
     "__main__": {"artifacts", "cli", "commands", "runtime"},
     "": {"function", "runtime"},  # tidalctl/__init__.py: the mark of an init, and load_bundle

@@ -12,6 +12,7 @@ from tidalctl.commands.image import make_for_compile
 from tidalctl.commands.size import parse_size
 from tidalctl.compiler.code.shipment import ShippingRules
 from tidalctl.compiler.explain import explanation, shipped_parts, summary, weights_of
+from tidalctl.compiler.image_proof import ImageProof, prove_image
 from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.function.event import parse_event
 from tidalctl.report.pins import pinned_by
@@ -113,13 +114,17 @@ def compile(  # noqa: A001 - the verb's own name
     typer.echo(f"compiled {', '.join(map(str, traces))} → {output}", err=True)
     for line in summary(manifest, compiled.verdict, compiled.notes, compiled.warnings):
         typer.echo(line, err=True)
+    image_bytes = make_for_compile(output, image, lambda: _image_proof(output, compiled))
     typer.echo(f"  {compiled.runs}", err=True)
-    image_bytes = make_for_compile(output, image)
     if explain:
         typer.echo("\n".join(explanation(manifest, compiled.call, compiled.verdict)), err=as_json)
     if as_json:
         typer.echo(json.dumps({**_report(compiled, output), "image_bytes": image_bytes}, ensure_ascii=False))
     typer.echo(f"next: tidalctl run {output} --event '{{…}}'", err=True)
+
+
+def _image_proof(output: Path, compiled: Compiled) -> ImageProof:
+    return prove_image(output, compiled.header, compiled.runs, reproducible=compiled.verdict.reproducible)
 
 
 def _refuse_missing(trace: Path) -> None:

@@ -1,13 +1,15 @@
 """`tidalctl image`: make, show or remove the process image of a bundle."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from tidalctl.artifacts.bundle.directory import open_bundle, remove
+from tidalctl.artifacts.bundle.directory import IMAGE_FOLDER, open_bundle, remove
 from tidalctl.artifacts.errors import CheckFailed, TidalError
+from tidalctl.compiler.image_proof import ImageProof
 from tidalctl.report.terminal import size_text
 from tidalctl.runtime.options import UseImage
 
@@ -26,14 +28,12 @@ def image(
     CRIU 4.1 or later has to be there (on PATH, or named by TIDALCTL_CRIU), and root makes the image. A start restores it, as any
     user, where machine, packages and environment are those that it was made with; else it is an ordinary start, and says why.
     """
-    from tidalctl.image.manifest import FOLDER
-
     if show and remove_it:
         raise TidalError("--show and --remove exclude each other", "give one of them")
     open_bundle(bundle)
     if remove_it:
-        there = (bundle / FOLDER).is_dir()
-        remove(bundle / FOLDER)
+        there = (bundle / IMAGE_FOLDER).is_dir()
+        remove(bundle / IMAGE_FOLDER)
         _tell({"bundle": str(bundle), "removed": there}, "image removed" if there else "there was no image", as_json=as_json)
     elif show:
         _show(bundle, as_json=as_json)
@@ -42,12 +42,24 @@ def image(
         _tell({"bundle": str(bundle), "image_bytes": size, "ship": ship}, f"image of {size_text(size)} made", as_json=as_json)
 
 
-def make_for_compile(bundle: Path, wanted: UseImage) -> int | None:
-    """Make the image of a bundle that was compiled just now, as `--image` says. Returns its bytes, or None where there is none."""
+def make_for_compile(bundle: Path, wanted: UseImage, prove: Callable[[], ImageProof]) -> int | None:
+    """Make the image of a bundle that was compiled just now, as `--image` says. Returns its bytes, or None where there is none.
+
+    An image that the proof finds to answer otherwise than the bundle is removed.
+    """
     if wanted is UseImage.OFF:
         return None
+    from tidalctl.image.manifest import note_start
+
     try:
         size = _made(bundle, ship=False)
+        proof = prove()
+        if proof.difference is not None:
+            remove(bundle / IMAGE_FOLDER)
+            raise CheckFailed(
+                f"no image: the proof of it: {proof.difference}", "a start from the bundle needs none: --image off"
+            )
+        note_start(bundle, proof.ready_s)
     except CheckFailed as error:
         if wanted is UseImage.REQUIRE:
             raise

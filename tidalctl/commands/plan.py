@@ -48,7 +48,7 @@ def plan(
     link = _link(bundle, manifest, None if measured else parse_bandwidth(bandwidth))
     prefix = parse_size("--resident", resident, "2GB", zero=True)
     found = simulate(manifest.weights, uses, times, link.bandwidth, prefix)
-    better = improvements(manifest.weights, uses, times, link, prefix)
+    better = improvements(manifest.weights, uses, times, link, prefix, _image_s(bundle))
     if json:
         document = {
             "schema": SCHEMA,
@@ -70,6 +70,16 @@ def plan(
             print_indented(screen, f"  {line}")
         rows = [[one.what, seconds_text(one.ttft_s), f"{found.ttft_s / one.ttft_s:.2f} times"] for one in better if one.ttft_s]
         print_table(screen, "what would help", ["with~", "first token after>", "sooner>"], rows)
+
+
+def _image_s(bundle: Path) -> float | None:
+    """Return how long a start from the bundle's image took until it had its state; None where there is no image, or no proof of it."""
+    from tidalctl.image.manifest import NoImage, read_manifest
+
+    try:
+        return read_manifest(bundle).ready_s
+    except (NoImage, PermissionError):
+        return None
 
 
 def parse_bandwidth(text: str) -> float:

@@ -50,8 +50,9 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
     manifest = open_bundle(bundle)
     criu = _criu()
     target = bundle / FOLDER
-    clear_stale_partials(target)
-    partial = partial_name(target)
+    beside = bundle.absolute().with_name(f"{bundle.absolute().name}.image")
+    clear_stale_partials(beside)
+    partial = partial_name(beside)
     partial.mkdir(mode=0o700)
     try:
         reads = {name for state in manifest.held for name in state.guard.environ}

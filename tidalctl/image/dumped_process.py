@@ -54,6 +54,8 @@ def main() -> NoReturn:
     told.close()
     address = os.read(orders, LONGEST_ADDRESS)  # here it is dumped, and here it is restored
     os.close(orders)
+    if not address:  # who had it made is gone
+        os._exit(1)
     launcher = socket.socket(socket.AF_UNIX)
     launcher.connect(address)
     request, streams = receive(launcher)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FOLDER, MANIFEST = "image", "image.json"
+FOLDER, MANIFEST = "image", "image.json"  # the folder as tidalctl.artifacts.bundle.directory has it
 SCHEMA = 1
 
 
@@ -31,6 +31,7 @@ class ImageManifest(NamedTuple):
         user: Whose process it was, where the imports asked for that; -1 where they did not.
         touched: Parts of its mapped files that the process has touched: offset and length.
         groups: The groups of weights, as the bundle is read: see `checked_ahead`.
+        ready_s: Seconds from the start of a process until a start from it had its state, in the proof; None where there was none.
     """
 
     path: str
@@ -46,6 +47,7 @@ class ImageManifest(NamedTuple):
     user: int
     touched: dict[str, list[tuple[int, int]]]
     groups: list[list[Any]]
+    ready_s: float | None = None
 
 
 class NoImage(Exception):
@@ -66,9 +68,18 @@ def bundle_digest(bundle: Path) -> str:
 
 
 def write_manifest(folder: Path, manifest: ImageManifest) -> None:
-    """Write it, with a digest over all the rest."""
+    """Write it in one step, with a digest over all the rest. One that is there keeps its mode."""
     body = json.dumps({"format": "tidalctl image", "schema": SCHEMA, **manifest._asdict()}, sort_keys=True)
-    (folder / MANIFEST).write_text(json.dumps({"digest": text_digest(body), "image": body}), encoding="utf-8")
+    path, partial = folder / MANIFEST, folder / f".{MANIFEST}.partial"
+    partial.write_text(json.dumps({"digest": text_digest(body), "image": body}), encoding="utf-8")
+    if path.exists():
+        partial.chmod(path.stat().st_mode & 0o777)
+    partial.replace(path)
+
+
+def note_start(bundle: Path, ready_s: float | None) -> None:
+    """Write down how long a start from a bundle's image took to have its state."""
+    write_manifest(bundle / FOLDER, read_manifest(bundle)._replace(ready_s=ready_s))
 
 
 def read_manifest(bundle: Path) -> ImageManifest:

@@ -1,16 +1,15 @@
 """Secrets that a function's imports read: they would lie in its process image for anybody to find."""
 
-import re
-
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason
-
-SECRET = re.compile(r"(?:^|_)(?:KEY|TOKEN|SECRET|SECRETS|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|AUTH|DSN)(?:$|_)")
+from tidalctl.artifacts.secret_names import is_secret_file, is_secret_variable
 
 
 def secret_read(manifest: Manifest) -> Reason | None:
-    """Return that a variable with a secret's name, or a file that the bundle leaves out, was read; or None."""
-    variables = sorted({name for state in manifest.held for name in state.guard.environ if SECRET.search(name.upper())})
-    files = sorted({f"{name}" for state in manifest.held for name in state.guard.left_out})
-    what = [f"the variable {name}" for name in variables] + [f"the file {name}" for name in files]
-    return Cause.IMAGE_SECRET_READ.of(what=what[0]) if what else None
+    """Return that imports read a variable or a file with a secret's name, or None."""
+    variables = {name for state in manifest.held for name in state.guard.environ if is_secret_variable(name)}
+    files = {needed.file.removeprefix("project:") for needed in manifest.needs if needed.phase == "import"}
+    read = [f"the variable {name}" for name in sorted(variables)] + [
+        f"the file {name}" for name in sorted(files) if is_secret_file(name)
+    ]
+    return Cause.IMAGE_SECRET_READ.of(what=read[0]) if read else None

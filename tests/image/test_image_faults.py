@@ -1,0 +1,164 @@
+"""Kills, a full disk and a system that forbids namespaces: the right answer or one error, and nothing is left behind."""
+
+import ctypes
+import json
+import os
+import random
+import signal
+import struct
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from conftest import TIDALCTL, Chain, chained, interruptible, tidalctl
+from support.criu import WITH_CRIU, needs_criu
+
+from tidalctl.artifacts.cause import Cause
+
+pytestmark = needs_criu
+
+APP = """
+import time
+
+import torch
+
+import tidalctl
+
+
+@tidalctl.init(static=True)
+def load():
+    torch.manual_seed(3)
+    return torch.nn.Linear(64, 64)
+
+
+def handler(event, context):
+    model = load()
+    with torch.no_grad():
+        for n in range(3):
+            time.sleep(event.get("wait", 0))
+            yield model(torch.full((64, 64), float(n))).sum().item()
+"""
+UNSHARE, ALLOWED, REFUSED = 272, 0x7FFF0000, 0x00050001  # a system call; what seccomp does: let it be, and EPERM
+NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
+
+
+@pytest.fixture(scope="module")
+def imaged(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    made = chained(tmp_path_factory.mktemp("imaged"), APP, {"n": 1})
+    made.env.update(WITH_CRIU)
+    tidalctl("image", made.bundle, cwd=made.folder, env=made.env).ok()
+    return made
+
+
+def forbid_namespaces() -> None:
+    """Have this process's calls of `unshare` refused, as a container's profile does."""
+    instructions = [(0x20, 0, 0, 0), (0x15, 0, 1, UNSHARE), (0x06, 0, 0, REFUSED), (0x06, 0, 0, ALLOWED)]
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *one) for one in instructions))
+    program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(instructions), ctypes.addressof(code)))
+    libc = ctypes.CDLL(None)
+    libc.prctl(NO_NEW_PRIVS, 1, 0, 0, 0)
+    assert libc.prctl(SECCOMP, FILTER, ctypes.addressof(program), 0, 0) == 0
+
+
+def left() -> set[str]:
+    """Processes of restores and dumps that are there, by their commands."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if ("dumped_process" in command or "criu" in command) and state != "Z":
+            found.add(f"{pid} {command}")
+    return found
+
+
+def none_left(before: set[str]) -> None:
+    until = time.monotonic() + 20
+    while (there := left() - before) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not there
+
+
+def test_namespaces_that_are_forbidden_are_an_ordinary_start(imaged: Chain) -> None:
+    words = ("run", imaged.bundle, "--event", "{}", "--json")
+    done = tidalctl(*words, cwd=imaged.folder, env=imaged.env, preexec_fn=forbid_namespaces).ok()
+    assert done.report["output"] == imaged.plain({})
+    assert done.report["image_cause"] == Cause.IMAGE_NAMESPACES_FORBIDDEN.code
+    assert "Operation not permitted" in done.err
+
+
+def test_a_full_disk_leaves_the_bundle_as_it_was(imaged: Chain, tmp_path: Path) -> None:
+    script = """
+    mount -t tmpfs -o size=90m tmpfs "$1" && cp -a "$2" "$1/app.bundle" && rm -rf "$1/app.bundle/image"; shift 2
+    "$@"; code=$?; ls -A "$0" "$0/app.bundle"; exit $code
+    """
+    words = [*TIDALCTL, "image", tmp_path / "app.bundle"]
+    command = ["unshare", "-m", "sh", "-c", script, tmp_path, tmp_path, imaged.bundle, *words]
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **imaged.env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and Cause.IMAGE_NOT_DUMPED.code in done.stderr, done.stderr
+    there = sorted(name for name in os.listdir(imaged.bundle) if name != "image")
+    assert done.stdout.split() == [f"{tmp_path}:", "app.bundle", f"{tmp_path}/app.bundle:", *there]
+
+
+def test_a_dump_that_was_killed_is_made_again(imaged: Chain, tmp_path: Path) -> None:
+    before = left()
+    process = subprocess.Popen(
+        [*TIDALCTL, "image", str(imaged.bundle)], env={**os.environ, **imaged.env}, stderr=subprocess.DEVNULL
+    )
+    time.sleep(0.8)
+    process.kill()
+    process.wait()
+    none_left(before)
+    assert imaged.start({}, "--json", "--image", "require").report["output"] == imaged.plain({})
+    tidalctl("image", imaged.bundle, cwd=imaged.folder, env=imaged.env).ok()
+    assert not [name for name in os.listdir(imaged.folder) if "partial" in name]
+
+
+@pytest.mark.parametrize("count", [2, pytest.param(50, marks=pytest.mark.slow)])
+def test_kills(imaged: Chain, count: int) -> None:
+    """Of dump, launcher, and restored process, at random moments."""
+    draw, ended = random.Random(7), Counter[str]()
+    expected, before = imaged.plain({}), left()
+    for _ in range(count):
+        who = draw.choice(["launcher", "restored", "dump"] if count > 2 else ["launcher", "restored"])
+        words = ["image", imaged.bundle] if who == "dump" else ["run", imaged.bundle, "--event", '{"wait": 0.02}', "--json"]
+        process = subprocess.Popen(
+            [*TIDALCTL, *map(str, words)],
+            env={**os.environ, **imaged.env},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=interruptible,
+        )
+        time.sleep(draw.uniform(0, 2.5 if who == "dump" else 0.7))
+        if who == "restored":
+            for one in left() - before:
+                os.kill(int(one.split()[0]), signal.SIGKILL)
+        else:
+            process.kill()
+        out, err = process.communicate(timeout=120)
+        none_left(before)
+        if who == "restored" or process.returncode == 0:
+            if process.returncode == 0 and who != "dump":
+                assert json.loads(out.splitlines()[-1])["output"] == expected
+                ended["right"] += 1
+            elif who != "dump":
+                assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1, err
+                ended["error"] += 1
+        else:
+            assert process.returncode == -signal.SIGKILL
+            ended[f"{who} killed"] += 1
+        after = imaged.start({}, "--json").report
+        assert after["output"] == expected, "the next one"
+    assert imaged.start({}, "--json", "--image", "require").report["output"] == expected
