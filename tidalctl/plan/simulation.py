@@ -128,7 +128,10 @@ def improvements(
     resident: int,
     image_s: float | None = None,
 ) -> tuple[Improvement, ...]:
-    """The same start with one thing better at a time, the best first. `image_s`: until a start from the bundle's image has its state."""
+    """The same start with one thing better at a time, the best first.
+
+    `image_s` is the time after which a start from the bundle's process image has its state; None where there is no image.
+    """
     half = msgspec.structs.replace(times, compute_s=times.compute_s / 2)
     lead = times.ready_s - times.begin_s
     quick = msgspec.structs.replace(times, ready_s=times.begin_s + lead / 2)
