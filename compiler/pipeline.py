@@ -15,8 +15,10 @@ from tidalctl.artifacts.bundle.directory import (
 )
 from tidalctl.artifacts.bundle.manifest import CODE, Manifest
 from tidalctl.artifacts.bundle.output_paths import refuse_existing, refuse_folder
-from tidalctl.artifacts.errors import TidalError
+from tidalctl.artifacts.cause import Cause
+from tidalctl.artifacts.errors import StateNotUsed, TidalError
 from tidalctl.artifacts.records import Record
+from tidalctl.artifacts.remedy import remedy
 from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import Trace, read_trace
 from tidalctl.artifacts.trace.records import FileOpened, Header, InitCall
@@ -65,6 +67,7 @@ def compile_traces(
     pin_env: Sequence[str] = (),
     ignore_env: Sequence[str] = (),
     shard_size: int | None = None,
+    require: str | None = None,
     force: bool = False,
     progress: Progress | None = None,
     say: Say = lambda line: None,
@@ -74,8 +77,8 @@ def compile_traces(
     The function's init is run once more for its snapshot, so its project and checkpoint must still be there. `vary` are fields of
     the event that may vary besides those that the traces name. `check_events` are JSON texts of events that the bundle is proved on
     as well. `rules` say what is shipped besides what the trace saw used. `pin_env` and `ignore_env` name environment variables that a
-    start compares, and that it does not. Raises TidalError where a trace can't be used, the output exists, or what it was traced with
-    has changed.
+    start compares, and that it does not. `require` is the only strategy by which its state may be made. Raises TidalError where a
+    trace can't be used, the output exists, or what it was traced with has changed.
     """
     refuse_existing(output, force, "bundle")
     refuse_folder(output)
@@ -94,6 +97,7 @@ def compile_traces(
         work.mkdir()
         place = Workplace(trace=trace, partial=partial, work=work, shard_size=shard_size, runs=HandlerRuns())
         compiled = _build(place, rules, check_events, progress, say)
+        _refuse_otherwise(compiled.manifest, require)
         refuse_secrets(partial, Path(trace.header.root), compiled.secrets, os.environ)
         sync_tree(partial)
         publish(partial, output)
@@ -101,6 +105,15 @@ def compile_traces(
         remove(partial)
         remove(work)
     return compiled
+
+
+def _refuse_otherwise(manifest: Manifest, require: str | None) -> None:
+    """Raise StateNotUsed where the state is made otherwise than by the strategy that is required."""
+    if require in (None, manifest.strategy):
+        return
+    lost = [f": {lost.cause} ({lost.code})" for lost in manifest.fallbacks if lost.strategy == manifest.strategy]
+    reason = Cause.STRATEGY_DIFFERS.of(strategy=manifest.strategy, required=require, why=lost[-1] if lost else "")
+    raise StateNotUsed(f"no bundle was written: {reason}", remedy(reason), reason.code)
 
 
 def _refuse_unusable(trace: Trace, path: Path) -> None:

@@ -17,7 +17,7 @@ from tidalctl.compiler.pipeline import Compiled, compile_traces
 from tidalctl.function.event import parse_event
 from tidalctl.report.pins import pinned_by
 from tidalctl.report.terminal import transfer_progress
-from tidalctl.runtime.options import UseImage
+from tidalctl.runtime.options import Require, UseImage
 
 
 def compile(  # noqa: A001 - the verb's own name
@@ -66,6 +66,10 @@ def compile(  # noqa: A001 - the verb's own name
             "--ignore-env", metavar="NAME", help="A start compares no environment variable of this name or pattern. Repeatable."
         ),
     ] = None,
+    require: Annotated[
+        Require | None,
+        typer.Option("--require", help="Write no bundle unless a start from it makes its state by this strategy."),
+    ] = None,
     shard_size: Annotated[
         str, typer.Option("--shard-size", help="Cut the weights into files of at most this size: 5GB, 500MiB.")
     ] = "",
@@ -106,6 +110,7 @@ def compile(  # noqa: A001 - the verb's own name
             pin_env=pin_env or (),
             ignore_env=ignore_env or (),
             shard_size=parse_size("--shard-size", shard_size) if shard_size else None,
+            require=require.value if require is not None else None,
             force=force,
             progress=progress,
             say=lambda line: typer.echo(f"  {line}", err=True),

@@ -124,6 +124,8 @@ def trace(
     # --init auto has called the handler before, unless the import had made the weights
     runs = len(events) * (1 if once else 2) + (init == ["auto"] and not any(built.at_import for built in found))
     typer.echo(_summary(recorded, output, runs, tensorboard), err=True)
+    if context.info_name != "build":
+        typer.echo(f"next: tidalctl compile {output}", err=True)
     if as_json:
         typer.echo(json.dumps(_report(recorded, output, runs), ensure_ascii=False))
 
@@ -167,7 +169,6 @@ def _summary(recorded: Trace, output: Path, runs: int, tensorboard: Path | None)
         lines.append(f"  tracing   {hooks:.1f} s of {cost.total_s:.1f} s went into tracing itself")
     if tensorboard is not None:
         lines.append(f"profile: tensorboard --logdir {tensorboard}")
-    lines.append(f"next: tidalctl compile {output}")
     return "\n".join(lines)
 
 

@@ -151,9 +151,12 @@ def compare_event(
     """
     arguments = (*(("--context", context) if context else ()), *(("--", *argv) if argv else ()))
     if not manifest.reproducible:
-        alone = {"bundle": _answer(bundle, text, *arguments)} if here else {}
+        alone = {"bundle": _answer(bundle, text, "--image", "off", *arguments)} if here else {}
         return Comparison(compared=False, equal=None, runs=alone, what="")
-    runs = {"bundle": _answer(bundle, text, *arguments), "eager": _answer(bundle, text, "--eager", *arguments)}
+    runs = {
+        "bundle": _answer(bundle, text, "--image", "off", *arguments),
+        "eager": _answer(bundle, text, "--eager", *arguments),
+    }
     ours, plain = runs["bundle"], runs["eager"]
     if gone and plain.error and not ours.error:
         return Comparison(compared=False, equal=None, runs=runs, what=gone.message)

@@ -19,6 +19,7 @@ from tidalctl.host.import_reads import read_at_import
 from tidalctl.host.ready_template import NotForked, ready_template
 from tidalctl.host.wire import receive, send
 from tidalctl.host.worker import answer
+from tidalctl.image.scheduling import take_scheduling
 from tidalctl.image.secrets_read import secret_read
 from tidalctl.image.user_namespace import become_user
 from tidalctl.runtime import answer as answers  # noqa: F401 - imported here, and by no restored process
@@ -61,6 +62,7 @@ def main() -> NoReturn:
     request, streams = receive(launcher)
     launcher.set_inheritable(False)
     become_user(int(request["user"]), int(request["group"]))
+    take_scheduling(request["scheduling"])
     _make_fresh()
     generators.put_right()
     template.weights.begin(checked=int(request["checked"]))

@@ -24,6 +24,7 @@ from tidalctl.image.conditions import Refusal, image_mismatch, untrusted_image, 
 from tidalctl.image.criu import restore_command
 from tidalctl.image.first_process import ENDED, FAILED, FORBIDDEN, LONGEST, STATUS, Restoration, fork_first_process
 from tidalctl.image.manifest import FOLDER, ImageManifest, NoImage, read_manifest
+from tidalctl.image.scheduling import read_scheduling
 
 if TYPE_CHECKING:
     from tidalctl.artifacts.cause import Reason
@@ -55,6 +56,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
     refusal = untrusted_image(bundle, manifest) or image_mismatch(bundle, manifest, os.environ)
     if refusal is not None or not isinstance(criu, str):
         raise NotRestored(refusal or criu)  # type: ignore[arg-type]
+    scheduling = read_scheduling()
     with _Restoring(bundle, manifest, criu) as restoring:
         restoring.check_digests()
         connection = restoring.go()
@@ -68,6 +70,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
             "umask": _umask(),
             "limits": read_limits(),
             "environ": dict(os.environ),
+            "scheduling": scheduling,
             "user": os.getuid(),
             "group": os.getgid(),
             "checked": restoring.stop_ahead(),
@@ -104,7 +107,8 @@ class _Restoring:
             os.close(descriptor)
         self._restored = 0  # process id
         self._passed_on: set[int] = set()
-        self._handlers = {number: signal.signal(number, self._pass_on) for number in PASSED_ON}
+        heard = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
+        self._handlers = {number: signal.signal(number, self._pass_on) for number in heard}
 
     def __enter__(self) -> "_Restoring":
         return self
