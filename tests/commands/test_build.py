@@ -80,7 +80,12 @@ def test_settings_are_read_from_the_nearest_file_that_has_some(tmp_path: Path) -
     inner = tmp_path / "one" / "two"
     inner.mkdir(parents=True)
     assert read_settings(inner) == ({}, None)
-    text = '[tool.tidalctl]\ntarget = "a/app.py:run"\noutput = "x.bundle"\nevents = ["e.json", \'{"n": 1}\', { n = 2 }]\ninit = "app:load"\n'
+    text = """[tool.tidalctl]
+target = "a/app.py:run"
+output = "x.bundle"
+events = ["e.json", '{"n": 1}', { n = 2 }]
+init = "app:load"
+"""
     assert settings(tmp_path, text) == {
         "target": f"{tmp_path}/a/app.py:run",
         "output": tmp_path / "x.bundle",

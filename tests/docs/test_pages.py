@@ -10,8 +10,8 @@ import pages
 import pytest
 import typer.main
 
-from tidalctl.cli import VERBS, _app
 from tidalctl.artifacts.secret_names import FILES as SECRET_NAMES
+from tidalctl.cli import VERBS, _app
 from tidalctl.tracer.process.environment import NEUTRAL
 
 README = pages.ROOT / "README.md"

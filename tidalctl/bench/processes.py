@@ -56,12 +56,14 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ended_ns: int
     own_s: float | None = None
     fallback: str | None = None
+    peak_bytes: int | None = None
 
 
 class _Ended(msgspec.Struct, frozen=True):
     spawned_ns: int
     ended_ns: int
     stdout: bytes
+    peak_bytes: int
 
 
 def run_eager(plain: PlainFunction, event: str) -> Run:
@@ -128,6 +130,7 @@ def _times(ended: _Ended, marks: Mapping[str, int]) -> dict[str, Any]:
         "ttft_s": (marks["first_token_ns"] - ended.spawned_ns) / 1e9,
         "total_s": (marks["done_ns"] - ended.spawned_ns) / 1e9,
         "exit_s": (ended.ended_ns - marks["done_ns"]) / 1e9,
+        "peak_bytes": ended.peak_bytes,
     }
 
 
@@ -144,8 +147,9 @@ def _run(command: Sequence[str], cwd: str, who: str, fds: tuple[int, ...]) -> _E
         spawned = time.monotonic_ns()
         process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=fds)
         try:
-            code = process.wait()
+            _, status, used = os.wait4(process.pid, 0)
             ended = time.monotonic_ns()
+            code = process.returncode = os.waitstatus_to_exitcode(status)
         except BaseException:  # Ctrl-C above all: no child outlives its bench
             process.kill()
             process.wait()
@@ -154,7 +158,7 @@ def _run(command: Sequence[str], cwd: str, who: str, fds: tuple[int, ...]) -> _E
             err.seek(0)
             _fail(who, code, err.read().decode(errors="replace"))
         out.seek(0)
-        return _Ended(spawned, ended, out.read())
+        return _Ended(spawned, ended, out.read(), used.ru_maxrss * 1024)
 
 
 def _fail(who: str, code: int, stderr: str) -> None:

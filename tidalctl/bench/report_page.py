@@ -28,6 +28,7 @@ ROOM = 1.2  # of the longest bar: its time stands beside it
 NAMES: dict[Variant, tuple[str, str]] = {
     "eager": ("before", "plain Python"),
     "bundle": ("after", "from the bundle"),
+    "baseline": ("baseline", "from its bundle"),
     "image": ("image", "restored"),
     "fork": ("host", "a fork"),
     "spare": ("host", "a spare"),

@@ -6,13 +6,16 @@ from typing import Any, Literal
 
 import msgspec
 
+from tidalctl.artifacts.records import Record
+
 SCHEMA = 1
 VARIANTS: tuple["Variant", ...] = ("eager", "bundle")
 IMAGE: "Variant" = "image"  # where the bundle has a process image
+BASELINE: "Variant" = "baseline"  # another bundle of the function, for `--baseline`
 HOSTED: tuple["Variant", ...] = ("fork", "spare", "second")  # of `--host`
-ROWS: tuple["Variant", ...] = (*VARIANTS, IMAGE, *HOSTED)
+ROWS: tuple["Variant", ...] = (*VARIANTS, BASELINE, IMAGE, *HOSTED)
 CACHES: tuple["Cache", ...] = ("warm", "cold")
-Variant = Literal["eager", "bundle", "image", "fork", "spare", "second"]
+Variant = Literal["eager", "bundle", "baseline", "image", "fork", "spare", "second"]
 Cache = Literal["warm", "cold"]
 WIDE = 0.25  # (max - min) / median of the TTFTs past which a median of few runs says little
 
@@ -38,6 +41,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cache_proved: bool
     strategy: str  # "plain", or how the bundle made the state
     fallback: str | None = None
+    peak_bytes: int | None = None  # of memory that the process had; None of a worker
     idle_s: float | None = None  # since the process before it ended; None for the first
 
 
@@ -95,8 +99,8 @@ def median_phases(samples: Sequence[Sample]) -> dict[str, float]:
     return {name: statistics.median(sample.phases.get(name, 0.0) for sample in samples) for name in names}
 
 
-def document(measured: Measured) -> dict[str, Any]:
-    """The JSON of `--json`, with every sample in it in the order in which they ran."""
+def document(measured: Measured, verdicts: Sequence[Record] = ()) -> dict[str, Any]:
+    """The JSON of `--json`, with every sample in it in the order in which they ran. `verdicts` are the findings on limits."""
     hosted = {variant: ratio for variant in HOSTED[:2] if (ratio := against_second(measured.samples, variant)) is not None}
     image = {cache: speedup(measured.samples, cache, IMAGE) for cache in CACHES}
     return {
@@ -106,5 +110,11 @@ def document(measured: Measured) -> dict[str, Any]:
         "speedup": {cache: speedup(measured.samples, cache) for cache in CACHES},
         **({"image_speedup": image} if any(image.values()) else {}),
         **({"against_second": hosted} if hosted else {}),
+        "medians": {
+            cache: {variant: msgspec.to_builtins(spread([s.ttft_s for s in found])) for variant, found in rows.items() if found}
+            for cache in CACHES
+            if any((rows := {variant: of(measured.samples, variant, cache) for variant in ROWS}).values())
+        },
+        "verdicts": msgspec.to_builtins(list(verdicts)),
         "samples": [msgspec.to_builtins(sample) for sample in measured.samples],
     }

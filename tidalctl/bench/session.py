@@ -15,7 +15,7 @@ from tidalctl.artifacts.bundle.provenance import changed_files, names_text
 from tidalctl.bench.hosted import Hosted
 from tidalctl.bench.page_cache import Residency, evict, fill
 from tidalctl.bench.processes import Run, event_argument, run_bundle, run_eager
-from tidalctl.bench.samples import HOSTED, IMAGE, VARIANTS, Cache, Measured, Sample, Variant
+from tidalctl.bench.samples import BASELINE, HOSTED, IMAGE, VARIANTS, Cache, Measured, Sample, Variant
 from tidalctl.bench.subject import Subject, comparable
 from tidalctl.report.machine import describe_machine
 from tidalctl.report.terminal import count_text
@@ -32,19 +32,25 @@ def measure(
     require: str | None = None,
     *,
     host: bool = False,
+    baseline: Subject | None = None,
+    more: Callable[[Measured, int], int] = lambda measured, rounds: 0,
 ) -> Measured:
     """Run `rounds` pairs for each state of the page cache. `say` is told before each process what comes.
 
     Runs from the bundle must make their state by the strategy that `require` names. With `host` each round over a warm cache has a
-    host's answers, too, and a later call in one process.
+    host's answers, too, and a later call in one process. With a `baseline` each round has a start from that bundle instead of the
+    plain function's. `more` says how many further rounds there are to be, after so many.
     Raises FunctionError or TidalError where a process fails; one failure ends the bench.
     """
     with tempfile.TemporaryDirectory(prefix="tidalctl-bench-") as folder:
         argument = event_argument(json.dumps(event), Path(folder))
-        session = _Session(subject, argument, require)
+        session = _Session(subject, argument, require, baseline)
         for cache in caches:
             with contextlib.ExitStack() as opened:  # a host maps the weights, which no cold start may find in memory
                 variants = (*VARIANTS, IMAGE) if subject.image else VARIANTS
+                if baseline is not None:
+                    session.run("eager")  # what the others are held against
+                    variants = (*variants[1:], BASELINE)
                 if cache == "warm":
                     if host:
                         say("starting the hosts")
@@ -54,10 +60,18 @@ def measure(
                     for variant in variants:
                         say(f"warm-up: {variant}")
                         session.run(variant)
-                for turn in range(rounds):
+                turn, last = 0, rounds
+                while turn < last:
                     for variant in variants if turn % 2 == 0 else variants[::-1]:
-                        say(f"{cache} {turn + 1}/{rounds}: {variant}")
+                        say(f"{cache} {turn + 1}/{last}: {variant}")
                         session.sample(variant, cache)
+                    turn += 1
+                    if turn == last and cache == "warm":
+                        last += more(_measured(subject, session), turn)
+    return _measured(subject, session)
+
+
+def _measured(subject: Subject, session: "_Session") -> Measured:
     return Measured(
         machine=describe_machine(subject.manifest.fingerprint.torch),
         bundle={
@@ -73,8 +87,8 @@ def measure(
 class _Session:
     """The samples so far, the first plain output that the others are held against, and when the last process ended."""
 
-    def __init__(self, subject: Subject, event: str, require: str | None) -> None:
-        self._subject = subject
+    def __init__(self, subject: Subject, event: str, require: str | None, baseline: Subject | None = None) -> None:
+        self._subject, self._baseline = subject, baseline
         self._options = () if require is None else ("--require", require)
         self._event = event
         self._expected: str | None = None
@@ -93,7 +107,8 @@ class _Session:
             self._expected = self._expected or comparable(run.output)
         else:
             image = ("--image", "require" if variant == IMAGE else "off")
-            run = run_bundle(self._subject.path, self._subject.plain, self._event, *image, *self._options)
+            subject = self._baseline if variant == BASELINE and self._baseline is not None else self._subject
+            run = run_bundle(subject.path, subject.plain, self._event, *image, *self._options)
         self.runs += 1
         self._ended_ns = run.ended_ns
         return run
@@ -118,15 +133,17 @@ class _Session:
                 cache_proved=found.cold if cache == "cold" else found.warm,
                 strategy=run.strategy,
                 fallback=run.fallback,
+                peak_bytes=run.peak_bytes,
                 idle_s=round((started_ns - before) / 1e9, 3) if before else None,
             )
         )
 
     def _prepare(self, variant: Variant, cache: Cache) -> Residency:
-        subject = self._subject
+        subject = self._baseline if variant == BASELINE and self._baseline is not None else self._subject
         if cache == "warm":
             return fill(subject.read if variant == "eager" else subject.weights)
-        left = evict(subject.everything)
+        other = self._baseline.everything if self._baseline is not None else ()
+        left = evict([*self._subject.everything, *other])
         if not left.cold and left.largest:
             self.remarks[f"most of what stayed in memory: {left.largest}; another process may have it mapped"] = None
         return left
