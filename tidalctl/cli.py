@@ -9,7 +9,22 @@ import typer.core
 from tidalctl import __version__
 from tidalctl.artifacts.errors import TidalError
 
-VERBS = ("build", "trace", "compile", "image", "run", "inspect", "plan", "verify", "bench", "replay", "serve", "ps", "stop")
+VERBS = (
+    "build",
+    "trace",
+    "compile",
+    "image",
+    "run",
+    "inspect",
+    "diff",
+    "plan",
+    "verify",
+    "bench",
+    "replay",
+    "serve",
+    "ps",
+    "stop",
+)
 TAKES_ARGUMENTS = ("build", "trace", "run", "verify", "bench")  # what stands after -- reaches the function
 # click's, which typer exports under no name, and keeps in one place or another by its version
 _UsageMistake: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
