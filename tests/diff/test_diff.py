@@ -92,10 +92,8 @@ NAMES = st.dictionaries(st.sampled_from(["a", "a.b", "c", "d.e.f"]), st.builds(I
 
 @given(NAMES, NAMES)
 def test_what_comes_one_way_goes_the_other(one: dict[str, ImportedModule], other: dict[str, ImportedModule]) -> None:
-    there, back = (
-        differences(a, b)
-        for a, b in ((changed(modules=one), changed(modules=other)), (changed(modules=other), changed(modules=one)))
-    )
+    facts = changed(modules=one), changed(modules=other)
+    there, back = differences(*facts), differences(*facts[::-1])
     assert sorted(x.seconds or 0 for x in there) == sorted(-(x.seconds or 0) for x in back)
     assert (there == []) == (one.keys() == other.keys())
 

@@ -43,9 +43,8 @@ def diff(
         if not found:
             typer.echo(f"the {after.kind}s don't differ in what a start hangs on")
     if found and exit_code:
-        raise CheckFailed(
-            f"{old} and {new} differ in {len(found)} points", "they are listed above; without --exit-code the exit code is 0"
-        )
+        hint = "they are listed above; without --exit-code the exit code is 0"
+        raise CheckFailed(f"{old} and {new} differ in {len(found)} points", hint)
 
 
 def _line(one: Difference) -> str:

@@ -102,10 +102,8 @@ def bundle_facts(manifest: Manifest, path: Path) -> Facts:
 def _environment(fingerprint: Fingerprint) -> dict[str, str]:
     """Return Python, platform, device and packages, by name."""
     fields: dict[str, Any] = msgspec.to_builtins(fingerprint)
-    packages = fields.pop("distributions")
-    return {name.replace("_", " "): value for name, value in fields.items()} | {
-        f"package {name}": value for name, value in packages.items()
-    }
+    packages = {f"package {name}": version for name, version in fields.pop("distributions").items()}
+    return {name.replace("_", " "): value for name, value in fields.items()} | packages
 
 
 def _kernels(path: Path) -> tuple[str, ...]:
