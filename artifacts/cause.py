@@ -139,6 +139,11 @@ class Cause(enum.Enum):
         """The name in reports, and the anchor of the paragraph in the docs."""
         return self.name.lower().replace("_", "-")
 
+    @classmethod
+    def by_code(cls, code: str) -> "Cause":
+        """Return the cause of a code."""
+        return cls[code.upper().replace("-", "_")]
+
     def of(self, **names: object) -> Reason:
         """The cause in one case, with the names that its text has fields for."""
         return Reason(code=self.code, text=self.value.format(**names))

@@ -198,7 +198,8 @@ def test_the_json_has_its_schema(tmp_path: Path) -> None:
     done = run_command(str(write_bundle(tmp_path, APP)), "--event", '{"letter": "b"}', "-n", "1", "--cache", "both", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
-    assert list(found) == ["schema", "machine", "bundle", "speedup", "samples"] and found["schema"] == 1
+    assert list(found) == ["schema", "machine", "bundle", "speedup", "medians", "verdicts", "samples"] and found["schema"] == 1
+    assert found["medians"]["cold"]["bundle"]["count"] == 1 and found["verdicts"] == []
     assert set(found["machine"]) == {"cpu", "vectors", "cores", "memory_bytes", "python", "torch", "kernel", "date"}
     assert found["machine"]["torch"] == "9.9.9"
     assert [(s["cache"], s["variant"]) for s in found["samples"]] == [

@@ -61,7 +61,9 @@ def test_two_lines_build_and_check(tmp_path: Path) -> None:
 
 def test_a_bundle_of_another_strategy_is_not_written(tmp_path: Path) -> None:
     write_project(tmp_path, {"app.py": APP.replace("    torch.manual_seed(3)\n", "")})
-    tidalctl("build", "app.py", "-e", "{}", "--require", "snapshot", cwd=tmp_path).one_error("unseeded", "no bundle", code=1)
+    tidalctl("build", "app.py", "-e", "{}", "--require", "snapshot", cwd=tmp_path).one_error(
+        "not-reproducible", "no bundle", code=1
+    )
     assert not (tmp_path / "app.bundle").exists()
 
 

@@ -79,7 +79,7 @@ class Workplace:
 
     def _caller(self, name: str, umask: int, **limits: tuple[int, int]) -> Caller:
         (self.folder / name).mkdir()
-        return Caller(self.folder / name, umask, {"XDG_RUNTIME_DIR": str(self.folder), "GIVEN": name}, limits)
+        return Caller(self.folder / name, umask, {"XDG_RUNTIME_DIR": str(self.folder), "GIVEN": name, **WITH_CRIU}, limits)
 
     def _read(self, text: str) -> None:
         (self.marks / "read").write_text(text)

@@ -3,10 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from conftest import Chain
 
 from tidalctl.image.criu import VARIABLE, find_criu
 
@@ -45,3 +47,24 @@ def as_nobody(command: Sequence[object], cwd: Path, env: Mapping[str, str]) -> s
         timeout=120,
         check=False,
     )
+
+
+def left(made: Chain) -> set[str]:
+    """Processes of restores and dumps of a bundle that are there, by their commands."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            command = Path("/proc", pid, "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if ("dumped_process" in command or "criu" in command) and str(made.folder) in command and state != "Z":
+            found.add(f"{pid} {command}")
+    return found
+
+
+def none_left(made: Chain) -> None:
+    until = time.monotonic() + 20
+    while (there := left(made)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not there

@@ -26,7 +26,8 @@ def read_budgets(
         raise TidalError(
             "--max-regression needs something to compare with", "give --baseline OLD.bundle, or the JSON of an earlier bench"
         )
-    ratios, other = (), None
+    ratios: tuple[float, ...] = ()
+    other = None
     if baseline is not None and baseline.is_dir():
         other = open_subject(baseline, argv, subject.plain.context)
     elif baseline is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 # options about what a template, or an image, has done already, and what they are where nobody gives them
 ORDINARY = {"eager": False, "verify": "stream", "ahead": None, "io": "auto", "prewarm": "auto"}
-IMAGE = os.path.join("image", "image.json")  # as tidalctl.image.manifest has it, which no start of a bundle without one imports
+IMAGE = "image"  # the folder, as tidalctl.image.manifest has it, which no start of a bundle without one imports
 
 
 def own_start_option(fields: dict[str, Any]) -> str | None:
@@ -52,7 +52,7 @@ def _from_image(fields: dict[str, Any], *, required: bool) -> tuple[int | None, 
         from tidalctl.artifacts.cause import Cause
 
         code, names = error.refusal
-        reason = Cause[code].of(**names)
+        reason = Cause.by_code(code).of(**names)
     if required:
         from tidalctl.artifacts.errors import StateNotUsed
 

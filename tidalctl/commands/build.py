@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from click.core import ParameterSource
 
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.commands.compile import compile as compile_verb
@@ -26,9 +25,9 @@ def build(**given: Any) -> None:
     """
     context: typer.Context = given.pop("context")
     settings = read_settings(Path.cwd())
-    sources = {name: context.get_parameter_source(name) for name in given}
+    said = {name for name in given if getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"}
     chosen = {
-        name: settings.options[name] if name in settings.options and sources[name] is not ParameterSource.COMMANDLINE else value
+        name: settings.options[name] if name in settings.options and name not in said else value
         for name, value in given.items()
     }
     target, events, output = chosen.pop("target"), chosen.pop("event"), chosen.pop("output")
@@ -68,11 +67,14 @@ def _check(bundle: Path, argv: tuple[str, ...], *, as_json: bool) -> None:
     import json
 
     from tidalctl.artifacts.bundle.directory import open_bundle
-    from tidalctl.artifacts.bundle.provenance import changed_files, project_of, read_provenance
+    from tidalctl.artifacts.bundle.provenance import ProjectChanged, changed_files, project_of, read_provenance
     from tidalctl.runtime.here import look_here
 
     manifest = open_bundle(bundle)
-    changed = changed_files(manifest, project_of(read_provenance(bundle), manifest))
+    try:
+        changed = changed_files(manifest, project_of(read_provenance(bundle), manifest))
+    except ProjectChanged:
+        changed = [manifest.function.source]
     place = look_here(bundle, manifest, argv)
     found = [f"{name} has changed" for name in changed] + list(place.refused) + [str(reason) for reason in place.mismatches]
     if as_json:

@@ -73,11 +73,10 @@ def _known(file: Path, table: Any) -> list[tuple[str, Any]]:
     return list(table.items())
 
 
-def _value(file: Path, key: str, value: Any) -> Any:
+def _value(file: Path, key: str, given: Any) -> Any:
     """Return what the option of a key would be. Events and checks may be tables, texts of JSON, or files relative to `file`."""
-    kind = KEYS[key][1]
-    if kind is list and isinstance(value, str | dict):
-        value = [value]
+    kind: Any = KEYS[key][1]
+    value: Any = [given] if kind is list and isinstance(given, str | dict) else given
     if not isinstance(value, kind):
         raise TidalError(f"{file}: {key} is not {WORDS[kind]}", f"for example: {key} = {_example(kind)}")
     if key in ("events", "check-events"):

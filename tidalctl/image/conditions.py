@@ -9,25 +9,25 @@ from tidalctl.image.criu import VARIABLE, find_criu, others_may_write
 from tidalctl.image.machine import changed_file, describe_machine
 from tidalctl.image.manifest import FOLDER, ImageManifest, bundle_digest, text_digest
 
-Refusal = tuple[str, dict[str, object]]  # the name of a cause, and the fields of its text
+Refusal = tuple[str, dict[str, object]]  # the code of a cause, and the fields of its text
 
 
 def image_mismatch(bundle: Path, manifest: ImageManifest, environ: Mapping[str, str]) -> Refusal | None:
     """Return the first condition that does not hold here, or None."""
     if bundle_digest(bundle) != manifest.bundle:
-        return "IMAGE_OF_OTHER_BUNDLE", {"what": "another bundle"}
+        return "image-of-other-bundle", {"what": "another bundle"}
     if os.path.realpath(bundle) != manifest.path:
-        return "IMAGE_OF_OTHER_BUNDLE", {"what": f"the bundle at {manifest.path}"}
+        return "image-of-other-bundle", {"what": f"the bundle at {manifest.path}"}
     here = describe_machine()
     if (other := next((name for name, value in manifest.machine.items() if here.get(name) != value), None)) is not None:
-        return "IMAGE_MACHINE_DIFFERS", {"what": other}
+        return "image-machine-differs", {"what": other}
     caller = {name: text_digest(value) for name, value in environ.items()}
     if (variable := other_variable(manifest.reads, manifest.environ, caller)) is not None:
-        return "IMAGE_ENVIRONMENT_DIFFERS", {"name": variable}
+        return "image-environment-differs", {"name": variable}
     if manifest.user not in (-1, os.getuid()):
-        return "IMAGE_USER_DIFFERS", {}
+        return "image-user-differs", {}
     if (file := changed_file(manifest.stamps)) is not None:
-        return "IMAGE_FILE_DIFFERS", {"file": file}
+        return "image-file-differs", {"file": file}
     return None
 
 
@@ -40,11 +40,11 @@ def untrusted_image(bundle: Path, manifest: ImageManifest) -> Refusal | None:
         )
         sizes = {name: os.stat(folder / name).st_size for name in manifest.files}
     except OSError as error:
-        return "IMAGE_SPOILED", {"file": os.path.basename(error.filename or "")}
+        return "image-spoiled", {"file": os.path.basename(error.filename or "")}
     if writable is not None:
-        return "IMAGE_WRITABLE", {"path": writable}
+        return "image-writable", {"path": writable}
     if (short := next((name for name, size in sizes.items() if size != manifest.files[name][0]), None)) is not None:
-        return "IMAGE_SPOILED", {"file": short}
+        return "image-spoiled", {"file": short}
     return None
 
 
@@ -52,7 +52,7 @@ def usable_criu(environ: Mapping[str, str]) -> str | Refusal:
     """Return the path of CRIU, or why there is none that this process may run."""
     criu = find_criu(environ)
     if criu is None:
-        return "IMAGE_NO_CRIU", {"variable": VARIABLE}
+        return "image-no-criu", {"variable": VARIABLE}
     if others_may_write(os.path.realpath(criu)):
-        return "IMAGE_WRITABLE", {"path": criu}
+        return "image-writable", {"path": criu}
     return criu

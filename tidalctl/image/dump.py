@@ -78,7 +78,7 @@ def _criu() -> str:
     criu = usable_criu(os.environ)
     if not isinstance(criu, str):
         code, fields = criu
-        raise NotDumped(Cause[code].of(**fields))
+        raise NotDumped(Cause.by_code(code).of(**fields))
     version = criu_version(criu)
     if version is None or version < OLDEST:
         said = ".".join(map(str, version)) if version else "of no version that it tells"
@@ -110,6 +110,7 @@ def _waiting_process(bundle: Path, environ: Mapping[str, str]) -> Iterator[tuple
                 raise NotDumped(Cause.TEMPLATE_FAILED.of(error=f"its process ended ({process.wait()})")) from None
             if "code" in told:
                 raise NotDumped(Reason(told["code"], told["text"]))
+            mine.recv(1)  # nothing: it has closed its end, and waits for orders
             yield process, told, os.fstat(orders).st_ino
         finally:
             os.close(orders)

@@ -57,10 +57,9 @@ def main() -> NoReturn:
     os.close(orders)
     if not address:  # who had it made is gone
         os._exit(1)
-    launcher = socket.socket(socket.AF_UNIX)
-    launcher.connect(address)
-    request, streams = receive(launcher)
-    launcher.set_inheritable(False)
+    with socket.socket(socket.AF_UNIX) as launcher:
+        launcher.connect(address)
+        request, streams = receive(launcher)
     become_user(int(request["user"]), int(request["group"]))
     take_scheduling(request["scheduling"])
     _make_fresh()

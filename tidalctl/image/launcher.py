@@ -51,7 +51,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
     try:
         manifest = read_manifest(bundle)
     except PermissionError:
-        raise NotRestored(("IMAGE_NOT_READABLE", {})) from None
+        raise NotRestored(("image-not-readable", {})) from None
     criu = usable_criu(os.environ)
     refusal = untrusted_image(bundle, manifest) or image_mismatch(bundle, manifest, os.environ)
     if refusal is not None or not isinstance(criu, str):
@@ -79,7 +79,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
             try:
                 send(connection, request, (0, 1, 2))
             except Gone as error:
-                raise NotRestored(("IMAGE_NOT_RESTORED", {"error": error})) from None
+                raise NotRestored(("image-not-restored", {"error": error})) from None
         return restoring.ended()
 
 
@@ -134,9 +134,9 @@ class _Restoring:
             try:
                 digest.update_mmap(self._folder / name)
             except OSError:
-                raise NotRestored(("IMAGE_SPOILED", {"file": name})) from None
+                raise NotRestored(("image-spoiled", {"file": name})) from None
             if digest.hexdigest() != self._manifest.files[name][1]:
-                raise NotRestored(("IMAGE_SPOILED", {"file": name}))
+                raise NotRestored(("image-spoiled", {"file": name}))
 
     def go(self) -> socket.socket:
         """Have the restored process set going. Returns its connection, or raises NotRestored."""
@@ -148,7 +148,7 @@ class _Restoring:
             if self._told in heard:
                 raise NotRestored(self._refusal(os.read(self._told, LONGEST)))
             if not heard:
-                raise NotRestored(("IMAGE_NOT_RESTORED", {"error": f"it took more than {RESTORED_WITHIN_S:.0f} s"}))
+                raise NotRestored(("image-not-restored", {"error": f"it took more than {RESTORED_WITHIN_S:.0f} s"}))
             connection, _ = self._listening.accept()
             pid, user, _ = _peer(connection)
             if user == os.getuid():
@@ -163,8 +163,8 @@ class _Restoring:
     def _refusal(self, said: bytes) -> Refusal:
         kind, text = said[:1], said[1:].decode(errors="replace")
         if kind == FORBIDDEN:
-            return "IMAGE_NAMESPACES_FORBIDDEN", {"error": text}
-        return "IMAGE_NOT_RESTORED", {"error": text if kind == FAILED else "it ended before it had the event"}
+            return "image-namespaces-forbidden", {"error": text}
+        return "image-not-restored", {"error": text if kind == FAILED else "it ended before it had the event"}
 
     def ended(self) -> int:
         """Return the exit code of the restored process when it has ended."""
@@ -201,7 +201,7 @@ def usable_here(bundle: Path, manifest: ImageManifest) -> "Reason | None":
     refusal = (
         criu if not isinstance(criu, str) else untrusted_image(bundle, manifest) or image_mismatch(bundle, manifest, os.environ)
     )
-    return Cause[refusal[0]].of(**refusal[1]) if refusal is not None else None
+    return Cause.by_code(refusal[0]).of(**refusal[1]) if refusal is not None else None
 
 
 def _peer(connection: socket.socket) -> tuple[int, int, int]:

@@ -5,7 +5,8 @@ import os
 
 NEWNS, NEWUSER, NEWPID = 0x00020000, 0x10000000, 0x20000000
 _MS_REC, _MS_PRIVATE = 0x4000, 0x40000
-_CAPABILITY_VERSION_3, _CAP_SYS_ADMIN = 0x20080522, 21
+_CAPABILITY_VERSION_3 = 0x20080522
+_NEEDED = 1 << 19 | 1 << 21  # CAP_SYS_PTRACE, CAP_SYS_ADMIN
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,10 +35,10 @@ def mount_proc() -> None:
 
 
 def may_do_all() -> bool:
-    """Whether this process is root with root's leave to make namespaces (CAP_SYS_ADMIN), and needs no user namespace for it."""
+    """Whether this process is root with the leave to make namespaces and to look into processes, and needs no user namespace."""
     with open("/proc/self/status", "rb") as file:
         effective = next((line for line in file if line.startswith(b"CapEff:")), b"CapEff: 0")
-    return os.geteuid() == 0 and bool(int(effective.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return os.geteuid() == 0 and int(effective.split()[1], 16) & _NEEDED == _NEEDED
 
 
 def become_user(user: int, group: int) -> None:
