@@ -113,8 +113,9 @@ class Cause(enum.Enum):
     IMAGE_OLD_CRIU = "{path} is CRIU {version}, and {oldest} or later is needed"
     IMAGE_NOT_DUMPED = "CRIU could not dump the process: {error}"
     IMAGE_HOLDS = "importing the function leaves {what} open, which no image holds"
-    IMAGE_COMPUTED = (
-        "importing the function computes with the processor's matrix tiles, and a restored process may not use them"
+    IMAGE_COMPUTED = "importing the function computes with {what}, and nothing may before the process is dumped"
+    IMAGE_ALL_VARIABLES_READ = (
+        "importing the function looks at all environment variables, and nobody has said which ones matter"
     )
     IMAGE_SECRET_READ = "importing the function reads {what}, and an image would hold it"
     IMAGE_NOT_READABLE = "the image is another user's, who keeps it to himself"

@@ -50,6 +50,7 @@ from tidalctl.compiler.code.source_times import source_times
 from tidalctl.compiler.script.writer import conditions_source
 from tidalctl.compiler.states import numbered_calls
 from tidalctl.compiler.traced_files import named_by_events
+from tidalctl.compiler.variables import environ_reads
 
 
 def write_files(
@@ -103,6 +104,8 @@ def write_files(
         fallbacks=fallbacks,
         dynamic=made.dynamic,
         answers=made.answers,
+        environ_reads=tuple(sorted(environ_reads(trace).variables)),
+        environ_all=bool(environ_reads(trace).all_by),
         needs=needs,
         pack=pack,
     )

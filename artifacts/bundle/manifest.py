@@ -211,9 +211,16 @@ class Manifest(Record, frozen=True):
     answers: tuple[Answer, ...] = ()
     further: tuple[HeldState, ...] = ()
     needs: tuple[NeededFile, ...] = ()
+    environ_reads: tuple[str, ...] = ()  # environment variables that were read before the handler, whatever the strategy
+    environ_all: bool = False  # something looked at all of them, and nobody has said which ones matter
     pack: str = ""  # digest of what stands before the code pack's first segment; empty where there is no pack
     format: str = FORMAT
     digest: str = ""
+
+    @property
+    def import_variables(self) -> frozenset[str]:
+        """Environment variables that imports may have read: whoever has imported the function serves those who have them the same."""
+        return frozenset((*self.environ_reads, *(name for state in self.held for name in state.guard.environ)))
 
     @property
     def held(self) -> tuple[HeldState, ...]:

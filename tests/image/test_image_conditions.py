@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Chain, chained, flip_bit, tidalctl
+from conftest import Chain, chained, flip_bit, python, tidalctl
 from support.criu import WITH_CRIU, needs_criu
 
 from tidalctl.artifacts.cause import Cause
@@ -314,3 +314,40 @@ def test_a_spoiled_image_is_never_executed(imaged: Chain, copied: Path, count: i
         shutil.copy2(saved, file)
     assert outcome(imaged.bundle) == "0"
     assert json.loads((image / "image.json").read_text())["digest"]
+
+
+def test_the_launcher_imports_little() -> None:
+    script = (
+        "import sys, tidalctl.image.launcher; print(sorted({'torch', 'msgspec', 'typer', 'numpy', 'asyncio'} & {*sys.modules}))"
+    )
+    assert python(script, cwd=Path("/")).ok().out == "[]\n"
+
+
+EAGER = """
+import os
+
+SEEN = @SEEN@
+
+
+def handler(event, context):
+    return SEEN
+"""
+
+
+@pytest.mark.parametrize(
+    ("seen", "cause"),
+    [("os.environ.get('GIVEN')", None), ("dict(os.environ).get('GIVEN')", Cause.IMAGE_ALL_VARIABLES_READ)],
+)
+@needs_criu
+def test_what_an_eager_functions_imports_read_is_compared_too(tmp_path: Path, seen: str, cause: Cause | None) -> None:
+    made = chained(tmp_path, EAGER.replace("@SEEN@", seen), {"n": 2}, GIVEN="traced")
+    made.env.update(WITH_CRIU)
+    done = tidalctl("image", made.bundle, cwd=tmp_path, env=made.env)
+    if cause is not None:
+        done.one_error(cause.code, code=1)
+        return
+    done.ok()
+    report = start(made, made.bundle)
+    assert (report["output"], report["start"]) == ("traced", "image")
+    report = start(made, made.bundle, GIVEN="other")
+    assert (report["output"], report["image_cause"]) == ("other", Cause.IMAGE_ENVIRONMENT_DIFFERS.code)

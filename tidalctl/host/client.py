@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tidalctl.artifacts.errors import TidalError
+from tidalctl.host.caller_properties import caller_properties
 from tidalctl.host.folder import LOCK, LOG, SERVING, SOCKET, connect, host_folder
-from tidalctl.host.process_limits import read_limits
 from tidalctl.host.wire import Gone, receive, send
 
 MANIFEST = "manifest.json"  # as artifacts.bundle.manifest has it, whose import takes longer than all of this
@@ -29,10 +29,7 @@ def run_kept(fields: Mapping[str, Any], keep_s: float, started_ns: int, entered_
         "keep_s": keep_s,
         "started_ns": started_ns,
         "entered_ns": entered_ns,
-        "directory": os.getcwd(),
-        "umask": _umask(),
-        "limits": read_limits(),
-        "environ": dict(os.environ),
+        **caller_properties(),
     }
     if not os.path.isfile(os.path.join(request["bundle"], MANIFEST)):
         return None  # an ordinary start says what is wrong
@@ -126,12 +123,6 @@ def _start_host(folder: Path, listening: socket.socket) -> None:
         )
     finally:
         os.close(log)
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 def _exit_code(status: int) -> int:

@@ -32,7 +32,7 @@ def set_dumpable(dumpable: bool) -> None:
 
 def environment_mismatch(manifest: Manifest, template: Mapping[str, str], caller: Mapping[str, str]) -> Reason | None:
     """Return the first variable that imports have read and that is not the caller's, or None."""
-    other = other_variable((name for state in manifest.held for name in state.guard.environ), template, caller)
+    other = other_variable(manifest.import_variables, template, caller, every=manifest.environ_all)
     return Cause.TEMPLATE_ENVIRONMENT_DIFFERS.of(name=other) if other is not None else None
 
 

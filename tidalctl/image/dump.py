@@ -55,7 +55,7 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
     partial = partial_name(beside)
     partial.mkdir(mode=0o700)
     try:
-        reads = {name for state in manifest.held for name in state.guard.environ}
+        reads = manifest.import_variables
         environ = {
             name: value for name, value in os.environ.items() if name in reads or name in ALLOWED or read_while_loading(name)
         }

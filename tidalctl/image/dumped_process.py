@@ -25,6 +25,7 @@ from tidalctl.image.user_namespace import become_user
 from tidalctl.runtime import answer as answers  # noqa: F401 - imported here, and by no restored process
 from tidalctl.runtime import start_report  # noqa: F401
 from tidalctl.runtime.process.exit import leave
+from tidalctl.runtime.weights.engine import NotStarted
 from tidalctl.runtime.weights.weight_stream import StreamOptions
 
 LONGEST_ADDRESS = 4096
@@ -39,10 +40,16 @@ def main() -> NoReturn:
         manifest = open_bundle(bundle)
         if (reason := secret_read(manifest)) is not None:
             raise NotForked(reason)
+        if manifest.environ_all:
+            raise NotForked(Cause.IMAGE_ALL_VARIABLES_READ.of())
         with asking_for_user() as asked:
             template, generators = ready_template(bundle, forked=True, streamed=StreamOptions(held=True))
         if _uses_tiles():
-            raise NotForked(Cause.IMAGE_COMPUTED.of())
+            raise NotForked(Cause.IMAGE_COMPUTED.of(what="the processor's matrix tiles"))
+    except NotStarted:
+        reason = Cause.IMAGE_COMPUTED.of(what="its weights")
+        send(told, {"code": reason.code, "text": reason.text})
+        os._exit(1)
     except NotForked as refused:
         send(told, {"code": refused.reason.code, "text": refused.reason.text})
         os._exit(1)
@@ -50,8 +57,7 @@ def main() -> NoReturn:
         reason = Cause.TEMPLATE_FAILED.of(error=error)
         send(told, {"code": reason.code, "text": reason.text})
         os._exit(1)
-    reads = sorted({name for state in manifest.held for name in state.guard.environ})
-    send(told, {"reads": reads, "files": read_at_import(bundle, manifest), "asked": bool(asked)})
+    send(told, {"reads": sorted(manifest.import_variables), "files": read_at_import(bundle, manifest), "asked": bool(asked)})
     told.close()
     address = os.read(orders, LONGEST_ADDRESS)  # here it is dumped, and here it is restored
     os.close(orders)

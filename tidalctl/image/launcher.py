@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from blake3 import blake3
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.host.process_limits import read_limits
+from tidalctl.host.caller_properties import caller_properties
 from tidalctl.host.wire import Gone, send
 from tidalctl.image.checked_ahead import CheckedAhead
 from tidalctl.image.conditions import Refusal, image_mismatch, untrusted_image, usable_criu
@@ -66,10 +66,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
             "start": "image",
             "started_ns": started_ns,
             "entered_ns": entered_ns,
-            "directory": os.getcwd(),
-            "umask": _umask(),
-            "limits": read_limits(),
-            "environ": dict(os.environ),
+            **caller_properties(),
             "scheduling": scheduling,
             "user": os.getuid(),
             "group": os.getgid(),
@@ -211,12 +208,6 @@ def _peer(connection: socket.socket) -> tuple[int, int, int]:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, user, group = struct.unpack("3i", credentials)
     return pid, user, group
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
 
 
 __all__ = ["NoImage", "NotRestored", "run_image"]

@@ -38,6 +38,10 @@ class Device(Protocol):
         """From the thread that computes: what it launches from now on sees the group's bytes."""
 
 
+class NotStarted(TidalError):
+    """Somebody waits for a weight of an engine that was not started yet."""
+
+
 class Engine:
     """Groups on their way to a device. `need` and `wait` raise what went wrong with a group, each time.
 
@@ -171,7 +175,7 @@ class Engine:
     def _refuse_held(self) -> None:
         """Nobody may wait for what nobody brings."""
         if not self._started:
-            raise TidalError("weights are read before the start", "leave what computes with them to init or the handler")
+            raise NotStarted("weights are read before the start", "leave what computes with them to init or the handler")
 
     def _note(self, index: int) -> None:
         """Compute is here: readers may go so much further."""
