@@ -23,6 +23,7 @@ BAR, TOP = 46, 112
 ROWS: tuple[tuple[Variant, str, str, int], ...] = (
     ("eager", "before", "plain Python", TOP),
     ("bundle", "after", "from the bundle", TOP + 116),
+    ("image", "image", "restored", TOP + 232),  # where the bench has one
 )
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
@@ -30,6 +31,7 @@ FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 KINDS = {
     "process start": ("process", "Python starts"),
     "imports": ("imports", "imports"),
+    "image": ("imports", "restored from image"),
     "init": ("state", "init"),
     "restore": ("state", "restore"),
     "compute": ("compute", "first forward"),
@@ -103,15 +105,18 @@ def text_width(text: str, size: float) -> float:
 
 
 def draw(samples: Sequence[Sample], cache: Cache, name: str, footnote: str) -> str:
-    starts = {variant: segments(of(samples, variant, cache)) for variant, *_ in ROWS}
-    ttfts = {variant: spread([s.ttft_s for s in of(samples, variant, cache)]).median for variant, *_ in ROWS}
+    rows = [row for row in ROWS if of(samples, row[0], cache)]
+    starts = {variant: segments(of(samples, variant, cache)) for variant, *_ in rows}
+    ttfts = {variant: spread([s.ttft_s for s in of(samples, variant, cache)]).median for variant, *_ in rows}
     step = tick_step(max(ttfts.values()))
     scale = (RIGHT - LEFT - 74) / max(ttfts.values())  # room for the time at the end of the longest bar
-    axis = ROWS[-1][3] + BAR + 68
+    axis = rows[-1][3] + BAR + 68
     height = axis + 66
     ratio = speedup(samples, cache) or 0.0
     state = "files read from disk (page cache evicted)" if cache == "cold" else "files in memory (warm page cache)"
     verdict = f"{ratio:.1f} times sooner" if ratio >= 1 else f"{1 / ratio:.1f} times later"
+    if image := speedup(samples, cache, "image"):
+        verdict += f", {image:.0f} times from its image"
     title = f"{name}: the first token, {verdict}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">',
@@ -126,7 +131,7 @@ def draw(samples: Sequence[Sample], cache: Cache, name: str, footnote: str) -> s
         parts.append(f'<line class="grid" x1="{x:.1f}" y1="{TOP - 22}" x2="{x:.1f}" y2="{axis - 18}"/>')
         label = f"{tick * step:g}{' s' if tick == ticks else ''}"
         parts.append(f'<text class="tick" x="{x:.1f}" y="{axis}" text-anchor="middle">{label}</text>')
-    for variant, when, how, y in ROWS:
+    for variant, when, how, y in rows:
         parts.append(f'<text class="name" x="{MARGIN}" y="{y + 20}">{when}</text>')
         parts.append(f'<text class="name2" x="{MARGIN}" y="{y + 38}">{how}</text>')
         parts.extend(bar(starts[variant], y, scale))

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import Chain, chained, flip_bit, python, tidalctl
 from support.criu import WITH_CRIU, needs_criu
+from support.imaged import APP, imaged_in
 
 from tidalctl.artifacts.cause import Cause
 from tidalctl.image import machine
@@ -22,46 +23,10 @@ from tidalctl.image.criu import VARIABLE, criu_version, find_criu
 from tidalctl.image.launcher import NotRestored, run_image
 from tidalctl.image.manifest import ImageManifest, NoImage, bundle_digest, read_manifest, text_digest, write_manifest
 
-APP = """
-import os
-
-import torch
-
-import tidalctl
-
-MODE = os.environ.get("APP_MODE", "usual")
-if MODE == "socket":
-    import socket
-    HELD = socket.socket()
-if MODE == "thread":
-    import threading, time
-    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
-if MODE == "raise":
-    raise ValueError("not now")
-if MODE == "user":
-    USER = os.getuid()
-if MODE == "tiles":
-    torch.ones(512, 512, dtype=torch.bfloat16).mm(torch.ones(512, 512, dtype=torch.bfloat16))
-
-
-@tidalctl.init(static=True)
-def load():
-    torch.manual_seed(3)
-    return torch.nn.Linear(64, 64)
-
-
-def handler(event, context):
-    with torch.no_grad():
-        return load()(torch.full((64, 64), float(event.get("n", 1)))).sum().item()
-"""
-
 
 @pytest.fixture(scope="module")
 def imaged(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = chained(tmp_path_factory.mktemp("imaged"), APP, {"n": 1})
-    made.env.update(WITH_CRIU)
-    tidalctl("image", made.bundle, cwd=made.folder, env=made.env).ok()
-    return made
+    return imaged_in(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -12,44 +12,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import TIDALCTL, Chain, chained, interruptible, tidalctl
-from support.criu import WITH_CRIU, left, needs_criu, none_left
+from conftest import TIDALCTL, Chain, interruptible, tidalctl
+from support.criu import left, needs_criu, none_left
+from support.imaged import imaged_in
 
 from tidalctl.artifacts.cause import Cause
 
 pytestmark = needs_criu
 
-APP = """
-import time
-
-import torch
-
-import tidalctl
-
-
-@tidalctl.init(static=True)
-def load():
-    torch.manual_seed(3)
-    return torch.nn.Linear(64, 64)
-
-
-def handler(event, context):
-    model = load()
-    with torch.no_grad():
-        for n in range(3):
-            time.sleep(event.get("wait", 0))
-            yield model(torch.full((64, 64), float(n))).sum().item()
-"""
 UNSHARE, ALLOWED, REFUSED = 272, 0x7FFF0000, 0x00050001  # a system call; what seccomp does: let it be, and EPERM
 NO_NEW_PRIVS, SECCOMP, FILTER = 38, 22, 2
 
 
 @pytest.fixture(scope="module")
 def imaged(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    made = chained(tmp_path_factory.mktemp("imaged"), APP, {"n": 1})
-    made.env.update(WITH_CRIU)
-    tidalctl("image", made.bundle, cwd=made.folder, env=made.env).ok()
-    return made
+    return imaged_in(tmp_path_factory.getbasetemp())
 
 
 def forbid_namespaces() -> None:
@@ -100,17 +77,18 @@ def test_a_dump_that_was_killed_is_made_again(imaged: Chain, tmp_path: Path) -> 
     process.wait()
     none_left(imaged)
     assert imaged.start({}, "--json", "--image", "require").report["output"] == imaged.plain({})
-    tidalctl("image", imaged.bundle, cwd=imaged.folder, env=imaged.env).ok()
+    tidalctl("image", imaged.bundle, "--ship", cwd=imaged.folder, env=imaged.env).ok()
     assert not [name for name in os.listdir(imaged.folder) if "partial" in name]
 
 
 @pytest.mark.parametrize("count", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_kills(imaged: Chain, count: int) -> None:
     """Of dump, launcher, and restored process, at random moments."""
-    draw, ended, expected = random.Random(7), Counter[str](), imaged.plain({})
+    draw, ended, expected = random.Random(7), Counter[str](), imaged.plain({"do": "slowly"})
     for _ in range(count):
         who = draw.choice(["launcher", "restored", "dump"] if count > 2 else ["launcher", "restored"])
-        words = ["image", imaged.bundle] if who == "dump" else ["run", imaged.bundle, "--event", '{"wait": 0.02}', "--json"]
+        slowly = '{"do": "slowly", "wait": 0.02}'
+        words = ["image", imaged.bundle, "--ship"] if who == "dump" else ["run", imaged.bundle, "--event", slowly, "--json"]
         process = subprocess.Popen(
             [*TIDALCTL, *map(str, words)],
             env={**os.environ, **imaged.env},
@@ -137,6 +115,6 @@ def test_kills(imaged: Chain, count: int) -> None:
         else:
             assert process.returncode == -signal.SIGKILL
             ended[f"{who} killed"] += 1
-        after = imaged.start({}, "--json").report
+        after = imaged.start({"do": "slowly"}, "--json").report
         assert after["output"] == expected, "the next one"
-    assert imaged.start({}, "--json", "--image", "require").report["output"] == expected
+    assert imaged.start({"do": "slowly"}, "--json", "--image", "require").report["output"] == expected

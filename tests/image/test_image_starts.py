@@ -11,92 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TIDALCTL, Chain, Done, chained, interruptible, tidalctl
-from support.criu import NOBODY, WITH_CRIU, as_nobody, needs_criu, none_left
+from conftest import TIDALCTL, Chain, Done, interruptible, tidalctl
+from support.criu import NOBODY, as_nobody, needs_criu, none_left
+from support.imaged import imaged_in
 
 from tidalctl.artifacts.cause import Cause
 
 pytestmark = needs_criu
 
-APP = """
-import multiprocessing
-import os
-import random
-import ssl
-import sys
-import tempfile
-import time
-import uuid
-
-import numpy
-import torch
-
-import tidalctl
-
-CONTEXT = ssl.create_default_context()
-NAMES = tempfile.gettempdir()
-MODE = os.environ.get("APP_MODE", "usual")
-
-
-@tidalctl.init(static=True)
-def load():
-    torch.manual_seed(3)
-    return torch.nn.Linear(64, 64)
-
-
-def drawn():
-    return [
-        random.random(),
-        numpy.random.rand(),
-        numpy.random.default_rng().random(),
-        uuid.uuid4().hex,
-        uuid.uuid1().hex,
-        ssl.RAND_bytes(8).hex(),
-        os.path.basename(tempfile.mktemp()),
-        multiprocessing.current_process().authkey.hex(),
-    ]
-
-
-def handler(event, context):
-    do = event.get("do")
-    if do == "raise":
-        raise ValueError("not this one")
-    if do == "exit":
-        sys.exit(3)
-    if do == "die":
-        os.kill(os.getpid(), signal_of(event))
-    if do == "wait":
-        yield "waits"
-        time.sleep(60)
-    if do == "read":
-        yield sys.stdin.read()
-    if do == "drawn":
-        yield drawn()
-    if do == "write":
-        with open(event["path"], "w") as file:
-            file.write("written")
-    if do == "who":
-        yield [os.getuid(), os.getgid(), os.getcwd(), os.environ.get("GIVEN"), sys.argv[1:]]
-    model = load()
-    with torch.no_grad():
-        yield [model(torch.full((64, 64), float(event.get("n", 1)))).sum().item(), torch.rand(1).item()]
-
-
-def signal_of(event):
-    return event.get("signal", 9)
-"""
-
 
 @pytest.fixture(scope="module")
 def imaged(tmp_path_factory: pytest.TempPathFactory) -> Chain:
-    folder = tmp_path_factory.mktemp("imaged")
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)  # for a start by another user
-    made = chained(folder, APP, {"n": 1})
-    made.env.update(WITH_CRIU)
-    tidalctl("image", made.bundle, "--ship", cwd=folder, env=made.env).ok()
-    return made
+    return imaged_in(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True)
@@ -187,6 +113,19 @@ def test_ten_at_once(imaged: Chain) -> None:
     with ThreadPoolExecutor(10) as pool:
         reports = [done.report for done in pool.map(lambda n: start(imaged, {"n": n}, "--json"), [1, 2] * 5)]
     assert [report["output"] for report in reports] == [imaged.plain({"n": n}) for n in [1, 2] * 5]
+
+
+@pytest.mark.slow
+def test_bench_and_plan_know_the_image(imaged: Chain) -> None:
+    options = ("--event", '{"n": 1}', "-n", "1", "--json")
+    found = tidalctl("bench", imaged.bundle, *options, cwd=imaged.folder, env=imaged.env).ok().report
+    assert [one["variant"] for one in found["samples"]] == ["eager", "bundle", "image"] and found["image_speedup"]["warm"] > 1
+    done = tidalctl("bench", imaged.bundle, *options, cwd=imaged.folder, env={**imaged.env, "LANG": "xx"}).ok()
+    assert [one["variant"] for one in done.report["samples"]] == ["eager", "bundle"]
+    assert "the bundle's image is not measured" in done.err and Cause.IMAGE_ENVIRONMENT_DIFFERS.code in done.err
+    tidalctl("compile", imaged.trace, "-o", "proved.bundle", "--image", "require", cwd=imaged.folder, env=imaged.env).ok()
+    planned = tidalctl("plan", "proved.bundle", "--json", cwd=imaged.folder, env=imaged.env).ok().report
+    assert any("restored from image" in better["what"] for better in planned["improvements"])
 
 
 def test_a_start_of_its_own_kind_does_without(imaged: Chain) -> None:

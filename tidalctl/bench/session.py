@@ -32,14 +32,16 @@ def measure(
     require: str | None = None,
     *,
     host: bool = False,
+    image: bool = False,
     baseline: Subject | None = None,
     more: Callable[[Measured, int], int] = lambda measured, rounds: 0,
 ) -> Measured:
     """Run `rounds` pairs for each state of the page cache. `say` is told before each process what comes.
 
     Runs from the bundle must make their state by the strategy that `require` names. With `host` each round over a warm cache has a
-    host's answers, too, and a later call in one process. With a `baseline` each round has a start from that bundle instead of the
-    plain function's. `more` says how many further rounds there are to be, after so many.
+    host's answers, too, and a later call in one process. With `image` each round has a start from the bundle's process image. With a
+    `baseline` each round has a start from that bundle instead of the plain function's. `more` says how many further rounds there are
+    to be, after so many.
     Raises FunctionError or TidalError where a process fails; one failure ends the bench.
     """
     with tempfile.TemporaryDirectory(prefix="tidalctl-bench-") as folder:
@@ -47,7 +49,7 @@ def measure(
         session = _Session(subject, argument, require, baseline)
         for cache in caches:
             with contextlib.ExitStack() as opened:  # a host maps the weights, which no cold start may find in memory
-                variants = (*VARIANTS, IMAGE) if subject.image else VARIANTS
+                variants = (*VARIANTS, IMAGE) if image else VARIANTS
                 if baseline is not None:
                     session.run("eager")  # what the others are held against
                     variants = (*variants[1:], BASELINE)

@@ -77,7 +77,7 @@ def bench(
     from tidalctl.bench.samples import CACHES, document
     from tidalctl.bench.session import measure
     from tidalctl.bench.subject import open_subject
-    from tidalctl.commands.bench_limits import read_budgets, refuse_exceeded, tell_pipeline
+    from tidalctl.commands.bench_limits import has_usable_image, read_budgets, refuse_exceeded, tell_pipeline
     from tidalctl.commands.one_event import one_event
     from tidalctl.function.context import parse_context
     from tidalctl.function.event import parse_event
@@ -94,7 +94,18 @@ def bench(
     size = sum(file.size for file in subject.manifest.files.values())
     more = lambda measured, done: wants_more(judge(measured, budgets, size), done, rounds)  # noqa: E731
     try:
-        measured = measure(subject, request, rounds, caches, show_progress, require, host=host, baseline=other, more=more)
+        measured = measure(
+            subject,
+            request,
+            rounds,
+            caches,
+            show_progress,
+            require,
+            host=host,
+            image=has_usable_image(bundle),
+            baseline=other,
+            more=more,
+        )
     finally:
         show_progress("")
     findings = judge(measured, budgets, size)

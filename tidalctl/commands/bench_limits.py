@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tidalctl.artifacts.cause import Cause
 from tidalctl.artifacts.errors import CheckFailed, TidalError, TooFewSamples
 from tidalctl.bench.budgets import Budgets, Finding, read_baseline
 from tidalctl.bench.ci_report import annotations, write_summary
@@ -43,6 +44,24 @@ def read_budgets(
         baseline=ratios,
     )
     return budgets, other
+
+
+def has_usable_image(bundle: Path) -> bool:
+    """Whether a start here can use the bundle's process image. Where there is one and it can't, a note says why."""
+    from tidalctl.image.launcher import NoImage, usable_here
+    from tidalctl.image.manifest import read_manifest
+
+    try:
+        reason = usable_here(bundle, read_manifest(bundle))
+    except PermissionError:
+        reason = Cause.IMAGE_NOT_READABLE.of()
+    except NoImage as error:
+        if error.found:
+            print(f"note: the bundle's image is not measured: {error}", file=sys.stderr)
+        return False
+    if reason is not None:
+        print(f"note: the bundle's image is not measured: {reason}", file=sys.stderr)
+    return reason is None
 
 
 def _percent(text: str) -> float:

@@ -6,14 +6,13 @@ files are those that it has open: their sizes and times are compared before, and
 
 import mmap
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tidalctl.runtime.weights.file_mapping import WeightsFile, read_ahead
 
 CHUNK = 4 * 2**20  # bytes, after which somebody may have asked to stop
-WINDOW = 8  # groups that are asked for beyond the one that is being checked
 _COUNT = struct.Struct("q")
 Group = Sequence[Any]  # name of the file, begin, end, and of each weight: offset, bytes, XXH3
 
@@ -35,11 +34,17 @@ class CheckedAhead:
         return bool(_COUNT.unpack_from(self._memory, _COUNT.size)[0])
 
     def work(
-        self, bundle: Path, image: Sequence[Path], touched: Mapping[str, Sequence[Sequence[int]]], groups: Sequence[Group]
+        self,
+        bundle: Path,
+        image: Sequence[Path],
+        touched: Mapping[str, Sequence[Sequence[int]]],
+        groups: Sequence[Group],
+        gone: Callable[[], bool],
     ) -> None:
         """Read the files of the image, then what was `touched` of each file (offset, bytes); then read and check groups of weights.
 
-        Returns when all is done, or when it is to stop.
+        Once it is to stop, what is not in memory yet is read on, since one reader has more of a disk than several have between them;
+        until the restored process is `gone`.
         """
         for file in map(WeightsFile, image):  # what is needed first has the disk for itself
             if file.resident() < file.size:
@@ -47,17 +52,18 @@ class CheckedAhead:
         for path, parts in touched.items():
             read_ahead(Path(path), [(offset, length) for offset, length in parts])
         files = {name: WeightsFile(bundle / name) for name in {group[0] for group in groups}}
-        absent = any(file.resident() < file.size for file in files.values())
-        for number, group in enumerate(groups):
-            if absent:
-                for name, begin, end, _ in groups[number : number + WINDOW]:
-                    read_ahead(bundle / name, [(begin, end - begin)])
-            if not self._right(files[group[0]], group[3]):
+        right = True
+        for number, (name, begin, end, weights) in enumerate(groups):
+            if self._stopped and gone():
                 return
-            _COUNT.pack_into(self._memory, 0, number + 1)
+            if not files[name].holds(begin, end):
+                files[name].read(begin, end - begin)
+            right = right and self._right(files[name], weights)
+            if right:
+                _COUNT.pack_into(self._memory, 0, number + 1)
 
     def _right(self, file: WeightsFile, weights: Sequence[tuple[int, int, str]]) -> bool:
-        """Whether weights are what the manifest says. False, too, where somebody has it stop, or the kernel can't read them."""
+        """Whether weights that are in memory are what the manifest says. False, too, where somebody has it stop."""
         from tidalctl.artifacts.hashing import weight_hasher
 
         for offset, nbytes, expected in weights:
@@ -65,10 +71,7 @@ class CheckedAhead:
             for begin in range(offset, offset + nbytes, CHUNK):
                 if self._stopped:
                     return False
-                length = min(CHUNK, offset + nbytes - begin)
-                if not file.holds(begin, begin + length):
-                    file.read(begin, length)
-                with file.view(begin, length) as chunk:
+                with file.view(begin, min(CHUNK, offset + nbytes - begin)) as chunk:
                     digest.update(chunk)
             if digest.hexdigest() != expected:
                 return False

@@ -30,8 +30,8 @@ class Restoration(NamedTuple):
     told: int
 
 
-def fork_first_process(restoration: Restoration, meanwhile: Callable[[], None]) -> int:
-    """Begin to restore, and do what there is to do `meanwhile`.
+def fork_first_process(restoration: Restoration, meanwhile: Callable[[Callable[[], bool]], None]) -> int:
+    """Begin to restore, and do what there is to do `meanwhile`, which is given what says whether all has ended.
 
     Returns the id of the process that ends with the restored one, and which that one ends with.
     """
@@ -48,7 +48,7 @@ def fork_first_process(restoration: Restoration, meanwhile: Callable[[], None]) 
         else:
             unshare(NEWPID | NEWUSER)
             map_user(0, user, 0, group)
-        parent, first = os.getpid(), os.fork()
+        first = os.fork()
         if not first:
             end_with_parent(signal.SIGKILL)
             mount_proc()
@@ -56,13 +56,20 @@ def fork_first_process(restoration: Restoration, meanwhile: Callable[[], None]) 
     except OSError as error:
         _tell(restoration, FORBIDDEN + str(error).encode())
         os._exit(1)
-    del parent
     for descriptor in {*restoration.inherited, restoration.go, restoration.told}:
         os.close(descriptor)
+    ended: list[int] = []
+
+    def gone() -> bool:
+        if not ended and os.waitpid(first, os.WNOHANG)[0]:
+            ended.append(first)
+        return bool(ended)
+
     try:
-        meanwhile()
+        meanwhile(gone)
     finally:
-        os.waitpid(first, 0)
+        if not ended:
+            os.waitpid(first, 0)
         os._exit(0)
 
 
