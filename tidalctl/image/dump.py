@@ -6,7 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from tidalctl.artifacts.bundle.directory import (
     remove,
     sync_tree,
 )
-from tidalctl.artifacts.bundle.manifest import BundleWeight
+from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.bundle.weight_groups import plan_groups
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.host.import_environment import read_while_loading
@@ -30,6 +30,7 @@ from tidalctl.image.criu import OLDEST, criu_version, dump_command
 from tidalctl.image.machine import describe_machine, stamp
 from tidalctl.image.manifest import FOLDER, ImageManifest, bundle_digest, text_digest, write_manifest
 from tidalctl.image.touched_pages import touched_parts
+from tidalctl.runtime.imports.read_ahead import libraries_touched
 
 ALLOWED = ("PATH", "HOME", "TMPDIR")  # that the dumped process has, besides what imports read and libraries look at
 
@@ -60,7 +61,7 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
             name: value for name, value in os.environ.items() if name in reads or name in ALLOWED or read_while_loading(name)
         }
         with _waiting_process(bundle.resolve(), environ) as (process, told, pipe):
-            image = _manifest(bundle, manifest.weights, process.pid, told, pipe, environ)
+            image = _manifest(bundle, manifest, process.pid, told, pipe, environ)
             _dump(dump_command(criu, process.pid, str(partial.absolute())))
         image = image._replace(files={path.name: [path.stat().st_size, _blake3(path)] for path in sorted(partial.iterdir())})
         write_manifest(partial, image)
@@ -120,7 +121,7 @@ def _waiting_process(bundle: Path, environ: Mapping[str, str]) -> Iterator[tuple
 
 
 def _manifest(
-    bundle: Path, weights: Sequence[BundleWeight], pid: int, told: Mapping[str, Any], pipe: int, environ: Mapping[str, str]
+    bundle: Path, manifest: Manifest, pid: int, told: Mapping[str, Any], pipe: int, environ: Mapping[str, str]
 ) -> ImageManifest:
     held = _open_files(pid, pipe)
     return ImageManifest(
@@ -135,12 +136,22 @@ def _manifest(
         machine=describe_machine(),
         stamps={path: stamp(path) for path in sorted({*_mapped_files(pid), *held, *told["files"]})},
         user=os.getuid() if told["asked"] else -1,
-        touched=touched_parts(pid, {os.path.realpath(bundle / weight.file) for weight in weights}),
+        touched=_touched(bundle, manifest, pid),
         groups=[
             [group.file, group.begin, group.end, [(weight.offset, weight.nbytes, weight.xxh3) for weight in group.weights]]
-            for group in plan_groups(weights)
+            for group in plan_groups(manifest.weights)
         ],
     )
+
+
+def _touched(bundle: Path, manifest: Manifest, pid: int) -> dict[str, list[tuple[int, int]]]:
+    """Return what a start touches of mapped files: what process `pid` has touched, and the traced process while it computed."""
+    weights = {os.path.realpath(bundle / weight.file) for weight in manifest.weights}
+    parts: dict[str, list[tuple[int, int]]] = touched_parts(pid, weights)
+    for path, traced in libraries_touched(bundle, manifest):
+        if traced is not None and str(path) in parts:
+            parts[str(path)] = [*parts[str(path)], *((offset, length) for offset, length in traced)]
+    return parts
 
 
 def _mapped_files(pid: int) -> set[str]:

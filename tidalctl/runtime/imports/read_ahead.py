@@ -52,8 +52,7 @@ class CodeReadAhead:
             if name not in weights and name != PACK:
                 read_ahead(self._bundle / name)
         yield
-        touched = provenance_fields(self._bundle, Touched).touched
-        asked = [(path, touched.get(name)) for name, path in found if path.suffix != ".py"]
+        asked = libraries_touched(self._bundle, self._manifest)
         asked += [(self._bundle / name, None) for name in self._manifest.files if name == PACK]
         for path, parts in sorted(asked, key=_length):
             read_ahead(path, parts)
@@ -62,6 +61,12 @@ class CodeReadAhead:
             for path in sources:
                 read_ahead(path)
                 yield
+
+
+def libraries_touched(bundle: Path, manifest: Manifest) -> list[tuple[Path, Parts | None]]:
+    """Return the shared libraries of a start, each with what the traced process touched of it; None is all of it."""
+    touched = provenance_fields(bundle, Touched).touched
+    return [(path, touched.get(name)) for name, path in _find(manifest.readahead) if path.suffix != ".py"]
 
 
 def _find(names: Iterable[str]) -> Iterator[tuple[str, Path]]:
