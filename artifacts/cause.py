@@ -117,6 +117,7 @@ class Cause(enum.Enum):
     IMAGE_ALL_VARIABLES_READ = (
         "importing the function looks at all environment variables, and nobody has said which ones matter"
     )
+    IMAGE_PROCESS_CHANGED = "importing the function changes {what}, which a restored process has of its caller"
     IMAGE_SECRET_READ = "importing the function reads {what}, and an image would hold it"
     IMAGE_NOT_READABLE = "the image is another user's, who keeps it to himself"
     IMAGE_WRITABLE = "others may write to {path}"

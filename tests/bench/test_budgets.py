@@ -65,7 +65,7 @@ def test_github_is_told_in_its_own_way(tmp_path: Path) -> None:
     findings = judge(SLOW, Budgets(ttft_s=1.0, size=10), size=1)
     assert list(annotations({}, "app.bundle", findings)) == []
     (line,) = annotations({"GITHUB_ACTIONS": "true"}, "app.bundle", findings)
-    assert line.startswith("::error title=tidalctl max-ttft::app.bundle: first output after ") and "%25" in line
+    assert line.startswith("::error title=tidalctl max-ttft::app.bundle: first output from the bundle after ") and "%25" in line
     summary = tmp_path / "summary.md"
     write_summary({"GITHUB_STEP_SUMMARY": str(summary)}, SLOW, findings)
     text = summary.read_text()

@@ -49,7 +49,7 @@ def test_two_lines_build_and_check(tmp_path: Path) -> None:
         "app.bundle",
         "app.trace",
     ]
-    assert "is what a build would give" in forked("build", "--check", "app.bundle", cwd=tmp_path).ok().out
+    assert "is what this source, these packages" in forked("build", "--check", "app.bundle", cwd=tmp_path).ok().out
     tidalctl("build", cwd=tmp_path).one_error("app.bundle", "--force")
     (tmp_path / "app.py").write_text(APP + "\n# changed\n")
     checked = forked("build", "--check", "app.bundle", "--json", cwd=tmp_path, env={"APP_MODE": "other"})
@@ -106,7 +106,7 @@ init = "app:load"
         ("[tool.tidalctl]\ntarget = ['a']\n", ("target is not a text",)),
         ("[tool.tidalctl]\nevents = [1]\n", ("an event is neither",)),
         ("[tool.tidalctl]\ninit = [1]\n", ("init is not a list of texts",)),
-        ("[tool.tidalctl]\nrequire = 'snap'\n", ("require is snap", "snapshot, script, replay")),
+        ("[tool.tidalctl]\nrequire = 'snap'\n", ("require = 'snap' is none of snapshot, script, replay",)),
         ("[tool.tidalctl\n", ("is not TOML",)),
         ("[tool]\ntidalctl = 3\n", ("not a table",)),
     ],

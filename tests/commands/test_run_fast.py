@@ -21,23 +21,31 @@ LINES = [
     ["a.bundle", "--verify=full", "--event", "{}", "--report", "r.html"],
     ["a.bundle", "--event", "{}", "--readahead", "1.5GiB"],
     ["a.bundle", "--event", "{}", "--require", "snapshot"],
+    ["a.bundle", "--event", "{}", "--image=off"],
     ["--eager", "a.bundle", "--event", "-", "--timeline", "t.json"],
     ["a.bundle", "--timeline=t.json", "--event", "e.json", "--", "--flag", "x"],
 ]
 
 
-def framework(line: list[str], monkeypatch: pytest.MonkeyPatch) -> RunOptions:
+def options(fields: dict[str, Any]) -> tuple[RunOptions, Any]:
+    """What a start is given, and whether it is to be from the image."""
+    rest = dict(fields)
+    image = rest.pop("image", "auto")
+    return RunOptions(**rest), image
+
+
+def framework(line: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[RunOptions, Any]:
     seen: list[dict[str, Any]] = []
-    monkeypatch.setattr(run, "start", lambda fields: seen.append(fields) or 0)
+    monkeypatch.setattr(run, "best_start", lambda fields: seen.append(fields) or 0)
     assert CliRunner().invoke(_app(), ["run", *line]).exit_code == 0
-    return RunOptions(**seen[0])
+    return options(seen[0])
 
 
 @pytest.mark.parametrize("line", LINES, ids=" ".join)
 def test_both_parsers_give_the_same_options(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     fields = run_fast.parse(line)
     assert fields is not None
-    assert RunOptions(**fields) == framework(line, monkeypatch)  # type: ignore[arg-type]
+    assert options(fields) == framework(line, monkeypatch)
 
 
 def test_load_bundle_takes_no_option_that_run_does_not_take(tmp_path: Path) -> None:
@@ -74,7 +82,7 @@ def test_all_verbs_show_their_event_and_what_they_work_on_alike() -> None:
     commands = typer.main.get_command(_app()).commands  # type: ignore[attr-defined]
     events = {option.metavar for command in commands.values() for option in command.params if "--event" in option.opts}
     shown = {option.metavar for command in commands.values() for option in command.params if option.opts[0].isidentifier()}
-    assert (events, shown) == ({"JSON|FILE|-"}, {"TARGET", "TRACE", "BUNDLE", "PATH", "ARRIVALS"})
+    assert (events, shown) == ({"JSON|FILE|-"}, {"TARGET", "[TARGET]", "TRACE", "BUNDLE", "PATH", "ARRIVALS", "OLD", "NEW"})
 
 
 def test_small_weights_have_a_size(decoder: Chain) -> None:

@@ -58,7 +58,7 @@ def changed(**fields: object) -> Facts:
 def test_imports_come_and_go_by_package() -> None:
     modules = {**OLD.modules, "pandas": ImportedModule(0.3, "app"), "pandas.core": ImportedModule(0.5, "pandas")}
     new = changed(modules=modules)
-    assert told(new) == [("import", "added", "pandas: 2 modules, 0.80 s, imported by app")]
+    assert told(new) == [("import", "added", "pandas: 2 modules, imported by app")]
     (found,) = differences(new, OLD)
     assert (found.sign, found.seconds) == ("removed", -0.8)
     assert differences(OLD, new)[0].seconds == 0.8
@@ -102,13 +102,13 @@ def test_real_artifacts(tmp_path: Path) -> None:
     old: Chain = chained(tmp_path / "old", APP)
     new: Chain = chained(tmp_path / "new", APP.replace("import torch\n", "import colorsys\nimport torch\n", 1))
     same = forked("diff", old.bundle, old.bundle, "--exit-code", cwd=tmp_path)
-    assert (same.code, same.out) == (0, "the bundles don't differ in what a start hangs on\n")
+    assert (same.code, same.out) == (0, "no difference: a start from one bundle does what a start from the other does\n")
     for one, other in ((old.bundle, new.bundle), (old.trace, new.trace)):
         done = forked("diff", one, other, "--exit-code", "--json", cwd=tmp_path)
         done.one_error("differ", code=1)
         found = json.loads(done.out.strip())["differences"]
         (imported,) = [each for each in found if each["subject"] == "import"]
-        assert imported["text"].startswith("colorsys, 0.0") and imported["text"].endswith("imported by app")
+        assert imported["text"] == "colorsys, imported by app" and 0 < imported["seconds"] < 1
         assert not [each for each in found if each["subject"] in ("weights", "kernels", "strategy")]
     forked("diff", old.bundle, old.trace, cwd=tmp_path).one_error("is a bundle", "is a trace")
     forked("diff", old.bundle, tmp_path / "none", cwd=tmp_path).one_error("no trace, bundle or bench")

@@ -33,9 +33,11 @@ SLOW = {
         for name in (
             "bench",
             "benchmarks",
+            "build",
             "compile",
             "concepts",
             "host",
+            "image",
             "ps",
             "replay",
             "run",

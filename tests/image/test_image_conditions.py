@@ -98,10 +98,22 @@ def test_a_manifest_is_read_as_it_was_written_or_not_at_all(bundle: Path) -> Non
     written = manifest(reads=["A"], stamps={"/a": [1, 2]})
     with pytest.raises(NoImage) as missing:
         read_manifest(bundle)
-    assert "there is none" in str(missing.value)
+    assert "there is no image/image.json" in str(missing.value)
     write_manifest(bundle / "image", written)
     assert read_manifest(bundle) == written
     text = (bundle / "image" / "image.json").read_text()
+    for name, value in (
+        ("files", None),
+        ("reads", [5]),
+        ("stamps", {"a\0b": []}),
+        ("machine", ["x"]),
+        ("pid", 1),
+        ("pid", "x"),
+        ("files", {"a": 3}),
+    ):
+        write_manifest(bundle / "image", written._replace(**{name: value}))
+        with pytest.raises(NoImage):
+            read_manifest(bundle)
     for spoiled in (
         "",
         "{",
@@ -153,6 +165,8 @@ def test_a_bundle_gets_no_image_where_there_is_no_criu(imaged: Chain, tmp_path: 
         ("socket", Cause.IMAGE_HOLDS),
         ("thread", Cause.THREADS_NOT_FORKED),
         ("raise", Cause.TEMPLATE_FAILED),
+        ("directory", Cause.IMAGE_PROCESS_CHANGED),
+        pytest.param("ignore", Cause.IMAGE_PROCESS_CHANGED, marks=pytest.mark.slow),
         ("tiles", Cause.IMAGE_COMPUTED),
     ],
 )
@@ -214,12 +228,12 @@ def test_criu_that_fails_is_an_ordinary_start(imaged: Chain, tmp_path: Path) -> 
 def test_show_says_whether_a_start_here_uses_it(imaged: Chain, copied: Path) -> None:
     told = tidalctl("image", imaged.bundle, "--show", "--json", cwd=imaged.folder, env=imaged.env).ok().report
     assert told["usable"] and told["image_bytes"] > 10**7
-    told = tidalctl("image", imaged.bundle, "--show", cwd=imaged.folder, env={**imaged.env, "LANG": "xx"}).ok()
-    assert "can't use it" in told.out and "LANG" in told.out
+    unusable = tidalctl("image", imaged.bundle, "--show", cwd=imaged.folder, env={**imaged.env, "LANG": "xx"})
+    unusable.one_error("can't use it", "LANG", code=1)
     assert "removed" in tidalctl("image", copied, "--remove", cwd=imaged.folder).ok().out
     assert "no image" in tidalctl("image", copied, "--remove", cwd=imaged.folder).ok().out
     tidalctl("image", copied, "--show", cwd=imaged.folder).one_error("no image", code=1)
-    tidalctl("run", copied, "-e", "{}", "--image", "require", cwd=imaged.folder).one_error("no image", "tidalctl image")
+    tidalctl("run", copied, "-e", "{}", "--image", "require", cwd=imaged.folder).one_error("no image", "tidalctl image", code=1)
 
 
 def outcome(bundle: Path) -> str:

@@ -81,23 +81,52 @@ def test_exit_codes_and_errors_are_those_of_an_ordinary_start(imaged: Chain) -> 
     for event in ({"do": "raise"}, {"do": "exit"}):
         ours, ordinary = start(imaged, event), imaged.start(event, "--image", "off")
         assert (ours.code, ours.out, ours.lines("error:")) == (ordinary.code, ordinary.out, ordinary.lines("error:"))
-    start(imaged, {"do": "die"}).one_error("killed by signal 9", "--image off")
+    assert start(imaged, {"do": "die"}).code == imaged.start({"do": "die"}, "--image", "off").code == -signal.SIGKILL
 
 
-def test_an_interrupt_ends_it(imaged: Chain) -> None:
-    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)):
-        process = subprocess.Popen(
-            [*TIDALCTL, "run", str(imaged.bundle), "--event", '{"do": "wait"}', "--image", "require"],
-            env={**os.environ, **imaged.env},
-            cwd=imaged.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            preexec_fn=interruptible,
-        )
-        assert process.stdout is not None and process.stdout.read(5) == b"waits"
-        time.sleep(0.2)  # so that it sleeps: Python does not see a signal that comes just before a system call
-        process.send_signal(number)
-        assert process.wait(timeout=30) == code
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGTERM, -signal.SIGTERM),
+        (signal.SIGKILL, -signal.SIGKILL),
+        (signal.SIGALRM, 1),  # which the handler catches: it exits, with 7
+    ],
+)
+def test_signals_reach_it(imaged: Chain, number: int, code: int) -> None:
+    process = subprocess.Popen(
+        [*TIDALCTL, "run", str(imaged.bundle), "--event", '{"do": "wait", "catch": [14]}', "--image", "require"],
+        env={**os.environ, **imaged.env},
+        cwd=imaged.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=interruptible,
+    )
+    assert process.stdout is not None and process.stdout.read(5) == b"waits"
+    time.sleep(0.2)  # so that it sleeps: Python does not see a signal that comes just before a system call
+    process.send_signal(number)
+    assert process.wait(timeout=30) == code
+
+
+def test_a_caller_that_waits_for_no_child_gets_its_answer(imaged: Chain) -> None:
+    words = ("run", imaged.bundle, "--event", "{}", "--image", "require", "--json")
+    ignored = lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN) and None  # noqa: E731
+    done = tidalctl(*words, cwd=imaged.folder, env=imaged.env, preexec_fn=ignored).ok()
+    assert done.report["output"] == imaged.plain({"n": 1})
+
+
+def test_a_closed_stream_is_an_ordinary_start(imaged: Chain) -> None:
+    words = " ".join([*TIDALCTL, "run", str(imaged.bundle), "-e", "'{}'"])
+    done = subprocess.run(
+        ["bash", "-c", f"{words} <&-"],
+        env={**os.environ, **imaged.env},
+        cwd=imaged.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, json.loads(done.stdout)) == (0, imaged.plain({"n": 1})[0]), done.stderr
+    assert "a standard stream is closed" in done.stderr
 
 
 def test_a_reader_that_is_gone_ends_it(imaged: Chain) -> None:

@@ -36,6 +36,10 @@ if MODE == "raise":
     raise ValueError("not now")
 if MODE == "user":
     USER = os.getuid()
+if MODE == "directory":
+    os.chdir("/usr")
+if MODE == "ignore":
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 if MODE == "tiles":
     torch.ones(512, 512, dtype=torch.bfloat16).mm(torch.ones(512, 512, dtype=torch.bfloat16))
 
@@ -68,6 +72,8 @@ def handler(event, context):
     if do == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if do == "wait":
+        for number in event.get("catch", []):
+            signal.signal(number, lambda *_: sys.exit(7))
         yield "waits"
         time.sleep(60)
     if do == "read":

@@ -53,7 +53,7 @@ def _findings(measured: Measured, budgets: Budgets, size: int) -> Iterator[Findi
     times = [sample.ttft_s for sample in ours]
     if budgets.ttft_s is not None and times:
         word, found = limit(times, budgets.ttft_s)
-        text = f"first output after {_interval(found, seconds_text)}, and {seconds_text(budgets.ttft_s)} is the most"
+        text = f"first output from the bundle after {_interval(found, seconds_text)}, and {seconds_text(budgets.ttft_s)} is the most"
         yield Finding("max-ttft", word, budgets.ttft_s, found, text)
     if budgets.regression is not None and times:
         if budgets.baseline:

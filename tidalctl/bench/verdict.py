@@ -47,17 +47,25 @@ def regression(ratios: Sequence[float], allowed: float) -> tuple[Word, Estimate]
     """Judge ratios of new to old, pair by pair, against an `allowed` growth (0.1: ten per cent).
 
     It is exceeded where the estimate is beyond it, and the whole interval beyond 1; it is kept where the whole interval keeps it.
-    Anything else is inconclusive, as are fewer than five pairs that don't all agree.
+    Anything else is inconclusive, as are fewer than five pairs.
     """
     found = estimate_ratio(ratios)
+    return _grown(found, allowed), found
+
+
+def _grown(found: Estimate, allowed: float) -> Word:
+    if found.count < FEWEST:
+        return "inconclusive"
     if found.middle > 1 + allowed and found.low > 1:
-        return "exceeded", found
-    return ("within" if found.high <= 1 + allowed else "inconclusive"), found
+        return "exceeded"
+    return "within" if found.high <= 1 + allowed else "inconclusive"
 
 
 def limit(values: Sequence[float], most: float) -> tuple[Word, Estimate]:
-    """Judge values against a limit: it is exceeded, or kept, where the whole interval says so."""
+    """Judge values against a limit: it is exceeded, or kept, where the whole interval says so. Fewer than five say nothing."""
     found = estimate(values)
+    if found.count < FEWEST:
+        return "inconclusive", found
     if found.low > most:
         return "exceeded", found
     return ("within" if found.high <= most else "inconclusive"), found
@@ -71,6 +79,4 @@ def shift(new: Sequence[float], old: Sequence[float], allowed: float) -> tuple[W
     few = min(len(new), len(old)) < FEWEST
     low, high = (logs[0], logs[-1]) if few else (logs[cut], logs[-1 - cut])
     found = Estimate(math.exp(statistics.median(logs)), math.exp(low), math.exp(high), min(len(new), len(old)))
-    if found.middle > 1 + allowed and found.low > 1:
-        return "exceeded", found
-    return ("within" if found.high <= 1 + allowed else "inconclusive"), found
+    return _grown(found, allowed), found

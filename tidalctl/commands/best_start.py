@@ -29,13 +29,14 @@ def best_start(fields: dict[str, Any]) -> int:
 
 def _from_image(fields: dict[str, Any], *, required: bool) -> tuple[int | None, tuple[str, str] | None]:
     """Return the exit code of a start from the image; or None, with the code and the text of the cause why there was none."""
-    from tidalctl.artifacts.errors import TidalError
+    from tidalctl.artifacts.errors import CheckFailed, TidalError
     from tidalctl.runtime.process.timeline import process_entered_ns, process_start_ns
 
     started, entered = process_start_ns(), process_entered_ns()
     if (option := own_start_option(fields)) is not None:
         if required:
             raise TidalError(f"--image require, and --{option} is for a start without one", f"leave out --{option}")
+        print(f"note: started without the image: --{option} is for a start without one", file=sys.stderr)
         return None, None
     from tidalctl.image.launcher import NoImage, NotRestored, run_image
 
@@ -47,7 +48,8 @@ def _from_image(fields: dict[str, Any], *, required: bool) -> tuple[int | None, 
             return None, None
         if not os.path.isfile(os.path.join(fields["bundle"], "manifest.json")):
             return None, None  # an ordinary start says what is wrong
-        raise TidalError(f"{fields['bundle']}: no image: {error}", f"make one: tidalctl image {fields['bundle']}") from None
+        what = error if error.found else "the bundle has none"
+        raise CheckFailed(f"no image: {what}", f"make one: tidalctl image {fields['bundle']}") from None
     except NotRestored as error:
         from tidalctl.artifacts.cause import Cause
 

@@ -85,7 +85,9 @@ def _check(bundle: Path, argv: tuple[str, ...], *, as_json: bool) -> None:
     if found:
         raise CheckFailed(f"{bundle} is not what a build would give now ({len(found)} differ)", "build it again: --force")
     if not as_json:
-        typer.echo(f"{bundle} is what a build would give now")
+        typer.echo(
+            f"{bundle} is what this source, these packages and this environment give (events and options are not compared)"
+        )
 
 
 def _parameters(verb: Any) -> dict[str, inspect.Parameter]:

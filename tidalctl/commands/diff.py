@@ -21,10 +21,10 @@ def diff(
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Say what two traces, bundles or benches differ in, and what that costs a start.
+    """Say what two artifacts differ in, and what it costs.
 
-    Imports that came or went with their seconds and who imports them; weights, kernels, conditions, files, strategy and causes; times.
-    Nothing is run.
+    Of traces, bundles, or benches: imports that came or went with their seconds and who imports them; weights, kernels,
+    conditions, files, strategy and causes; times. Nothing is run.
     """
     before, after = read_facts(old), read_facts(new)
     if before.kind != after.kind:
@@ -38,16 +38,19 @@ def diff(
             )
         )
     else:
+        imports = [one.seconds for one in found if one.subject == "import" and one.seconds is not None]
+        if len(imports) > 1:
+            typer.echo(f"imports take {sum(imports):+.2f} s, as the traces saw it")
         for one in found:
             typer.echo(_line(one))
         if not found:
-            typer.echo(f"the {after.kind}s don't differ in what a start hangs on")
+            typer.echo(f"no difference: a start from one {after.kind} does what a start from the other does")
     if found and exit_code:
         hint = "they are listed above; without --exit-code the exit code is 0"
         raise CheckFailed(f"{old} and {new} differ in {len(found)} points", hint)
 
 
 def _line(one: Difference) -> str:
-    seconds = f"{one.seconds:+.2f} s" if one.seconds is not None else ""
+    seconds = f"{one.seconds:+.3f} s" if one.seconds is not None else ""
     size = f"{'+' if one.bytes > 0 else '-'}{size_text(abs(one.bytes))}" if one.bytes else ""
     return f"{SIGNS[one.sign]} {one.subject:<10}{seconds or size:>10}  {printable(one.text)}"

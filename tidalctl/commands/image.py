@@ -23,7 +23,9 @@ def image(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Make the process image of a bundle: a process that has imported the function, on disk.
+    """Make, show or remove the process image of a bundle.
+
+    That is a process that has imported the function, on disk.
 
     CRIU 4.1 or later has to be there (on PATH, or named by TIDALCTL_CRIU), and root makes the image. A start restores it, as any
     user, where machine, packages and environment are those that it was made with; else it is an ordinary start, and says why.
@@ -65,7 +67,7 @@ def make_for_compile(bundle: Path, wanted: UseImage, prove: Callable[[], ImagePr
             raise
         typer.echo(f"  {error.message}", err=True)
         return None
-    typer.echo(f"  image: {size_text(size)}, from which a start on this machine has its imports done", err=True)
+    typer.echo(f"  image     {size_text(size)}: a start on this machine has its imports done", err=True)
     return size
 
 
@@ -87,7 +89,7 @@ def _show(bundle: Path, *, as_json: bool) -> None:
     try:
         manifest = read_manifest(bundle)
     except NoImage as error:
-        raise CheckFailed(f"{bundle}: no image: {error}", f"make one: tidalctl image {bundle}") from None
+        raise CheckFailed(f"no image: {error}", f"make one: tidalctl image {bundle}") from None
     reason = usable_here(bundle, manifest)
     size = sum(size for size, _ in manifest.files.values())
     fields = {
@@ -100,8 +102,11 @@ def _show(bundle: Path, *, as_json: bool) -> None:
         "reads": manifest.reads,
         "files": len(manifest.stamps),
     }
-    said = "a start here uses it" if reason is None else f"a start here can't use it: {reason}"
-    _tell(fields, f"image of {size_text(size)}: {said}", as_json=as_json)
+    if reason is None or as_json:
+        _tell(fields, f"image of {size_text(size)}: a start here uses it", as_json=as_json)
+    if reason is not None:
+        hint = "put that right, or make it anew here: tidalctl image " + str(bundle)
+        raise CheckFailed(f"image of {size_text(size)}: a start here can't use it: {reason}", hint)
 
 
 def _tell(fields: dict[str, Any], text: str, *, as_json: bool) -> None:

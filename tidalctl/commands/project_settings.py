@@ -68,8 +68,9 @@ def _known(file: Path, table: Any) -> list[tuple[str, Any]]:
         raise TidalError(f"{file}: tool.tidalctl is not a table", "write [tool.tidalctl], and the keys below it")
     for key in table:
         if key not in KEYS:
-            near = near_names(key, KEYS) or list(KEYS)
-            raise TidalError(f"{file}: [tool.tidalctl] has no key {key}", f"did you mean: {', '.join(near)}")
+            near = near_names(key, KEYS)
+            hint = f"did you mean: {', '.join(near)}" if near else f"the keys are: {', '.join(KEYS)}"
+            raise TidalError(f"{file}: [tool.tidalctl] has no key {key}", hint)
     return list(table.items())
 
 
@@ -92,7 +93,10 @@ def _value(file: Path, key: str, given: Any) -> Any:
             return CHOICES[key](value)
         except ValueError:
             choices = ", ".join(choice.value for choice in CHOICES[key])
-            raise TidalError(f"{file}: {key} is {value}", f"it is one of: {choices}") from None
+            raise TidalError(
+                f"{file}: {key} = {value!r} is none of {choices}",
+                f"write one of them: {key} = {next(iter(CHOICES[key])).value!r}",
+            ) from None
     return Path(file.parent, value) if key == "output" else value
 
 

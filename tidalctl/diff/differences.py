@@ -62,9 +62,8 @@ def _packages(
         importer = next((here[name].importer for name in names if here[name].importer.partition(".")[0] != package), "")
         some = package in there
         what = f"{package}: {len(names)}{' more' if some and sign == 'added' else ''} modules" if len(names) > 1 else names[0]
-        took = f", {sum(known):.2f} s" if known else ""
         by = f", imported by {importer}" if importer else ""
-        yield Difference("import", sign, f"{what}{took}{by}", seconds=factor * sum(known) if known else None)
+        yield Difference("import", sign, f"{what}{by}", seconds=factor * sum(known) if known else None)
 
 
 def _weights(old: Facts, new: Facts) -> Iterator[Difference]:

@@ -62,7 +62,6 @@ class Facts(Record, frozen=True):
 
 class _Imports(msgspec.Struct, frozen=True):
     imports: dict[str, ImportedModule] = {}
-    start: dict[str, float] = {}
 
 
 def read_facts(path: Path) -> Facts:
@@ -95,7 +94,6 @@ def bundle_facts(manifest: Manifest, path: Path) -> Facts:
         files={name: file.size for name, file in manifest.files.items()},
         strategy=manifest.strategy,
         causes=tuple(f"{lost.part}: {lost.cause} ({lost.code})" for lost in manifest.fallbacks),
-        times={f"compile's proof: {name.removesuffix('_s')}": seconds for name, seconds in noted.start.items()},
     )
 
 

@@ -57,7 +57,7 @@ class CheckedAhead:
             if self._stopped and gone():
                 return
             if not files[name].holds(begin, end):
-                files[name].read(begin, end - begin)
+                files[name].read(begin, min(end, files[name].size) - begin)
             right = right and self._right(files[name], weights)
             if right:
                 _COUNT.pack_into(self._memory, 0, number + 1)

@@ -19,7 +19,7 @@ from tidalctl.host.import_reads import read_at_import
 from tidalctl.host.ready_template import NotForked, ready_template
 from tidalctl.host.wire import receive, send
 from tidalctl.host.worker import answer
-from tidalctl.image.scheduling import take_scheduling
+from tidalctl.image.scheduling import own_settings, take_scheduling
 from tidalctl.image.secrets_read import secret_read
 from tidalctl.image.user_namespace import become_user
 from tidalctl.runtime import answer as answers  # noqa: F401 - imported here, and by no restored process
@@ -42,8 +42,11 @@ def main() -> NoReturn:
             raise NotForked(reason)
         if manifest.environ_all:
             raise NotForked(Cause.IMAGE_ALL_VARIABLES_READ.of())
+        before = own_settings()
         with asking_for_user() as asked:
             template, generators = ready_template(bundle, forked=True, streamed=StreamOptions(held=True))
+        if (changed := next((name for name, value in own_settings().items() if value != before[name]), None)) is not None:
+            raise NotForked(Cause.IMAGE_PROCESS_CHANGED.of(what=changed))
         if _uses_tiles():
             raise NotForked(Cause.IMAGE_COMPUTED.of(what="the processor's matrix tiles"))
     except NotStarted:

@@ -38,6 +38,14 @@ def fork_first_process(restoration: Restoration, meanwhile: Callable[[Callable[[
     launcher = os.getpid()
     if pid := os.fork():
         return pid
+    try:
+        _wait_beside(restoration, meanwhile, launcher)
+    finally:  # nothing of the launcher's goes on in here
+        os._exit(1)
+
+
+def _wait_beside(restoration: Restoration, meanwhile: Callable[[Callable[[], bool]], None], launcher: int) -> None:
+    """Make the namespaces and their first process, and end with it."""
     _end_with(launcher)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)  # the launcher passes them on to the restored process
@@ -52,10 +60,11 @@ def fork_first_process(restoration: Restoration, meanwhile: Callable[[Callable[[
         if not first:
             end_with_parent(signal.SIGKILL)
             mount_proc()
-            _restore(restoration)
     except OSError as error:
         _tell(restoration, FORBIDDEN + str(error).encode())
         os._exit(1)
+    if not first:
+        _restore(restoration)
     for descriptor in {*restoration.inherited, restoration.go, restoration.told}:
         os.close(descriptor)
     ended: list[int] = []
@@ -88,7 +97,11 @@ def _restore(restoration: Restoration) -> NoReturn:
     for descriptor in restoration.inherited:
         os.close(descriptor)
     if os.read(restoration.go, 1):
-        os.kill(restoration.pid, signal.SIGCONT)
+        try:
+            os.kill(restoration.pid, signal.SIGCONT)
+        except OSError as error:
+            _tell(restoration, FAILED + str(error).encode())
+            os._exit(1)
         _tell(restoration, ENDED + STATUS.pack(_ended(restoration.pid)))
     os._exit(0)
 

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -30,7 +31,27 @@ if TYPE_CHECKING:
     from tidalctl.artifacts.cause import Reason
 
 RESTORED_WITHIN_S = 30.0
-PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
+# what is this process's own: its children, what stops it, and faults of its code
+NOT_PASSED_ON = frozenset(
+    getattr(signal, f"SIG{name}")
+    for name in (
+        "KILL",
+        "STOP",
+        "TSTP",
+        "TTIN",
+        "TTOU",
+        "CHLD",
+        "PIPE",
+        "SEGV",
+        "BUS",
+        "FPE",
+        "ILL",
+        "ABRT",
+        "TRAP",
+        "SYS",
+        "XFSZ",
+    )
+)
 
 
 class NotRestored(Exception):
@@ -42,12 +63,17 @@ class NotRestored(Exception):
 
 
 def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> int:
-    """Answer an event with the fields of RunOptions from the bundle's image. Returns the exit code.
+    """Answer an event with the fields of RunOptions from the bundle's image. Returns the exit code, or ends by the same signal.
 
-    Raises NotRestored where this process has to answer itself, before anything was answered. NoImage where there is none. A process
-    that was killed by a signal that was passed on to it ends this one likewise.
+    Raises NotRestored where this process has to answer itself, before anything was answered. NoImage where there is none.
     """
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        raise NotRestored(("image-not-restored", {"error": "a standard stream is closed, and can't be handed on"}))
     bundle = Path(fields["bundle"])
+    try:
+        caller = {**caller_properties(), "scheduling": read_scheduling()}
+    except OSError as error:  # the working directory is gone
+        raise NotRestored(("image-not-restored", {"error": error})) from None
     try:
         manifest = read_manifest(bundle)
     except PermissionError:
@@ -56,7 +82,6 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
     refusal = untrusted_image(bundle, manifest) or image_mismatch(bundle, manifest, os.environ)
     if refusal is not None or not isinstance(criu, str):
         raise NotRestored(refusal or criu)  # type: ignore[arg-type]
-    scheduling = read_scheduling()
     with _Restoring(bundle, manifest, criu) as restoring:
         restoring.check_digests()
         connection = restoring.go()
@@ -66,8 +91,7 @@ def run_image(fields: Mapping[str, Any], started_ns: int, entered_ns: int) -> in
             "start": "image",
             "started_ns": started_ns,
             "entered_ns": entered_ns,
-            **caller_properties(),
-            "scheduling": scheduling,
+            **caller,
             "user": os.getuid(),
             "group": os.getgid(),
             "checked": restoring.stop_ahead(),
@@ -96,6 +120,7 @@ class _Restoring:
         os.write(give_order, address)
         command = restore_command(criu, str(self._folder), orders, manifest.pipe)
         self._ahead = CheckedAhead()
+        child_ended = signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # or nobody could wait for a child
         restoration = Restoration(command, [orders], manifest.pid, go, told)
         image = [self._folder / name for name in manifest.files]
         work = functools.partial(self._ahead.work, bundle, image, manifest.touched, manifest.groups)
@@ -103,9 +128,9 @@ class _Restoring:
         for descriptor in (orders, give_order, go, told):
             os.close(descriptor)
         self._restored = 0  # process id
-        self._passed_on: set[int] = set()
-        heard = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]
-        self._handlers = {number: signal.signal(number, self._pass_on) for number in heard}
+        heard = [n for n in signal.valid_signals() - NOT_PASSED_ON if signal.getsignal(n) != signal.SIG_IGN]
+        self._handlers = {signal.SIGCHLD: child_ended}
+        self._handlers |= {number: signal.signal(number, self._pass_on) for number in heard}
 
     def __enter__(self) -> "_Restoring":
         return self
@@ -171,21 +196,18 @@ class _Restoring:
         if said[:1] != ENDED:
             raise TidalError("the restored process is gone", "see whether the event has had effects, and run it again")
         code = os.waitstatus_to_exitcode(STATUS.unpack(said[1:])[0])
-        if -code in self._passed_on:
-            signal.signal(-code, signal.SIG_DFL)
+        if code < 0:  # as it ended, so does this process
+            with suppress(OSError):
+                signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
-        if code < 0:
-            hint = "whether it is so without the image, too: run with --image off"
-            raise TidalError(f"the function's process was killed by signal {-code}", hint)
         return code
 
     def _pass_on(self, number: int, frame: object) -> None:
         if self._restored:
-            self._passed_on.add(number)
             os.kill(self._restored, number)
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
-        else:
+        elif number not in (signal.SIGCONT, signal.SIGWINCH, signal.SIGURG):
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
 

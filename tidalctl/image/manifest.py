@@ -82,6 +82,28 @@ def note_start(bundle: Path, ready_s: float | None) -> None:
     write_manifest(bundle / FOLDER, read_manifest(bundle)._replace(ready_s=ready_s))
 
 
+def _is_sound(manifest: ImageManifest) -> bool:
+    """Whether all fields are of the kinds that are written. What they say is compared elsewhere."""
+    texts = [manifest.path, manifest.bundle, manifest.criu, *manifest.reads]
+    tables = (manifest.files, manifest.environ, manifest.machine, manifest.stamps, manifest.touched)
+    if not all(isinstance(table, dict) for table in tables) or not isinstance(manifest.reads, list):
+        return False
+    texts += [*manifest.environ.values(), *manifest.machine.values(), *(digest for _, digest in manifest.files.values())]
+    numbers = [manifest.pid, manifest.pipe, manifest.user, *(size for size, _ in manifest.files.values())]
+    numbers += [number for stamp in manifest.stamps.values() for number in stamp]
+    numbers += [number for parts in manifest.touched.values() for part in parts for number in part]
+    paths = [manifest.path, *manifest.stamps, *manifest.touched, *manifest.files]
+    numbers += [
+        number for _, begin, end, weights in manifest.groups for number in (begin, end, *(n for w in weights for n in w[:2]))
+    ]
+    return (
+        all(isinstance(text, str) for text in texts)
+        and all(isinstance(number, int) and -1 <= number < 2**62 for number in numbers)
+        and not any("\0" in path for path in paths)
+        and manifest.pid > 1
+    )
+
+
 def read_manifest(bundle: Path) -> ImageManifest:
     """Return the manifest of a bundle's image. Raises NoImage, or PermissionError."""
     try:
@@ -92,8 +114,11 @@ def read_manifest(bundle: Path) -> ImageManifest:
         fields = json.loads(body)
         if fields.pop("format") != "tidalctl image" or fields.pop("schema") != SCHEMA:
             raise NoImage(f"{MANIFEST} has another schema than this tidalctl reads", found=True)
-        return ImageManifest(**fields)
+        manifest = ImageManifest(**fields)
+        if not _is_sound(manifest):
+            raise NoImage(f"{MANIFEST} holds what tidalctl never writes", found=True)
+        return manifest
     except (FileNotFoundError, NotADirectoryError):
-        raise NoImage("there is none", found=os.path.isdir(bundle / FOLDER)) from None
+        raise NoImage(f"there is no {FOLDER}/{MANIFEST}", found=os.path.isdir(bundle / FOLDER)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NoImage(f"{MANIFEST} can't be read: {error}", found=True) from None

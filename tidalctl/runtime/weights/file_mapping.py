@@ -118,7 +118,7 @@ class WeightsFile:
 def read_ahead(path: Path, parts: Iterable[tuple[int, int]] | None = None) -> None:
     """Have a file, or parts of it (offset, length), brought into the page cache, without waiting for that. One that is gone is not."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return
     try:
