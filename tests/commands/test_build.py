@@ -59,6 +59,7 @@ def test_two_lines_build_and_check(tmp_path: Path) -> None:
     assert any("APP_MODE" in text for text in report["differences"])
 
 
+@pytest.mark.slow
 def test_a_bundle_of_another_strategy_is_not_written(tmp_path: Path) -> None:
     write_project(tmp_path, {"app.py": APP.replace("    torch.manual_seed(3)\n", "")})
     tidalctl("build", "app.py", "-e", "{}", "--require", "snapshot", cwd=tmp_path).one_error(

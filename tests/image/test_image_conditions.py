@@ -181,6 +181,7 @@ def test_what_no_image_holds_is_named(imaged: Chain, copied: Path, mode: str, ca
 
 
 @needs_criu
+@pytest.mark.slow
 def test_a_secret_that_imports_read_is_not_put_into_an_image(tmp_path: Path) -> None:
     made = chained(tmp_path, APP.replace("APP_MODE", "APP_TOKEN"), {"n": 1})
     tidalctl("image", made.bundle, cwd=tmp_path, env=WITH_CRIU).one_error(Cause.IMAGE_SECRET_READ.code, "APP_TOKEN", code=1)
@@ -315,7 +316,10 @@ def handler(event, context):
 
 @pytest.mark.parametrize(
     ("seen", "cause"),
-    [("os.environ.get('GIVEN')", None), ("dict(os.environ).get('GIVEN')", Cause.IMAGE_ALL_VARIABLES_READ)],
+    [
+        ("os.environ.get('GIVEN')", None),
+        pytest.param("dict(os.environ).get('GIVEN')", Cause.IMAGE_ALL_VARIABLES_READ, marks=pytest.mark.slow),
+    ],
 )
 @needs_criu
 def test_what_an_eager_functions_imports_read_is_compared_too(tmp_path: Path, seen: str, cause: Cause | None) -> None:
