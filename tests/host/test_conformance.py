@@ -21,7 +21,7 @@ from process_properties import (
     two_at_once,
     until,
 )
-from support.criu import CRIU, WITH_CRIU
+from support.criu import DUMPS, WITH_CRIU
 from support.http_host import http_host
 
 from tidalctl.artifacts.cause import Cause
@@ -29,7 +29,7 @@ from tidalctl.artifacts.cause import Cause
 # ways of importing the function, chosen by marks in the file system, and the starts that are made of each
 MARKS = {"forked": ["draw"], "seeded": ["seed"], "spawned": ["thread", "draw"], "spawned, seeded": ["thread", "seed"]}
 FORKED = ("keep first", "keep spare", "keep fork", "keep changed", "http spare", "http fork")
-IMAGE = ("image",) if CRIU else ()
+IMAGE = ("image",) if DUMPS else ()
 SPAWNED = ("keep first", "keep spare", "keep spawn", "keep changed", "http spare", "http spawn", "http changed")
 KINDS = {
     "forked": ("run", "moved", *IMAGE, *FORKED),

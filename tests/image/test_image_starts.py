@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import TIDALCTL, Chain, Done, interruptible, tidalctl
-from support.criu import NOBODY, as_nobody, needs_criu, none_left
+from support.criu import NOBODY, as_nobody, needs_criu, needs_user_namespaces, none_left
 from support.imaged import imaged_in
 
 from tidalctl.artifacts.cause import Cause
@@ -61,6 +61,7 @@ def test_the_process_is_the_callers(imaged: Chain, tmp_path: Path) -> None:
     assert read.out.startswith("given\n")
 
 
+@needs_user_namespaces
 def test_another_user_starts_it_without_privileges(imaged: Chain, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     command = [*TIDALCTL, "run", imaged.bundle, "--image", "require", "--event"]

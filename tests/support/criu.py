@@ -15,7 +15,18 @@ from tidalctl.image.criu import VARIABLE, find_criu
 MADE = Path(__file__).parents[2] / "build" / "criu" / "criu"
 CRIU = find_criu({**os.environ, **({VARIABLE: str(MADE)} if MADE.exists() else {})})
 WITH_CRIU = {VARIABLE: CRIU or ""}
-needs_criu = pytest.mark.skipif(CRIU is None or os.getuid() != 0, reason="no CRIU here (make criu), or not root")
+
+
+def _answers(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+DUMPS = CRIU is not None and os.getuid() == 0 and _answers(CRIU, "check") and _answers("unshare", "-m", "true")
+needs_criu = pytest.mark.skipif(not DUMPS, reason="no CRIU here (make criu), not root, or the system allows no dump")
+needs_user_namespaces = pytest.mark.skipif(
+    not (DUMPS and _answers("setpriv", "--reuid", "65534", "--clear-groups", "unshare", "-U", "true")),
+    reason="no user namespaces here",
+)
 NOBODY = 65534
 
 # In a mount namespace of its own: whatever of the interpreter lies in a folder of root's can be reached by everybody.
