@@ -8,7 +8,7 @@ from small_projects import small_projects
 
 
 @pytest.mark.parametrize(
-    ("count", "parts"), [(3, 8), pytest.param(300, 6, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])]
+    ("count", "parts"), [(2, 8), pytest.param(300, 6, marks=[pytest.mark.slow, pytest.mark.timeout(4 * 3600)])]
 )
 def test_bundles_of_small_projects_answer_as_the_plain_function_does(tmp_path: Path, count: int, parts: int) -> None:
     assert_most_restored(verdicts_on(tmp_path, small_projects(parts=parts), count))

@@ -119,6 +119,7 @@ def test_a_run_answers_as_plainly(experts: Chain, on_gpu: Path, io: str, seconds
     assert found["slabs"], "weights went to the device"
 
 
+@pytest.mark.slow
 def test_what_the_handler_writes_while_loading_stays_written(experts: Chain, on_gpu: Path) -> None:
     event = {"prompt": [3, 1, 4], "overwrite": [1, 5, 9], "tokens": 2}
     assert run(on_gpu, event, "--verify", "off", seconds=3.0).report["output"] == experts.plain(event)

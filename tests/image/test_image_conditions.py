@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from conftest import Chain, chained, flip_bit, python, tidalctl
+from sample_artifacts import write_bundle
 from support.criu import WITH_CRIU, needs_criu
 from support.imaged import APP, imaged_in
 
 from tidalctl.artifacts.cause import Cause
+from tidalctl.host.process_properties import environment_mismatch
 from tidalctl.image import machine
 from tidalctl.image.conditions import image_mismatch, untrusted_image, usable_criu
 from tidalctl.image.criu import VARIABLE, criu_version, find_criu
@@ -163,8 +165,8 @@ def test_a_bundle_gets_no_image_where_there_is_no_criu(imaged: Chain, tmp_path: 
     ("mode", "cause"),
     [
         ("socket", Cause.IMAGE_HOLDS),
-        ("thread", Cause.THREADS_NOT_FORKED),
-        ("raise", Cause.TEMPLATE_FAILED),
+        pytest.param("thread", Cause.THREADS_NOT_FORKED, marks=pytest.mark.slow),
+        pytest.param("raise", Cause.TEMPLATE_FAILED, marks=pytest.mark.slow),
         ("directory", Cause.IMAGE_PROCESS_CHANGED),
         pytest.param("ignore", Cause.IMAGE_PROCESS_CHANGED, marks=pytest.mark.slow),
         ("tiles", Cause.IMAGE_COMPUTED),
@@ -322,6 +324,7 @@ def handler(event, context):
     ],
 )
 @needs_criu
+@pytest.mark.slow
 def test_what_an_eager_functions_imports_read_is_compared_too(tmp_path: Path, seen: str, cause: Cause | None) -> None:
     made = chained(tmp_path, EAGER.replace("@SEEN@", seen), {"n": 2}, GIVEN="traced")
     made.env.update(WITH_CRIU)
@@ -334,3 +337,12 @@ def test_what_an_eager_functions_imports_read_is_compared_too(tmp_path: Path, se
     assert (report["output"], report["start"]) == ("traced", "image")
     report = start(made, made.bundle, GIVEN="other")
     assert (report["output"], report["image_cause"]) == ("other", Cause.IMAGE_ENVIRONMENT_DIFFERS.code)
+
+
+def test_variables_that_imports_read_are_compared_whatever_the_strategy(tmp_path: Path) -> None:
+    eager = write_bundle(tmp_path / "one", strategy="eager", environ_reads=("GIVEN",))
+    assert eager.import_variables == {"GIVEN"}
+    for manifest, other in ((eager, {"GIVEN": "x"}), (write_bundle(tmp_path / "two", environ_all=True), {"ANY": "x"})):
+        found = environment_mismatch(manifest, {}, other)
+        assert found is not None and next(iter(other)) in found.text
+        assert environment_mismatch(manifest, other, {**other, "PWD": "/"}) is None

@@ -68,6 +68,7 @@ def test_a_full_disk_leaves_the_bundle_as_it_was(imaged: Chain, tmp_path: Path) 
     assert done.stdout.split() == [f"{tmp_path}:", "app.bundle", f"{tmp_path}/app.bundle:", *there]
 
 
+@pytest.mark.slow
 def test_a_dump_that_was_killed_is_made_again(imaged: Chain, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [*TIDALCTL, "image", str(imaged.bundle)], env={**os.environ, **imaged.env}, stderr=subprocess.DEVNULL
@@ -81,7 +82,8 @@ def test_a_dump_that_was_killed_is_made_again(imaged: Chain, tmp_path: Path) -> 
     assert not [name for name in os.listdir(imaged.folder) if "partial" in name]
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [50])
 def test_kills(imaged: Chain, count: int) -> None:
     """Of dump, launcher, and restored process, at random moments."""
     draw, ended, expected = random.Random(7), Counter[str](), imaged.plain({"do": "slowly"})

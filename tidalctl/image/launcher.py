@@ -33,24 +33,8 @@ if TYPE_CHECKING:
 RESTORED_WITHIN_S = 30.0
 # what is this process's own: its children, what stops it, and faults of its code
 NOT_PASSED_ON = frozenset(
-    getattr(signal, f"SIG{name}")
-    for name in (
-        "KILL",
-        "STOP",
-        "TSTP",
-        "TTIN",
-        "TTOU",
-        "CHLD",
-        "PIPE",
-        "SEGV",
-        "BUS",
-        "FPE",
-        "ILL",
-        "ABRT",
-        "TRAP",
-        "SYS",
-        "XFSZ",
-    )
+    signal.Signals[f"SIG{name}"]
+    for name in "KILL STOP TSTP TTIN TTOU CHLD PIPE SEGV BUS FPE ILL ABRT TRAP SYS XFSZ".split()  # noqa: SIM905 - one line
 )
 
 
