@@ -111,6 +111,8 @@ def test_kills(imaged: Chain, count: int) -> None:
             if process.returncode == 0 and who != "dump":
                 assert json.loads(out.splitlines()[-1])["output"] == expected
                 ended["right"] += 1
+            elif process.returncode == -signal.SIGKILL:  # as the restored process ended
+                ended["restored killed"] += 1
             elif who != "dump":
                 assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1, err
                 ended["error"] += 1

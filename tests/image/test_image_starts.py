@@ -148,10 +148,10 @@ def test_ten_at_once(imaged: Chain) -> None:
 @pytest.mark.slow
 def test_bench_and_plan_know_the_image(imaged: Chain) -> None:
     options = ("--event", '{"n": 1}', "-n", "1", "--json")
-    found = tidalctl("bench", imaged.bundle, *options, cwd=imaged.folder, env=imaged.env).ok().report
+    found = json.loads(tidalctl("bench", imaged.bundle, *options, cwd=imaged.folder, env=imaged.env).ok().out)
     assert [one["variant"] for one in found["samples"]] == ["eager", "bundle", "image"] and found["image_speedup"]["warm"] > 1
     done = tidalctl("bench", imaged.bundle, *options, cwd=imaged.folder, env={**imaged.env, "LANG": "xx"}).ok()
-    assert [one["variant"] for one in done.report["samples"]] == ["eager", "bundle"]
+    assert [one["variant"] for one in json.loads(done.out)["samples"]] == ["eager", "bundle"]
     assert "the bundle's image is not measured" in done.err and Cause.IMAGE_ENVIRONMENT_DIFFERS.code in done.err
     tidalctl("compile", imaged.trace, "-o", "proved.bundle", "--image", "require", cwd=imaged.folder, env=imaged.env).ok()
     planned = tidalctl("plan", "proved.bundle", "--json", cwd=imaged.folder, env=imaged.env).ok().report
