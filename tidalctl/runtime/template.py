@@ -152,6 +152,10 @@ class Template:
         self._handler = self._imported((), eager=False)
         self._set_by_imports = environ_changes(before, os.environ)
 
+    def forget_variable(self, name: str) -> None:
+        """Leave a variable that imports have set to whoever is answered: what they made of it was the user's of the time."""
+        self._set_by_imports.pop(name, None)
+
     def _imported(self, argv: tuple[str, ...] | None, *, eager: bool) -> Handler:
         strategy = self.event_strategy
         self.imports.install(
