@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import Chain
 
-from tidalctl.image.criu import VARIABLE, find_criu
+from tidalctl.image.criu import VARIABLE, dump_command, find_criu
 
 MADE = Path(__file__).parents[2] / "build" / "criu" / "criu"
 CRIU = find_criu({**os.environ, **({VARIABLE: str(MADE)} if MADE.exists() else {})})
@@ -21,12 +22,22 @@ def _answers(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
 
 
-DUMPS = CRIU is not None and os.getuid() == 0 and _answers(CRIU, "check") and _answers("unshare", "-m", "true")
+def _dumps() -> bool:
+    """Whether a process can be dumped and restored here: tried on one that sleeps."""
+    if CRIU is None or os.getuid() != 0 or not _answers("unshare", "-m", "true"):
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(["sleep", "100"], stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/")
+        dumped = _answers(*dump_command(CRIU, process.pid, folder))
+        process.kill()
+        process.wait()
+        where = ["--images-dir", folder, "--work-dir", "/proc", "--restore-detached", "--unprivileged"]
+        return dumped and _answers("unshare", "-p", "-m", "-f", "--mount-proc", CRIU, "restore", *where)
+
+
+DUMPS = _dumps()
 needs_criu = pytest.mark.skipif(not DUMPS, reason="no CRIU here (make criu), not root, or the system allows no dump")
-needs_user_namespaces = pytest.mark.skipif(
-    not (DUMPS and _answers("setpriv", "--reuid", "65534", "--clear-groups", "unshare", "-U", "true")),
-    reason="no user namespaces here",
-)
 NOBODY = 65534
 
 # In a mount namespace of its own: whatever of the interpreter lies in a folder of root's can be reached by everybody.
@@ -58,6 +69,12 @@ def as_nobody(command: Sequence[object], cwd: Path, env: Mapping[str, str]) -> s
         timeout=120,
         check=False,
     )
+
+
+needs_user_namespaces = pytest.mark.skipif(
+    not DUMPS or as_nobody(["unshare", "-U", sys.executable, "-P", "-c", "import tidalctl"], Path("/"), {}).returncode != 0,
+    reason="nobody has user namespaces here, or can't reach this interpreter",
+)
 
 
 def left(made: Chain) -> set[str]:
