@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from tidalctl import __version__
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import file_digest
 from tidalctl.artifacts.bundle.manifest import (
     DYNAMIC_INIT,
-    MANIFEST,
     PREWARM,
     PROVENANCE,
     SCHEMA,

@@ -8,10 +8,10 @@ import shutil
 import stat
 from pathlib import Path
 
-from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, Manifest, decode_manifest
+from tidalctl.artifacts.bundle import IMAGE_FOLDER, MANIFEST
+from tidalctl.artifacts.bundle.manifest import PROVENANCE, Manifest, decode_manifest
 from tidalctl.artifacts.errors import COMPILE_AGAIN, ArtifactError, Corrupt, NotAnArtifact, PathEscapes, Truncated
 
-IMAGE_FOLDER = "image"  # has a manifest of its own
 CHUNK = 4 * 2**20
 
 

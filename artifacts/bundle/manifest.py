@@ -17,7 +17,6 @@ from tidalctl.artifacts.records import Fingerprint, Function, Record, digest_jso
 
 SCHEMA = 14
 FORMAT = "tidalctl.bundle"
-MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 SKELETON = "skeleton.pickle"
 PREWARM = "prewarm.json"

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from tidalctl.artifacts.bundle.manifest import MANIFEST
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.errors import TidalError
 
 HEAD = 4096  # bytes, in which a page says whose it is

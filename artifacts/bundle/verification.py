@@ -7,8 +7,9 @@ from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import CHUNK, open_bundle, unlisted_files
-from tidalctl.artifacts.bundle.manifest import MANIFEST, BundleWeight, Manifest, decode_manifest, encode_manifest
+from tidalctl.artifacts.bundle.manifest import BundleWeight, Manifest, decode_manifest, encode_manifest
 from tidalctl.artifacts.bundle.weights_file import ALIGNMENT, DTYPES, PAD, check_header, kept_address
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, PathEscapes, Truncated
 from tidalctl.artifacts.hashing import weight_hasher

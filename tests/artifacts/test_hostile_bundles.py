@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from sample_artifacts import MUTATIONS, WEIGHTS, change, fixed, mutations, outcome, paths, sha256_of, values, write_bundle
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import check_file, open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST, SCHEMA, BundleFile, Manifest, decode_manifest, encode_manifest, seal
+from tidalctl.artifacts.bundle.manifest import SCHEMA, BundleFile, Manifest, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.bundle.weights_file import check_header, plan_shards
 from tidalctl.artifacts.errors import ArtifactError, Corrupt, NewerSchema, OlderSchema, PathEscapes, Truncated
 from tidalctl.artifacts.records import canonical_json, digest_json

@@ -21,8 +21,9 @@ from conftest import interruptible, python, tidalctl
 from small_bundle import write_bundle
 from typer.testing import CliRunner
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST, PROVENANCE, BundleFile, encode_manifest, seal
+from tidalctl.artifacts.bundle.manifest import PROVENANCE, BundleFile, encode_manifest, seal
 from tidalctl.artifacts.errors import CheckFailed, FunctionError, TidalError
 from tidalctl.bench import processes, session
 from tidalctl.bench.subject import open_subject

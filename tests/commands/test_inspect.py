@@ -12,8 +12,9 @@ from conftest import tidalctl
 from sample_artifacts import EVENT, sample_records, write_bundle, write_trace
 from typer.testing import CliRunner
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST, SCHEMA, encode_manifest, seal
+from tidalctl.artifacts.bundle.manifest import SCHEMA, encode_manifest, seal
 from tidalctl.artifacts.errors import CheckFailed, Corrupt, NewerSchema, NotAnArtifact, TidalError
 from tidalctl.artifacts.trace import records as tr
 from tidalctl.commands.inspect import inspect

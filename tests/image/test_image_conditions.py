@@ -40,7 +40,7 @@ def copied(imaged: Chain, tmp_path: Path) -> Path:
 def manifest(**fields: Any) -> ImageManifest:
     usual: dict[str, Any] = {
         "path": "",
-        "bundle": "", "criu": "4.1", "pid": 100, "pipe": 7, "files": {}, "reads": [], "environ": {},
+        "bundle": "", "pid": 100, "pipe": 7, "files": {}, "reads": [], "environ": {},
         "machine": machine.describe_machine(), "stamps": {}, "user": -1, "touched": {}, "groups": [],
     }  # fmt: skip
     return ImageManifest(**{**usual, **fields})

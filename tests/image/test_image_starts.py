@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import TIDALCTL, Chain, Done, interruptible, tidalctl
 from support.criu import NOBODY, as_nobody, needs_criu, needs_user_namespaces, none_left
-from support.imaged import imaged_in
+from support.imaged import imaged_in, open_to_all
 
 from tidalctl.artifacts.cause import Cause
 
@@ -63,6 +63,7 @@ def test_the_process_is_the_callers(imaged: Chain, tmp_path: Path) -> None:
 
 @needs_user_namespaces
 def test_another_user_starts_it_without_privileges(imaged: Chain, tmp_path: Path) -> None:
+    open_to_all(imaged.folder)
     tmp_path.chmod(0o777)
     command = [*TIDALCTL, "run", imaged.bundle, "--image", "require", "--event"]
     done = as_nobody([*command, json.dumps({"do": "who"})], tmp_path, imaged.env)

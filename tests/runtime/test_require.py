@@ -12,16 +12,8 @@ import torch
 from conftest import Chain, Done, forked, python, tidalctl
 from sample_artifacts import fingerprint, sha256_of, write_bundle
 
-from tidalctl.artifacts.bundle.manifest import (
-    MANIFEST,
-    PACK,
-    PROVENANCE,
-    BundleFile,
-    Fallback,
-    decode_manifest,
-    encode_manifest,
-    seal,
-)
+from tidalctl.artifacts.bundle import MANIFEST
+from tidalctl.artifacts.bundle.manifest import PACK, PROVENANCE, BundleFile, Fallback, decode_manifest, encode_manifest, seal
 from tidalctl.artifacts.bundle.provenance import changed_sources
 from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.artifacts.errors import StateNotUsed

@@ -93,12 +93,17 @@ def handler(event, context):
 """
 
 
+def open_to_all(folder: Path) -> None:
+    """Let everybody enter a folder, for a start by another user. A pytest that starts closes the folder that all share again."""
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.getuid() and path != Path("/"):
+            path.chmod(path.stat().st_mode | 0o055)
+
+
 @functools.cache
 def made(folder: Path) -> Chain:
     """Make the function's bundle and its image in a folder that everybody may enter."""
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)  # for a start by another user
+    open_to_all(folder)
     chain = chained(folder, APP, {"n": 1})
     chain.env.update(WITH_CRIU)
     tidalctl("image", chain.bundle, "--ship", cwd=folder, env=chain.env).ok()

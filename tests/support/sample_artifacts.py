@@ -14,8 +14,8 @@ import msgspec
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.manifest import (
-    MANIFEST,
     PROVENANCE,
     SCHEMA,
     BundleFile,

@@ -9,8 +9,9 @@ import msgspec
 
 import tidalctl
 from tidalctl.artifacts import errors
-from tidalctl.artifacts.bundle.directory import IMAGE_FOLDER, open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST, Manifest
+from tidalctl.artifacts.bundle import IMAGE_FOLDER, MANIFEST
+from tidalctl.artifacts.bundle.directory import open_bundle
+from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.bundle.provenance import project_of, read_provenance
 from tidalctl.bench.page_cache import cached_files, with_bytecode
 from tidalctl.bench.processes import PlainFunction

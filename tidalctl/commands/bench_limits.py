@@ -48,8 +48,8 @@ def read_budgets(
 
 def has_usable_image(bundle: Path) -> bool:
     """Whether a start here can use the bundle's process image. Where there is one and it can't, a note says why."""
-    from tidalctl.image.launcher import NoImage, usable_here
-    from tidalctl.image.manifest import read_manifest
+    from tidalctl.image.launcher import usable_here
+    from tidalctl.image.manifest import NoImage, read_manifest
 
     try:
         reason = usable_here(bundle, read_manifest(bundle))

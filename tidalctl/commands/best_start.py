@@ -4,9 +4,10 @@ import os
 import sys
 from typing import Any
 
+from tidalctl.artifacts.bundle import IMAGE_FOLDER, MANIFEST
+
 # options about what a template, or an image, has done already, and what they are where nobody gives them
 ORDINARY = {"eager": False, "verify": "stream", "ahead": None, "io": "auto", "prewarm": "auto"}
-IMAGE = "image"  # the folder, as tidalctl.image.manifest has it, which no start of a bundle without one imports
 
 
 def own_start_option(fields: dict[str, Any]) -> str | None:
@@ -18,7 +19,7 @@ def best_start(fields: dict[str, Any]) -> int:
     """Answer with the fields of RunOptions and `image`, whichever parser they came from. Returns the exit code."""
     wanted = fields.pop("image", "auto")
     refused = None
-    if wanted == "require" or (wanted == "auto" and os.path.lexists(os.path.join(fields["bundle"], IMAGE))):
+    if wanted == "require" or (wanted == "auto" and os.path.lexists(os.path.join(fields["bundle"], IMAGE_FOLDER))):
         code, refused = _from_image(fields, required=wanted == "require")
         if code is not None:
             return code
@@ -38,7 +39,8 @@ def _from_image(fields: dict[str, Any], *, required: bool) -> tuple[int | None, 
             raise TidalError(f"--image require, and --{option} is for a start without one", f"leave out --{option}")
         print(f"note: started without the image: --{option} is for a start without one", file=sys.stderr)
         return None, None
-    from tidalctl.image.launcher import NoImage, NotRestored, run_image
+    from tidalctl.image.launcher import NotRestored, run_image
+    from tidalctl.image.manifest import NoImage
 
     try:
         return run_image(fields, started, entered), None
@@ -46,7 +48,7 @@ def _from_image(fields: dict[str, Any], *, required: bool) -> tuple[int | None, 
         if not required:
             print(f"note: started without the image: {error}", file=sys.stderr)
             return None, None
-        if not os.path.isfile(os.path.join(fields["bundle"], "manifest.json")):
+        if not os.path.isfile(os.path.join(fields["bundle"], MANIFEST)):
             return None, None  # an ordinary start says what is wrong
         what = error if error.found else "the bundle has none"
         raise CheckFailed(f"no image: {what}", f"make one: tidalctl image {fields['bundle']}") from None

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from tidalctl.artifacts.bundle.output_paths import refuse_existing
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.commands.compile import compile as compile_verb
 from tidalctl.commands.project_settings import PROJECT_FILE, read_settings
@@ -43,7 +44,7 @@ def build(**given: Any) -> None:
         raise TidalError("no event to trace", f"give --event; or events in [tool.tidalctl] of {PROJECT_FILE}")
     output = Path(output or f"{_name(target)}.bundle")
     traced = output.with_name(f"{output.name.removesuffix('.bundle')}.trace")
-    _refuse_there(output, force=force)
+    refuse_existing(output, force, "bundle")  # before the function is run
     trace_options = {name: chosen[name] for name in _parameters(trace_verb) if name in chosen}
     compile_options = {name: chosen[name] for name in _parameters(compile_verb) if name in chosen and name not in UNSHARED}
     trace_verb(context, target=target, event=events, output=traced, force=True, as_json=False, **trace_options)
@@ -53,13 +54,6 @@ def build(**given: Any) -> None:
 def _name(target: str) -> str:
     place = target.partition(":")[0]
     return Path(place).stem if place.endswith(".py") else place.rpartition(".")[2]
-
-
-def _refuse_there(output: Path, *, force: bool) -> None:
-    """Raise TidalError where the bundle is there already, before the function is run."""
-    from tidalctl.artifacts.bundle.output_paths import refuse_existing
-
-    refuse_existing(output, force, "bundle")
 
 
 def _check(bundle: Path, argv: tuple[str, ...], *, as_json: bool) -> None:
@@ -126,5 +120,6 @@ def _signature() -> inspect.Signature:
     return inspect.Signature(parameters)
 
 
-build.__signature__ = _signature()  # type: ignore[attr-defined]
-build.__annotations__ = {parameter.name: parameter.annotation for parameter in _signature().parameters.values()}
+SIGNATURE = _signature()
+build.__signature__ = SIGNATURE  # type: ignore[attr-defined]
+build.__annotations__ = {parameter.name: parameter.annotation for parameter in SIGNATURE.parameters.values()}

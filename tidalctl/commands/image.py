@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from tidalctl.artifacts.bundle.directory import IMAGE_FOLDER, open_bundle, remove
+from tidalctl.artifacts.bundle import IMAGE_FOLDER
+from tidalctl.artifacts.bundle.directory import open_bundle, remove
 from tidalctl.artifacts.errors import CheckFailed, TidalError
 from tidalctl.compiler.image_proof import ImageProof
 from tidalctl.report.terminal import size_text

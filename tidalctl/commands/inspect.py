@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.bundle.directory import open_bundle
-from tidalctl.artifacts.bundle.manifest import MANIFEST
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.artifacts.trace.events import with_events
 from tidalctl.artifacts.trace.file import read_trace

@@ -9,12 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.caller_properties import caller_properties
 from tidalctl.host.folder import LOCK, LOG, SERVING, SOCKET, connect, host_folder
 from tidalctl.host.wire import Gone, receive, send
-
-MANIFEST = "manifest.json"  # as artifacts.bundle.manifest has it, whose import takes longer than all of this
 
 
 def run_kept(fields: Mapping[str, Any], keep_s: float, started_ns: int, entered_ns: int) -> int | None:

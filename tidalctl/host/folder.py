@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tidalctl.artifacts.errors import TidalError
-from tidalctl.host.wire import peer_uid
+from tidalctl.host.wire import peer
 
 SERVING = "serve-*.sock"  # sockets of hosts that answer HTTP, too, by their process ids
 SOCKET, LOCK, LOG = "host.sock", "host.lock", "host.log"
@@ -46,7 +46,7 @@ def connect(folder: Path, name: str = SOCKET) -> socket.socket | None:
     except OSError:
         connection.close()
         return None
-    if peer_uid(connection) != os.getuid():
+    if peer(connection)[1] != os.getuid():
         connection.close()
         raise TidalError(f"the host at {folder / name} is somebody else's", f"remove {folder}")
     return connection

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tidalctl.artifacts.bundle.manifest import MANIFEST
+from tidalctl.artifacts.bundle import MANIFEST
 from tidalctl.host.failed_template import failed_template
 from tidalctl.host.import_reads import stamp
 from tidalctl.host.wire import Gone, receive, send

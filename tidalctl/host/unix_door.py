@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from tidalctl.host.wire import Gone, close, peer_uid, receive
+from tidalctl.host.wire import Gone, close, peer, receive
 
 HANDSHAKE_S = 5.0  # in which a client has to say what it wants
 
@@ -45,7 +45,7 @@ class UnixDoor:
     async def _client(self, connection: socket.socket) -> None:
         with connection:
             connection.settimeout(HANDSHAKE_S)
-            if peer_uid(connection) != os.getuid():
+            if peer(connection)[1] != os.getuid():
                 return
             with suppress(Gone):
                 request, descriptors = await asyncio.to_thread(receive, connection)

@@ -60,11 +60,11 @@ def close(descriptors: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """Return the user on the other side of a Unix socket."""
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Return process id and user on the other side of a Unix socket, as they are called here."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
+    pid, user, _ = struct.unpack("3i", credentials)
+    return pid, user
 
 
 def _exactly(connection: socket.socket, length: int) -> bytes:

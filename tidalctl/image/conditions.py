@@ -4,10 +4,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tidalctl.artifacts.bundle import IMAGE_FOLDER
 from tidalctl.host.import_environment import other_variable
 from tidalctl.image.criu import VARIABLE, find_criu, others_may_write
 from tidalctl.image.machine import changed_file, describe_machine
-from tidalctl.image.manifest import FOLDER, ImageManifest, bundle_digest, text_digest
+from tidalctl.image.manifest import ImageManifest, bundle_digest, text_digest
 
 Refusal = tuple[str, dict[str, object]]  # the code of a cause, and the fields of its text
 
@@ -33,7 +34,7 @@ def image_mismatch(bundle: Path, manifest: ImageManifest, environ: Mapping[str, 
 
 def untrusted_image(bundle: Path, manifest: ImageManifest) -> Refusal | None:
     """Return why an image must not be executed, or None: others may have written to it, or a file of it is not all there."""
-    folder = bundle / FOLDER
+    folder = bundle / IMAGE_FOLDER
     try:
         writable = next(
             (str(path) for path in (folder, *(folder / name for name in manifest.files)) if others_may_write(str(path))), None

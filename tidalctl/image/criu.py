@@ -36,6 +36,13 @@ def criu_version(criu: str) -> tuple[int, ...] | None:
     return tuple(map(int, found[1].split("."))) if found else None
 
 
+def last_error(said: str) -> str:
+    """Return the last line of what CRIU has said that is an error, without the place in its source."""
+    lines = said.splitlines() or ["it said nothing"]
+    errors = [line for line in lines if "Error" in line] or lines
+    return errors[-1].rpartition("): ")[2].strip()
+
+
 def dump_command(criu: str, pid: int, folder: str) -> list[str]:
     """Return the command that writes process `pid` into `folder`, and ends it. What fails is said on standard error."""
     return [criu, "dump", "--tree", str(pid), "--images-dir", folder, "--work-dir", "/proc", "-v1"]
@@ -49,14 +56,5 @@ def restore_command(criu: str, folder: str, pipe: int, pipe_inode: int) -> list[
     """
     inherited = f"fd[{pipe}]:pipe:[{pipe_inode}]"
     where = ["--images-dir", folder, "--work-dir", "/proc"]  # where it can't leave its statistics
-    return [
-        criu,
-        "restore",
-        *where,
-        "--restore-detached",
-        "--leave-stopped",
-        "--unprivileged",
-        "-v1",
-        "--inherit-fd",
-        inherited,
-    ]
+    how = ["--restore-detached", "--leave-stopped", "--unprivileged", "-v1"]
+    return [criu, "restore", *where, *how, "--inherit-fd", inherited]

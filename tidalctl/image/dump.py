@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tidalctl.artifacts.bundle import IMAGE_FOLDER
 from tidalctl.artifacts.bundle.directory import (
     clear_stale_partials,
-    file_digest,
     open_bundle,
     partial_name,
     publish,
@@ -26,9 +26,9 @@ from tidalctl.artifacts.cause import Cause, Reason
 from tidalctl.host.import_environment import read_while_loading
 from tidalctl.host.wire import Gone, receive
 from tidalctl.image.conditions import usable_criu
-from tidalctl.image.criu import OLDEST, criu_version, dump_command
+from tidalctl.image.criu import OLDEST, criu_version, dump_command, last_error
 from tidalctl.image.machine import describe_machine, stamp
-from tidalctl.image.manifest import FOLDER, ImageManifest, bundle_digest, text_digest, write_manifest
+from tidalctl.image.manifest import ImageManifest, bundle_digest, text_digest, write_manifest
 from tidalctl.image.touched_pages import touched_parts
 from tidalctl.runtime.imports.read_ahead import libraries_touched
 
@@ -50,7 +50,7 @@ def make_image(bundle: Path, *, ship: bool = False) -> ImageManifest:
     """
     manifest = open_bundle(bundle)
     criu = _criu()
-    target = bundle / FOLDER
+    target = bundle / IMAGE_FOLDER
     beside = bundle.absolute().with_name(f"{bundle.absolute().name}.image")
     clear_stale_partials(beside)
     partial = partial_name(beside)
@@ -127,7 +127,6 @@ def _manifest(
     return ImageManifest(
         path=os.path.realpath(bundle),
         bundle=bundle_digest(bundle),
-        criu="",
         pid=pid,
         pipe=pipe,
         files={},
@@ -176,16 +175,10 @@ def _open_files(pid: int, pipe: int) -> set[str]:
 def _dump(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
-        errors = (
-            [line for line in done.stderr.splitlines() if "Error" in line] or done.stderr.splitlines() or ["it said nothing"]
-        )
-        raise NotDumped(Cause.IMAGE_NOT_DUMPED.of(error=errors[-1].rpartition("): ")[2].strip()))
+        raise NotDumped(Cause.IMAGE_NOT_DUMPED.of(error=last_error(done.stderr)))
 
 
 def _blake3(path: Path) -> str:
     from blake3 import blake3
 
     return str(blake3(max_threads=blake3.AUTO).update_mmap(path).hexdigest())
-
-
-__all__ = ["NotDumped", "file_digest", "make_image"]

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from tidalctl.artifacts.bundle.directory import open_bundle
 from tidalctl.artifacts.cause import Cause
+from tidalctl.host.failed_template import failed_template
 from tidalctl.host.import_reads import read_at_import
 from tidalctl.host.ready_template import NotForked, ready_template
 from tidalctl.host.wire import receive, send
@@ -52,16 +53,8 @@ def main() -> NoReturn:
             raise NotForked(Cause.IMAGE_PROCESS_CHANGED.of(what=changed))
         if _uses_tiles():
             raise NotForked(Cause.IMAGE_COMPUTED.of(what="the processor's matrix tiles"))
-    except NotStarted:
-        reason = Cause.IMAGE_COMPUTED.of(what="its weights")
-        send(told, {"code": reason.code, "text": reason.text})
-        os._exit(1)
-    except NotForked as refused:
-        send(told, {"code": refused.reason.code, "text": refused.reason.text})
-        os._exit(1)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's module may raise anything
-        reason = Cause.TEMPLATE_FAILED.of(error=error)
-        send(told, {"code": reason.code, "text": reason.text})
+        send(told, _refusal(error))
         os._exit(1)
     send(told, {"reads": sorted(manifest.import_variables), "files": read_at_import(bundle, manifest), "asked": bool(asked)})
     told.close()
@@ -81,6 +74,15 @@ def main() -> NoReturn:
     generators.put_right()
     template.weights.begin(checked=int(request["checked"]))
     leave(answer(template, request, streams, again=False, handed="image"))
+
+
+def _refusal(error: BaseException) -> dict[str, str]:
+    """Return what is told where there can be no image."""
+    if isinstance(error, NotStarted):
+        error = NotForked(Cause.IMAGE_COMPUTED.of(what="its weights"))
+    if isinstance(error, NotForked):
+        return {"code": error.reason.code, "text": error.reason.text}
+    return failed_template(error)
 
 
 @contextmanager

@@ -12,10 +12,16 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
+from tidalctl.image.criu import last_error
 from tidalctl.image.user_namespace import NEWPID, NEWUSER, map_user, may_do_all, mount_proc, unshare
 from tidalctl.runtime.process.parent import end_with_parent
 
 ENDED, FORBIDDEN, FAILED = b"e", b"n", b"c"  # a message's first byte: the process has ended, no namespaces, CRIU failed
+# Signals that the launcher passes on to the restored process: all but those about a process's own children, stops and faults.
+PASSED_ON = signal.valid_signals() - {
+    signal.Signals[f"SIG{name}"]
+    for name in "KILL STOP TSTP TTIN TTOU CHLD PIPE SEGV BUS FPE ILL ABRT TRAP SYS XFSZ".split()  # noqa: SIM905 - one line
+}
 STATUS = struct.Struct("!i")
 LONGEST = 2000  # bytes of a message
 
@@ -47,8 +53,8 @@ def fork_first_process(restoration: Restoration, meanwhile: Callable[[Callable[[
 def _wait_beside(restoration: Restoration, meanwhile: Callable[[Callable[[], bool]], None], launcher: int) -> None:
     """Make the namespaces and their first process, and end with it."""
     _end_with(launcher)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the launcher passes them on to the restored process
+    for number in PASSED_ON:
+        signal.signal(number, signal.SIG_IGN)  # a whole process group may be sent one, and the restored process is not in it
     try:
         user, group = os.getuid(), os.getgid()
         if may_do_all():
@@ -92,7 +98,7 @@ def _restore(restoration: Restoration) -> NoReturn:
     except OSError as error:
         code, _ = 127, os.write(log, str(error).encode())
     if code != 0:
-        _tell(restoration, FAILED + _last_error(log).encode())
+        _tell(restoration, FAILED + last_error(_text(log)).encode())
         os._exit(1)
     for descriptor in restoration.inherited:
         os.close(descriptor)
@@ -114,12 +120,9 @@ def _ended(pid: int) -> int:
             return status
 
 
-def _last_error(log: int) -> str:
-    """Return the last line of CRIU's log that is an error, without its place."""
+def _text(log: int) -> str:
     size = os.lseek(log, 0, os.SEEK_END)
-    text = os.pread(log, LONGEST, max(size - LONGEST, 0)).decode(errors="replace")
-    errors = [line for line in text.splitlines() if "Error" in line] or text.splitlines() or ["it said nothing"]
-    return errors[-1].rpartition("): ")[2].strip()
+    return os.pread(log, LONGEST, max(size - LONGEST, 0)).decode(errors="replace")
 
 
 def _tell(restoration: Restoration, message: bytes) -> None:

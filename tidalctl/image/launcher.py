@@ -17,25 +17,21 @@ from typing import TYPE_CHECKING, Any
 
 from blake3 import blake3
 
+from tidalctl.artifacts.bundle import IMAGE_FOLDER
 from tidalctl.artifacts.errors import TidalError
 from tidalctl.host.caller_properties import caller_properties
-from tidalctl.host.wire import Gone, send
+from tidalctl.host.wire import Gone, peer, send
 from tidalctl.image.checked_ahead import CheckedAhead
 from tidalctl.image.conditions import Refusal, image_mismatch, untrusted_image, usable_criu
 from tidalctl.image.criu import restore_command
-from tidalctl.image.first_process import ENDED, FAILED, FORBIDDEN, LONGEST, STATUS, Restoration, fork_first_process
-from tidalctl.image.manifest import FOLDER, ImageManifest, NoImage, read_manifest
+from tidalctl.image.first_process import ENDED, FAILED, FORBIDDEN, LONGEST, PASSED_ON, STATUS, Restoration, fork_first_process
+from tidalctl.image.manifest import ImageManifest, read_manifest
 from tidalctl.image.scheduling import read_scheduling
 
 if TYPE_CHECKING:
     from tidalctl.artifacts.cause import Reason
 
 RESTORED_WITHIN_S = 30.0
-# what is this process's own: its children, what stops it, and faults of its code
-NOT_PASSED_ON = frozenset(
-    signal.Signals[f"SIG{name}"]
-    for name in "KILL STOP TSTP TTIN TTOU CHLD PIPE SEGV BUS FPE ILL ABRT TRAP SYS XFSZ".split()  # noqa: SIM905 - one line
-)
 
 
 class NotRestored(Exception):
@@ -92,7 +88,7 @@ class _Restoring:
     """A process that is being restored, from when CRIU is called until it has ended."""
 
     def __init__(self, bundle: Path, manifest: ImageManifest, criu: str) -> None:
-        self._folder, self._manifest = (bundle / FOLDER).absolute(), manifest
+        self._folder, self._manifest = (bundle / IMAGE_FOLDER).absolute(), manifest
         self._check([name for name in manifest.files if not name.startswith("pages-")])  # CRIU reads them at once
         address = b"\0tidalctl-" + os.urandom(16).hex().encode()
         self._listening = socket.socket(socket.AF_UNIX)
@@ -112,7 +108,7 @@ class _Restoring:
         for descriptor in (orders, give_order, go, told):
             os.close(descriptor)
         self._restored = 0  # process id
-        heard = [n for n in signal.valid_signals() - NOT_PASSED_ON if signal.getsignal(n) != signal.SIG_IGN]
+        heard = [n for n in PASSED_ON if signal.getsignal(n) != signal.SIG_IGN]
         self._handlers = {signal.SIGCHLD: child_ended}
         self._handlers |= {number: signal.signal(number, self._pass_on) for number in heard}
 
@@ -156,7 +152,7 @@ class _Restoring:
             if not heard:
                 raise NotRestored(("image-not-restored", {"error": f"it took more than {RESTORED_WITHIN_S:.0f} s"}))
             connection, _ = self._listening.accept()
-            pid, user, _ = _peer(connection)
+            pid, user = peer(connection)
             if user == os.getuid():
                 self._restored = pid
                 return connection
@@ -205,15 +201,3 @@ def usable_here(bundle: Path, manifest: ImageManifest) -> "Reason | None":
         criu if not isinstance(criu, str) else untrusted_image(bundle, manifest) or image_mismatch(bundle, manifest, os.environ)
     )
     return Cause.by_code(refusal[0]).of(**refusal[1]) if refusal is not None else None
-
-
-def _peer(connection: socket.socket) -> tuple[int, int, int]:
-    """Return process id, user and group on the other side, as they are called here."""
-    import struct
-
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, user, group = struct.unpack("3i", credentials)
-    return pid, user, group
-
-
-__all__ = ["NoImage", "NotRestored", "run_image"]

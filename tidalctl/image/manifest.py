@@ -10,7 +10,9 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FOLDER, MANIFEST = "image", "image.json"  # the folder as tidalctl.artifacts.bundle.directory has it
+from tidalctl.artifacts.bundle import IMAGE_FOLDER, MANIFEST
+
+IMAGE_MANIFEST = "image.json"
 SCHEMA = 1
 
 
@@ -20,7 +22,6 @@ class ImageManifest(NamedTuple):
     Attributes:
         path: Where the bundle lay, links resolved.
         bundle: sha256 of the bundle's manifest.
-        criu: The version that made it.
         pid: Which the process had, and has in its own namespace.
         pipe: Inode of the pipe that it waits on.
         files: Size and BLAKE3 of each file of the image.
@@ -36,7 +37,6 @@ class ImageManifest(NamedTuple):
 
     path: str
     bundle: str
-    criu: str
     pid: int
     pipe: int
     files: dict[str, list[Any]]
@@ -64,13 +64,13 @@ def text_digest(text: str) -> str:
 
 def bundle_digest(bundle: Path) -> str:
     """Return the digest of the manifest that lies in a bundle."""
-    return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+    return hashlib.sha256((bundle / MANIFEST).read_bytes()).hexdigest()
 
 
 def write_manifest(folder: Path, manifest: ImageManifest) -> None:
     """Write it in one step, with a digest over all the rest. One that is there keeps its mode."""
     body = json.dumps({"format": "tidalctl image", "schema": SCHEMA, **manifest._asdict()}, sort_keys=True)
-    path, partial = folder / MANIFEST, folder / f".{MANIFEST}.partial"
+    path, partial = folder / IMAGE_MANIFEST, folder / f".{IMAGE_MANIFEST}.partial"
     partial.write_text(json.dumps({"digest": text_digest(body), "image": body}), encoding="utf-8")
     if path.exists():
         partial.chmod(path.stat().st_mode & 0o777)
@@ -79,12 +79,12 @@ def write_manifest(folder: Path, manifest: ImageManifest) -> None:
 
 def note_start(bundle: Path, ready_s: float | None) -> None:
     """Write down how long a start from a bundle's image took to have its state."""
-    write_manifest(bundle / FOLDER, read_manifest(bundle)._replace(ready_s=ready_s))
+    write_manifest(bundle / IMAGE_FOLDER, read_manifest(bundle)._replace(ready_s=ready_s))
 
 
 def _is_sound(manifest: ImageManifest) -> bool:
     """Whether all fields are of the kinds that are written. What they say is compared elsewhere."""
-    texts = [manifest.path, manifest.bundle, manifest.criu, *manifest.reads]
+    texts = [manifest.path, manifest.bundle, *manifest.reads]
     tables = (manifest.files, manifest.environ, manifest.machine, manifest.stamps, manifest.touched)
     if not all(isinstance(table, dict) for table in tables) or not isinstance(manifest.reads, list):
         return False
@@ -107,18 +107,18 @@ def _is_sound(manifest: ImageManifest) -> bool:
 def read_manifest(bundle: Path) -> ImageManifest:
     """Return the manifest of a bundle's image. Raises NoImage, or PermissionError."""
     try:
-        outer = json.loads((bundle / FOLDER / MANIFEST).read_bytes())
+        outer = json.loads((bundle / IMAGE_FOLDER / IMAGE_MANIFEST).read_bytes())
         body = outer["image"]
         if text_digest(body) != outer["digest"]:
-            raise NoImage(f"{MANIFEST} is not what was written", found=True)
+            raise NoImage(f"{IMAGE_MANIFEST} is not what was written", found=True)
         fields = json.loads(body)
         if fields.pop("format") != "tidalctl image" or fields.pop("schema") != SCHEMA:
-            raise NoImage(f"{MANIFEST} has another schema than this tidalctl reads", found=True)
+            raise NoImage(f"{IMAGE_MANIFEST} has another schema than this tidalctl reads", found=True)
         manifest = ImageManifest(**fields)
         if not _is_sound(manifest):
-            raise NoImage(f"{MANIFEST} holds what tidalctl never writes", found=True)
+            raise NoImage(f"{IMAGE_MANIFEST} holds what tidalctl never writes", found=True)
         return manifest
     except (FileNotFoundError, NotADirectoryError):
-        raise NoImage(f"there is no {FOLDER}/{MANIFEST}", found=os.path.isdir(bundle / FOLDER)) from None
+        raise NoImage(f"there is no {IMAGE_FOLDER}/{IMAGE_MANIFEST}", found=os.path.isdir(bundle / IMAGE_FOLDER)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NoImage(f"{MANIFEST} can't be read: {error}", found=True) from None
+        raise NoImage(f"{IMAGE_MANIFEST} can't be read: {error}", found=True) from None
