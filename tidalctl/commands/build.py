@@ -90,10 +90,11 @@ def _parameters(verb: Any) -> dict[str, inspect.Parameter]:
 
 def _signature() -> inspect.Signature:
     """Return the parameters of `build`: its own, then those of trace and compile."""
-    shared = {**_parameters(trace_verb), **_parameters(compile_verb)}
+    traced = _parameters(trace_verb)
+    shared = traced | {name: parameter for name, parameter in _parameters(compile_verb).items() if name not in traced}
     own = {
         "context": shared["context"].replace(kind=inspect.Parameter.KEYWORD_ONLY),
-        "target": Annotated[str, typer.Argument(metavar="[TARGET]", help="As for trace.  [default: of pyproject.toml]")],
+        "target": Annotated[str, typer.Argument(metavar="TARGET", help="As for trace.  [default: of pyproject.toml]")],
         "event": Annotated[
             list[str] | None,
             typer.Option("--event", "-e", metavar="JSON|FILE|-", help="The request, as for trace. Repeatable."),
