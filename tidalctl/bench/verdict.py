@@ -1,4 +1,4 @@
-"""Whether what was measured keeps a limit: by Wilcoxon's signed ranks, which a noisy machine's outliers don't move.
+"""Decides whether measured values keep a limit, by rank tests, whose result single outliers don't change.
 
 The estimate is the Hodges-Lehmann one, the median of the means of all pairs of values; its interval is that of the signed-rank test
 (Hollander, Wolfe and Chicken, *Nonparametric Statistical Methods*, 3.2 and 3.3), with the normal approximation of the statistic.

@@ -1,4 +1,4 @@
-"""From the facts of two artifacts to what differs, the costliest first. Plain functions from record to record."""
+"""Compares the facts of two artifacts: one function a subject, from two records to the differences, the costliest first."""
 
 from collections.abc import Iterator, Mapping
 from typing import Literal
@@ -13,7 +13,7 @@ SHOWN = 3  # names in one line
 
 
 class Difference(Record, frozen=True):
-    """One difference. `seconds` and `bytes` are what the second has more than the first, where that is known."""
+    """One difference. `seconds` and `bytes`: how much more the second artifact takes than the first; None where unknown."""
 
     subject: str
     sign: Sign

@@ -1,4 +1,4 @@
-"""What a process has of its caller and a restore brings back from the dump: ignored signals, scheduling, and when memory is short."""
+"""Properties that CRIU restores as they were in the dump, and that must be the caller's: ignored signals, priority, OOM score."""
 
 import os
 import signal

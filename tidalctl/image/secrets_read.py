@@ -1,4 +1,4 @@
-"""Secrets that a function's imports read: they would lie in its process image for anybody to find."""
+"""Finds secrets that a function's imports read: its process image would hold them in clear text."""
 
 from tidalctl.artifacts.bundle.manifest import Manifest
 from tidalctl.artifacts.cause import Cause, Reason

@@ -29,8 +29,8 @@ def start_report(
 ) -> dict[str, Any]:
     """Return the report of a start that has ended.
 
-    `start` is its kind: a process of its own, or what a host had: a fork of its template, a fork made ahead, or a process made ahead,
-    or one restored from the bundle's image. `no_image`: the cause why that one was not used.
+    `start` is its kind: "process" for a process of its own, "image" for one restored from the bundle's image, or what a host used:
+    "fork", "spare" or "spawn". `no_image` is the code and the text of the cause why the image was not used.
     """
     timeline, weights, imports = template.timeline, template.weights, template.imports
     verify, fallback = weights.options.verify, template.fallback
