@@ -1,5 +1,6 @@
 """What platforms do now: a process an instance, started when none of its function is idle, and kept warm for a time."""
 
+import errno
 import json
 import threading
 import time
@@ -34,7 +35,8 @@ class InstancePool(Serving):
             name: json.dumps({"event": served.request, "context": served.context}).encode() + b"\n"
             for name, served in functions.items()
         }
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._spawning = 0  # instances that are not among the running ones yet
         self._idle: dict[str, list[Instance]] = {name: [] for name in functions}  # the longest idle first
         self._running: dict[int, Instance] = {}
         self._ended = Usage()
@@ -78,13 +80,18 @@ class InstancePool(Serving):
         with self._lock:
             if self._idle[function] and not self._expired(self._idle[function][-1]):
                 return self._idle[function].pop(), "warm"
+            if self._closing.is_set():
+                raise OSError(errno.ECANCELED, "the replay is ending")
+            self._spawning += 1
         served = self._functions[function]
-        instance = Instance(self._command(served), served.subject.plain.cwd)
-        with self._lock:
-            self._running[instance.pid] = instance
-            closing = self._closing.is_set()
-        if closing:  # since `close` has looked
-            self._end(instance)
+        try:
+            instance = Instance(self._command(served), served.subject.plain.cwd)
+            with self._lock:
+                self._running[instance.pid] = instance
+        finally:
+            with self._lock:
+                self._spawning -= 1
+                self._lock.notify_all()
         return instance, "cold"
 
     def _give_back(self, function: str, instance: Instance) -> None:
@@ -135,6 +142,7 @@ class InstancePool(Serving):
         if self._reaper.ident is not None:
             self._reaper.join()
         with self._lock:
+            self._lock.wait_for(lambda: not self._spawning)
             left = list(self._running.values())
         for instance in left:
             self._end(instance)
